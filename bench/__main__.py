@@ -1,0 +1,38 @@
+"""Runs the measurements and prints a table: `python -m bench [name ...]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from bench import inference, simulator
+
+BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
+    "simulator loop, N = 256": simulator.loop,
+    "snapshots, N = 256": simulator.snapshot,
+    "inference, one observation": inference.onnx,
+}
+
+
+def main(chosen: list[str]) -> int:
+    """Run the benches whose name contains one of `chosen`, or all."""
+    torch.set_num_threads(1)
+    console = Console()
+    console.print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores")
+    for name, bench in BENCHES.items():
+        if chosen and not any(word in name for word in chosen):
+            continue
+        table = Table("what", "median", "spread", title=name)
+        for row in bench():
+            table.add_row(*row)
+        console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

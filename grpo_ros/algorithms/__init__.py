@@ -1,0 +1,21 @@
+"""How a policy learns: behaviour cloning and group-relative policy optimisation."""
+
+from grpo_ros.algorithms.base import Algorithm
+from grpo_ros.algorithms.behaviour_cloning import (
+    BehaviourCloningConfig,
+    BehaviourCloningResult,
+    fit,
+)
+from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
+from grpo_ros.algorithms.registry import AlgorithmConfig, make_algorithm
+
+__all__ = [
+    "Algorithm",
+    "AlgorithmConfig",
+    "BehaviourCloningConfig",
+    "BehaviourCloningResult",
+    "Grpo",
+    "GrpoConfig",
+    "fit",
+    "make_algorithm",
+]

@@ -1,0 +1,32 @@
+"""The Algorithm protocol: what a trainer needs of an updater."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from grpo_ros.randomness import Key
+from grpo_ros.training.rollout import Rollout
+
+
+class Algorithm(Protocol):
+    """Improves a policy in place, one rollout at a time."""
+
+    def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
+        """Improve the policy; `key` decides all randomness. Returns metrics by name.
+
+        Raises:
+            TrainingError: going on would give wrong results.
+        """
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything beside the policy that decides later updates, as flat tensors."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state_dict`, bit for bit.
+
+        Raises:
+            CheckpointError: a tensor is missing, left over, or of another shape.
+        """

@@ -1,0 +1,171 @@
+"""Behaviour cloning: fit a policy to demonstrated chunks."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grpo_ros import typed
+from grpo_ros.errors import TrainingError
+from grpo_ros.policies.state_policy import StatePolicy
+
+Progress = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, mean loss since the last call)."""
+Measure = Callable[[], float]
+"""Measures the policy's success in [0, 1] as it is now."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BehaviourCloningConfig:
+    """Settings of behaviour cloning."""
+
+    num_steps: int = typed.setting(1500, "Gradient steps", minimum=0)
+    batch_size: int = typed.setting(256, "Demonstrated chunks per gradient step", minimum=1)
+    learning_rate: float = typed.setting(
+        1e-3, "AdamW's first learning rate; falls to 0 as a cosine", minimum=0.0, maximum=1.0
+    )
+    weight_decay: float = typed.setting(1e-2, "AdamW's weight decay", minimum=0.0)
+    maximum_grad_norm: float = typed.setting(1.0, "Gradients are scaled to this", minimum=0.0)
+    report_every: int = typed.setting(100, "Steps between calls of the progress", minimum=1)
+    measure_every: int = typed.setting(150, "Steps between measurements of success", minimum=1)
+    maximum_success: float = typed.setting(
+        1.0,
+        "Stop above this measured success, keep the last weights not above; 1 measures nothing",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BehaviourCloningResult:
+    """How a fit ended.
+
+    Attributes:
+        num_steps: gradient steps of the weights that were kept.
+        loss: mean over the last `report_every` steps that were taken.
+        success: last measured success of the kept weights; None where nothing was measured.
+        has_stopped_early: whether maximum_success ended it.
+    """
+
+    num_steps: int
+    loss: float
+    success: float | None = None
+    has_stopped_early: bool = False
+
+
+def fit(
+    policy: StatePolicy,
+    obs: Mapping[str, Tensor],
+    chunk: Tensor,
+    weight: Tensor,
+    config: BehaviourCloningConfig,
+    generator: torch.Generator,
+    *,
+    progress: Progress | None = None,
+    measure: Measure | None = None,
+) -> BehaviourCloningResult:
+    """Fit the normaliser, then the policy, to D demonstrated decisions.
+
+    AdamW (1711.05101) with the learning rate lr_i = lr (1 + cos(pi i / num_steps)) / 2.
+
+    Args:
+        policy: changed in place.
+        obs: field -> (D, *shape). chunk: (D, K, A) float32 in [-1, 1].
+        weight: (D, K) float32, 0 where a step was not demonstrated.
+        config: settings.
+        generator: on the CPU; all randomness.
+        progress: called every `report_every` steps.
+        measure: called every `measure_every` steps where maximum_success < 1.
+
+    Raises:
+        TrainingError: no demonstrations, or a value or loss that is not finite.
+    """
+    features = _checked_features(policy, obs, chunk)
+    policy.normaliser.fit(features)
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    limit = _SuccessLimit(config.maximum_success, measure)
+    recent: list[Tensor] = []
+    loss, num_steps = math.nan, config.num_steps
+    for done in range(1, num_steps + 1):
+        cosine = 0.5 * (1.0 + math.cos(math.pi * (done - 1) / num_steps))
+        optimizer.param_groups[0]["lr"] = config.learning_rate * cosine
+        index = torch.randint(len(chunk), (config.batch_size,), generator=generator)
+        batch_loss = policy.bc_loss(features[index], chunk[index], weight[index], generator)
+        _descend(policy, optimizer, batch_loss, config.maximum_grad_norm)
+        recent.append(batch_loss.detach())
+        if done % config.report_every == 0 or done == num_steps:
+            loss = _mean_loss(recent, done)
+            recent.clear()
+            if progress is not None:
+                progress(done, num_steps, loss)
+        is_due = done % config.measure_every == 0 or done == num_steps
+        if is_due and limit.is_exceeded(policy, done):
+            return BehaviourCloningResult(limit.restore(policy), loss, limit.success, True)
+    return BehaviourCloningResult(num_steps, loss, limit.success)
+
+
+def _checked_features(policy: StatePolicy, obs: Mapping[str, Tensor], chunk: Tensor) -> Tensor:
+    features = policy.features(obs)
+    if len(chunk) == 0 or len(features) != len(chunk):
+        raise TrainingError(
+            f"{len(features)} observations and {len(chunk)} chunks demonstrated",
+            expected="as many of one as of the other, at least 1",
+        )
+    if not torch.isfinite(chunk).all():
+        raise TrainingError("a demonstrated action is not finite")
+    return features
+
+
+def _descend(
+    policy: StatePolicy, optimizer: torch.optim.Optimizer, loss: Tensor, maximum_grad_norm: float
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(policy.parameters(), maximum_grad_norm)
+    optimizer.step()
+
+
+def _mean_loss(losses: list[Tensor], step: int) -> float:
+    loss = float(torch.stack(losses).mean())
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"behaviour cloning's loss is {loss} at step {step}",
+            remedy="lower behaviour_cloning.learning_rate",
+        )
+    return loss
+
+
+class _SuccessLimit:
+    """Keeps the last weights whose measured success is not above a maximum."""
+
+    def __init__(self, maximum_success: float, measure: Measure | None) -> None:
+        self.maximum_success = maximum_success
+        self.measure = measure if maximum_success < 1.0 else None
+        self.success: float | None = None
+        self._num_steps = 0
+        self._weights: dict[str, Any] | None = None
+
+    def is_exceeded(self, policy: StatePolicy, num_steps: int) -> bool:
+        """Measure, where that is wanted; keep the weights if success is not above the maximum."""
+        if self.measure is None:
+            return False
+        success = self.measure()
+        if success > self.maximum_success and self._weights is not None:
+            return True
+        self.success, self._num_steps = success, num_steps
+        self._weights = copy.deepcopy(policy.state_dict())
+        return success > self.maximum_success
+
+    def restore(self, policy: StatePolicy) -> int:
+        """Put the kept weights back; returns the gradient steps that they had taken."""
+        if self._weights is not None:
+            policy.load_state_dict(self._weights)
+        return self._num_steps

@@ -1,0 +1,184 @@
+"""GRPO: each rollout is judged against the others that started from the same state."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from grpo_ros import typed
+from grpo_ros.algorithms import advantages as group_relative
+from grpo_ros.algorithms.batch import flatten_rollout
+from grpo_ros.algorithms.policy_gradient import PolicyGradient, PolicyGradientConfig
+from grpo_ros.errors import ConfigurationError, TrainingError, nearest
+from grpo_ros.policies.base import Policy
+from grpo_ros.randomness import Key, torch_generator
+from grpo_ros.training.rollout import Rollout
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpoConfig(PolicyGradientConfig):
+    """Settings of GRPO: the update's, and how groups become advantages."""
+
+    baseline: group_relative.Baseline = typed.setting(
+        "mean", "What a rollout is compared with: its group's mean, or the mean of the others"
+    )
+    divide_by_std: bool = typed.setting(
+        False, "Divide advantages by the group's standard deviation"
+    )
+    dynamic_sampling: bool = typed.setting(True, "Weight 0 for groups whose rewards all agree")
+    objectives: tuple[str, ...] = typed.setting(
+        ("outcome",), "What is rewarded: outcome, score, or names of reward terms"
+    )
+    objective_weights: tuple[float, ...] = typed.setting((1.0,), "Weight of each objective")
+    combine: Literal["sum", "normalise_then_sum"] = typed.setting(
+        "sum", "Add objectives as they are, or normalise each in its group first"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.objectives) != len(self.objective_weights) or not self.objectives:
+            raise ConfigurationError(
+                f"'objective_weights' = {self.objective_weights}",
+                expected=f"one weight for each of {list(self.objectives)}",
+            )
+
+
+class Grpo:
+    """Updates a policy from groups of rollouts (GRPO, 2402.03300). Implements Algorithm."""
+
+    def __init__(self, config: GrpoConfig, policy: Policy) -> None:
+        """Take the policy whose parameters are changed in place."""
+        self.config, self.policy = config, policy
+        self.gradient = PolicyGradient(config, policy)
+        self.num_updates = 0
+
+    def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
+        """Improve the policy by one rollout; `key` decides the order of minibatches.
+
+        Returns:
+            Metrics by name; see `group_metrics` and `PolicyGradient.improve`.
+
+        Raises:
+            TrainingError: the rollout has no groups to compare in, or the update would be wrong.
+        """
+        if rollout.group_size < 2:
+            raise TrainingError(
+                f"groups of {rollout.group_size}",
+                expected="at least 2 rollouts from each state",
+                remedy="raise group_size",
+            )
+        objectives, valid = self._objectives(rollout)
+        advantages = self._advantages(objectives, valid)
+        weight = valid.float()
+        if self.config.dynamic_sampling:
+            weight = weight * (~_agree(objectives, valid)).unsqueeze(1)
+        batch = flatten_rollout(rollout, advantages.flatten(), weight.flatten())
+        generator = torch_generator("minibatches", key)
+        metrics = group_metrics(rollout, objectives, valid, advantages, weight)
+        metrics["entropy"] = float(self._entropy(rollout))
+        metrics["masked_rows"] = float(batch.num_bad_rows)
+        metrics["weighted_steps"] = float(batch.weight.sum())
+        metrics.update(self.gradient.improve(batch, generator))
+        self.num_updates += 1
+        if metrics["masked_rewards"] or metrics["masked_rows"]:
+            logger.warning(
+                "not finite and masked: %d rewards, %d decisions",
+                metrics["masked_rewards"],
+                metrics["masked_rows"],
+            )
+        return metrics
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything beside the policy that decides later updates, as flat tensors."""
+        return {"num_updates": torch.tensor(self.num_updates), **self.gradient.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state_dict`, bit for bit.
+
+        Raises:
+            CheckpointError: a tensor is missing, left over, or of another shape.
+        """
+        remaining = dict(state)
+        num_updates = remaining.pop("num_updates", torch.tensor(0))
+        self.gradient.load_state_dict(remaining)
+        self.num_updates = int(num_updates)
+
+    def _objectives(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Return objectives (M, G, R), and which members have all of them finite (M, G)."""
+        columns = [objective_value(rollout, name) for name in self.config.objectives]
+        values = torch.stack(columns, dim=-1)
+        values = values.view(rollout.num_groups, rollout.group_size, -1)
+        values, finite = group_relative.mask_non_finite(values)
+        return values, finite.all(dim=-1)
+
+    def _advantages(self, objectives: Tensor, valid: Tensor) -> Tensor:
+        """Return advantages (M, G)."""
+        weights = objectives.new_tensor(self.config.objective_weights)
+        if self.config.combine == "normalise_then_sum":
+            return group_relative.normalise_then_sum(
+                objectives, weights, valid, self.config.baseline
+            )
+        return group_relative.group_advantages(
+            objectives @ weights, valid, self.config.baseline, self.config.divide_by_std
+        )
+
+    @torch.no_grad()
+    def _entropy(self, rollout: Rollout) -> Tensor:
+        return self.policy.entropy({name: v[:, 0] for name, v in rollout.obs.items()}).mean()
+
+
+def objective_value(rollout: Rollout, name: str) -> Tensor:
+    """Return (N,): the outcome, the score, or a reward term summed over executed steps.
+
+    Raises:
+        ConfigurationError: the rollout has no such reward term.
+    """
+    if name in ("outcome", "score"):
+        return rollout.outcome if name == "outcome" else rollout.score
+    if name not in rollout.reward_names:
+        raise ConfigurationError(
+            f"objective '{name}'",
+            remedy=nearest(name, ("outcome", "score", *rollout.reward_names)),
+        )
+    term = rollout.reward_terms[..., rollout.reward_names.index(name)]
+    return torch.where(rollout.executed, term, 0.0).flatten(1).sum(dim=1)
+
+
+def group_metrics(
+    rollout: Rollout, objectives: Tensor, valid: Tensor, advantages: Tensor, weight: Tensor
+) -> dict[str, float]:
+    """Return how the groups of a rollout turned out, by name.
+
+    Args:
+        objectives: (M, G, R). valid: (M, G) bool. advantages, weight: (M, G).
+    """
+    outcome = rollout.outcome.view(valid.shape)
+    agree = _agree(objectives, valid)
+    all_fail = (~valid | (outcome < 0.5)).all(dim=1) & valid.any(dim=1)
+    all_success = (~valid | (outcome >= 0.5)).all(dim=1) & valid.any(dim=1)
+    weighted = advantages[weight > 0]
+    spread = group_relative.group_std(objectives[..., 0], valid)
+    return {
+        "zero_variance_fraction": float(agree.float().mean()),
+        "all_fail_fraction": float(all_fail.float().mean()),
+        "all_success_fraction": float(all_success.float().mean()),
+        "group_std": float(spread.mean()),
+        "advantage_mean": float(weighted.mean()) if len(weighted) else 0.0,
+        "advantage_std": float(weighted.std(correction=0)) if len(weighted) else 0.0,
+        "advantage_min": float(weighted.min()) if len(weighted) else 0.0,
+        "advantage_max": float(weighted.max()) if len(weighted) else 0.0,
+        "masked_rewards": float((~valid).sum()),
+    }
+
+
+def _agree(objectives: Tensor, valid: Tensor) -> Tensor:
+    """Return (M,) bool: all valid members of a group have the same value of every objective."""
+    columns = [group_relative.members_agree(column, valid) for column in objectives.unbind(-1)]
+    return torch.stack(columns).all(dim=0)

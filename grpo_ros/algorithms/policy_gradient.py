@@ -1,0 +1,246 @@
+"""PolicyGradient: clipped-surrogate epochs over a batch, shared by GRPO and PPO."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from grpo_ros import typed
+from grpo_ros.algorithms import losses
+from grpo_ros.algorithms.adam_state import adam_state, load_adam_state
+from grpo_ros.algorithms.adaptive_rate import AdaptiveRate
+from grpo_ros.algorithms.batch import Batch, minibatches
+from grpo_ros.algorithms.ratio_check import check_first_ratio
+from grpo_ros.algorithms.tally import Tally
+from grpo_ros.errors import CheckpointError, ConfigurationError
+from grpo_ros.policies.base import Policy
+from grpo_ros.policies.normal import normal_kl
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyGradientConfig:
+    """Settings of the clipped-surrogate update."""
+
+    clip_low: float = typed.setting(0.2, "Ratios clip at 1 minus this", minimum=0.0, maximum=1.0)
+    clip_high: float = typed.setting(0.2, "Ratios clip at 1 plus this", minimum=0.0, maximum=10.0)
+    ratio: losses.RatioReduction = typed.setting(
+        "step", "Likelihood ratio per step, per chunk, or the mean over a chunk's steps"
+    )
+    num_epochs: int = typed.setting(8, "Passes over each rollout", minimum=1, maximum=100)
+    minibatch_size: int = typed.setting(1024, "Decisions with weight per gradient step", minimum=1)
+    learning_rate: float = typed.setting(
+        1e-3, "Adam's first learning rate", minimum=0.0, maximum=1.0
+    )
+    minimum_learning_rate: float = typed.setting(
+        1e-5, "Adaptation goes no lower", minimum=0.0, maximum=1.0
+    )
+    maximum_learning_rate: float = typed.setting(
+        3e-3, "Adaptation goes no higher", minimum=0.0, maximum=1.0
+    )
+    warmup_steps: int = typed.setting(
+        20, "Gradient steps over which the learning rate first rises from 0", minimum=0
+    )
+    kl_target: float = typed.setting(
+        0.4,
+        "Wanted divergence of a chunk per update; the learning rate follows it; 0 = fixed rate",
+        unit="nats",
+        minimum=0.0,
+    )
+    maximum_grad_norm: float = typed.setting(1.0, "Gradients are scaled to this", minimum=0.0)
+    entropy_coefficient: float = typed.setting(0.0, "Weight of the entropy bonus", minimum=0.0)
+    reference_kl_coefficient: float = typed.setting(
+        0.0, "Weight of the divergence from the first policy; 0 keeps no copy of it", minimum=0.0
+    )
+    ratio_tolerance: float = typed.setting(
+        1e-4, "Largest |ratio - 1| before the first step of an update", minimum=0.0
+    )
+
+    def __post_init__(self) -> None:
+        low, high = self.minimum_learning_rate, self.maximum_learning_rate
+        if self.kl_target > 0.0 and not low <= self.learning_rate <= high:
+            raise ConfigurationError(
+                f"'learning_rate' = {self.learning_rate}",
+                expected=f"minimum_learning_rate to maximum_learning_rate, [{low}, {high}]",
+            )
+
+
+class PolicyGradient:
+    """Adam on the clipped surrogate, with a learning rate that follows the divergence.
+
+    loss = sum_{b,k} w_bk [L_clip - c_H H + c_KL KL(pi || reference)] / sum_{b,k} w_bk: every
+    weighted executed step counts the same, however long its episode was (DAPO, 2503.14476). The
+    divisor is the same for all minibatches.
+    """
+
+    def __init__(self, config: PolicyGradientConfig, policy: Policy) -> None:
+        """Take the policy whose parameters are changed in place."""
+        self.config, self.policy = config, policy
+        self.parameters: list[tuple[str, nn.Parameter]] = [
+            (name, p) for name, p in policy.named_parameters() if p.requires_grad
+        ]
+        self.optimizer = torch.optim.Adam([p for _, p in self.parameters], lr=config.learning_rate)
+        self.rate = AdaptiveRate(
+            config.learning_rate,
+            config.kl_target,
+            config.minimum_learning_rate,
+            config.maximum_learning_rate,
+        )
+        self.num_gradient_steps = 0
+        self.reference: Policy | None = None
+        if config.reference_kl_coefficient > 0.0:
+            self.reference = copy.deepcopy(policy)
+
+    def improve(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
+        """Run all epochs over a batch; returns metrics by name.
+
+        A batch without weight changes nothing. A minibatch whose loss or gradient is not finite,
+        or which is already too far from the old policy, takes no step and is counted.
+
+        Raises:
+            TrainingError: the old policy's likelihoods cannot be reproduced before the first step,
+                or no minibatch had a finite gradient.
+        """
+        has_weight = (batch.weight != 0).any(dim=1)
+        total = float(batch.weight.sum())
+        tally, rate = Tally(), self.rate.rate
+        for _ in range(self.config.num_epochs if total > 0.0 else 1):
+            parts = minibatches(has_weight, self.config.minibatch_size, generator)
+            tally.begin_epoch()
+            for index in parts:
+                self._minibatch(batch.rows(index), total / len(parts), tally)
+        if total > 0.0:
+            tally.raise_if_all_non_finite()
+            self.rate.adapt(tally.value("approx_kl"))
+        return {"learning_rate": rate, **tally.metrics()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return optimiser, learning rate, counters and reference as flat tensors."""
+        state = {
+            "learning_rate": torch.tensor(self.rate.rate, dtype=torch.float64),
+            "num_gradient_steps": torch.tensor(self.num_gradient_steps),
+        }
+        moments = adam_state(self.optimizer, self.parameters)
+        state.update({f"adam/{key}": value for key, value in moments.items()})
+        if self.reference is not None:
+            reference = self.reference.state_dict()
+            state.update({f"reference/{key}": v.detach().clone() for key, v in reference.items()})
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state_dict`, bit for bit.
+
+        Raises:
+            CheckpointError: a tensor is missing, left over, or of another shape.
+        """
+        remaining = dict(state)
+        try:
+            self.rate.rate = float(remaining.pop("learning_rate"))
+            self.num_gradient_steps = int(remaining.pop("num_gradient_steps"))
+        except KeyError as missing:
+            raise CheckpointError(f"algorithm state lacks {missing}") from None
+        load_adam_state(self.optimizer, self.parameters, _take(remaining, "adam/"))
+        reference = _take(remaining, "reference/")
+        known = self.reference.state_dict() if self.reference is not None else {}
+        if reference.keys() != known.keys() or remaining:
+            odd = sorted([*(reference.keys() ^ known.keys()), *remaining])
+            raise CheckpointError(
+                f"algorithm state differs in {odd}",
+                remedy="resume with the configuration that the checkpoint was made with",
+            )
+        for name, value in known.items():
+            value.copy_(reference[name])
+
+    def _minibatch(self, batch: Batch, divisor: float, tally: Tally) -> None:
+        """Take one gradient step, unless the minibatch must be skipped."""
+        log_prob, old = self.policy.log_prob(batch.obs, batch.sample), batch.sample.log_prob
+        step_ratios = losses.log_ratio(log_prob, old, batch.executed, "step").detach()
+        if tally.ratio_error is None:
+            tolerance = self.config.ratio_tolerance
+            tally.ratio_error = check_first_ratio(self.policy, step_ratios, tolerance)
+        if divisor == 0.0:
+            return
+        kl = _kl_per_chunk(step_ratios, batch.executed)
+        if math.isfinite(kl):
+            tally.add({"approx_kl": kl})
+        if self.rate.is_too_far(kl):
+            tally.skipped_too_far += 1
+            return
+        ratios = losses.log_ratio(log_prob, old, batch.executed, self.config.ratio)
+        loss = self._loss(ratios, batch, divisor)
+        grad_norm = self._gradient(loss)
+        if not math.isfinite(grad_norm):
+            tally.skipped_non_finite += 1
+            logger.warning("minibatch skipped: its loss or gradient is not finite")
+            return
+        self._step()
+        tally.gradient_steps += 1
+        tally.add({"policy_loss": float(loss.detach()), "grad_norm": grad_norm})
+        tally.add(self._statistics(ratios.detach(), batch))
+
+    def _gradient(self, loss: Tensor) -> float:
+        """Put the clipped gradient in place; returns its norm before, NaN if not finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if not torch.isfinite(loss):
+            return math.nan
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = [p for _, p in self.parameters]
+        return float(nn.utils.clip_grad_norm_(parameters, self.config.maximum_grad_norm))
+
+    def _step(self) -> None:
+        """Take one step; Adam's first ones are full-sized whatever the gradient: they warm up."""
+        self.num_gradient_steps += 1
+        warmth = self.num_gradient_steps / max(1, self.config.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate.rate * min(1.0, warmth)
+        self.optimizer.step()
+        self.policy.constrain()
+
+    def _loss(self, ratios: Tensor, batch: Batch, divisor: float) -> Tensor:
+        config = self.config
+        values = losses.clipped_surrogate(
+            ratios, batch.advantages, config.clip_low, config.clip_high
+        )
+        if config.entropy_coefficient > 0.0:
+            values = values - config.entropy_coefficient * self.policy.entropy(
+                batch.obs
+            ).unsqueeze(-1)
+        if self.reference is not None:
+            mean, std = self.policy.distribution(batch.obs, batch.sample)
+            with torch.no_grad():
+                reference = self.reference.distribution(batch.obs, batch.sample)
+            values = values + config.reference_kl_coefficient * normal_kl(mean, std, *reference)
+        return losses.weighted_sum(values, batch.weight) / divisor
+
+    @torch.no_grad()
+    def _statistics(self, ratios: Tensor, batch: Batch) -> dict[str, float]:
+        weight, advantages = batch.weight, batch.advantages
+        total = weight.sum().clamp(min=1e-12)
+        low = losses.clipped_low(ratios, advantages, self.config.clip_low).float()
+        high = losses.clipped_high(ratios, advantages, self.config.clip_high).float()
+        return {
+            "clip_fraction_low": float(losses.weighted_sum(low, weight) / total),
+            "clip_fraction_high": float(losses.weighted_sum(high, weight) / total),
+            "ratio_min": math.exp(float(ratios.min())),
+            "ratio_max": math.exp(float(ratios.max())),
+            "effective_sample_size": float(losses.effective_sample_fraction(ratios, weight)),
+        }
+
+
+def _kl_per_chunk(step_ratios: Tensor, executed: Tensor) -> float:
+    """Return the mean over executed chunks of the summed k3 estimates of their steps (nats)."""
+    num_chunks = executed.any(dim=1).sum().clamp(min=1)
+    return float(losses.approximate_kl(step_ratios).sum() / num_chunks)
+
+
+def _take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Remove and return the entries whose names start with `prefix`, without it."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state.pop(name) for name in names}

@@ -1,0 +1,195 @@
+"""The command `grpo-ros`: training, evaluation and export without ROS.
+
+Exit codes: 0 done; 2 a mistake in what was asked for, one line on stderr; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from grpo_ros import __version__
+from grpo_ros.errors import GrpoRosError
+
+MISTAKE, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; return its exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.run(options)
+        return code
+    except GrpoRosError as problem:
+        print(f"grpo-ros: {problem}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print("grpo-ros: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train a policy; the last line names what was written."""
+    from grpo_ros.configuration import load_config
+    from grpo_ros.reference import settings_table
+
+    if options.keys:
+        print(settings_table())
+        return 0
+    config = load_config(options.settings, options.config)
+
+    from grpo_ros.interrupts import Interrupts
+    from grpo_ros.progress import terminal_progress
+    from grpo_ros.report.summary import summary_line
+    from grpo_ros.training.trainer import Trainer
+
+    interrupts = Interrupts()
+    try:
+        with terminal_progress() as progress:
+            trainer = Trainer(config, observers=[progress])
+            interrupts.attach(trainer.requests.stop, can_keep=lambda: bool(trainer.start))
+            summary = trainer.run()
+    except SystemExit as end:
+        print("interrupted before there was anything to save", file=sys.stderr)
+        return int(end.code or INTERRUPTED)
+    print(summary_line(summary))
+    return 0 if summary.state == "finished" else INTERRUPTED
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure a policy on held-out initial states; write and print the result."""
+    from grpo_ros.deployment.simulated_task import in_process_outcomes
+    from grpo_ros.export.policy_file import load_policy_file
+    from grpo_ros.training.checkpoint import write_atomically
+    from grpo_ros.training.evaluation import held_out_keys
+    from grpo_ros.training.run_directory import versions
+
+    path = Path(options.policy)
+    policy = load_policy_file(path)
+    began = time.monotonic()
+    keys = held_out_keys(options.episodes, options.seed, options.first_episode)
+    result = in_process_outcomes(policy, keys, path.resolve().parent)
+    report = {
+        **result.to_json(),
+        "policy": str(path),
+        "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "task": policy.contract.task,
+        "seed": options.seed,
+        "first_episode": options.first_episode,
+        "wall_seconds": round(time.monotonic() - began, 2),
+        "versions": versions(),
+        "outcome": [int(outcome) for outcome in result.outcome.tolist()],
+    }
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    target = Path(options.output or path.parent / "evaluations" / f"{stamp}.json")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, (json.dumps(report, indent=1) + "\n").encode())
+    print(f"success {result} held-out episodes; wrote {target}")
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the policy of a run's newest checkpoint as ONNX."""
+    from grpo_ros.configuration import merge, read_layer
+    from grpo_ros.errors import CheckpointError
+    from grpo_ros.training.checkpoint import newest_valid
+    from grpo_ros.training.run_directory import RunDirectory
+    from grpo_ros.training.settings import TrainConfig
+    from grpo_ros.training.trainer import Trainer
+
+    run = RunDirectory(Path(options.run_folder))
+    config = merge(TrainConfig, [read_layer(run.path / "config.yaml")])
+    checkpoint, state, skipped = newest_valid(run.checkpoints)
+    if checkpoint is None or state is None:
+        raise CheckpointError(f"{run.path} has no readable checkpoint ({'; '.join(skipped)})")
+    trainer = Trainer(config, run)
+    try:
+        trainer.load_state(state)
+        # A result belongs to the policy that it was measured with, and to no other.
+        result = run.read_json("evaluation.json") or {}
+        is_its_own = result.get("env_steps") == trainer.env_steps
+        names = ("successes", "episodes", "wilson_95") if is_its_own else ()
+        evaluation = {"evaluation": {name: result[name] for name in names}} if names else {}
+        path = trainer.export(Path(options.output or run.policy), **evaluation)
+    finally:
+        trainer.simulator.close()
+    print(f"exported checkpoint {checkpoint.name}; wrote {path}")
+    return 0
+
+
+def tasks(options: argparse.Namespace) -> int:
+    """List the tasks: instruction, horizon, what is observed and commanded."""
+    from grpo_ros.tasks.registry import TASKS, make_task
+
+    for name in sorted(TASKS):
+        contract = make_task(name).contract()
+        seconds = contract.horizon / contract.control_rate_hz
+        print(f"{name}: {contract.instruction}")
+        print(
+            f"  at most {contract.horizon} control periods ({seconds:g} s), {contract.embodiment}"
+        )
+        for field in contract.observation:
+            unit = f" {field.unit}" if field.unit else ""
+            print(f"  observes {field.name} {tuple(field.shape)}{unit}")
+        for action in contract.action:
+            print(f"  commands {action.name}: {action.kind} ({', '.join(action.names)})")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="grpo-ros", description="Train robot policies and measure them, without ROS."
+    )
+    parser.add_argument("--version", action="version", version=f"grpo-ros {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    command = _command(commands, "train", train)
+    command.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key:=value",
+        help="settings, e.g. task:=pick_place policy:=flow group_size:=16 seed:=1 resume:=never",
+    )
+    command.add_argument("--config", metavar="FILE", help="YAML file of settings")
+    command.add_argument("--keys", action="store_true", help="list all settings and end")
+
+    from_file = _command(commands, "evaluate", evaluate)
+    from_file.add_argument("policy", metavar="FILE.onnx", help="policy file")
+    from_file.add_argument("--episodes", type=_positive, default=1000, help="how many (1000)")
+    from_file.add_argument("--seed", type=int, default=20_000, help="of the initial states")
+    from_file.add_argument("--first-episode", type=int, default=0, help="first initial state")
+    from_file.add_argument("--output", metavar="FILE", help="where the result is written")
+
+    command = _command(commands, "export", export)
+    command.add_argument("run_folder", metavar="RUN", help="a run's folder, e.g. runs/latest")
+    command.add_argument("--output", metavar="FILE", help="instead of RUN/policy.onnx")
+
+    _command(commands, "tasks", tasks)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any) -> argparse.ArgumentParser:
+    summary = (run.__doc__ or "").strip()
+    command: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary.splitlines()[0], description=summary
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""The configuration of a run: layers of settings, merged into one typed tree.
+
+Defaults < tasks/<task>.yaml < algorithms/<algorithm>.yaml < policies/<policy>.yaml < the user's
+file < overrides. After each layer the whole tree is checked, so that a mistake is reported with
+the layer that it is in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grpo_ros import presets, typed
+from grpo_ros.errors import ConfigurationError, nearest
+from grpo_ros.overrides import insert, leaves, load_yaml, parse_override
+from grpo_ros.training.settings import (
+    SECTIONS_BY_SELECTOR,
+    WITHOUT_EFFECT_ON_RESULTS,
+    TrainConfig,
+)
+
+__all__ = [
+    "Layer",
+    "config_hash",
+    "is_ros_file",
+    "leaves",
+    "load_config",
+    "merge",
+    "read_layer",
+    "section",
+    "to_yaml",
+]
+
+COMMAND_LINE, LEARNER = "command line", "learner"
+PRESET_FOLDERS = {"task": "tasks", "algorithm": "algorithms", "policy": "policies"}
+"""Selector -> folder of its presets in config/."""
+SHORT_NAMES = {
+    "group_size": "collection.group_size",
+    "num_groups": "collection.num_groups",
+    "env_steps": "collection.env_steps",
+    "num_threads": "mujoco.num_threads",
+    "robot": "task.robot",
+    "randomise": "task.randomisation.enabled",
+}
+"""What an override may say instead of a dotted key."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """Settings from one place.
+
+    Attributes:
+        origin: where they come from, for messages.
+        tree: section -> setting -> value; what is absent stays as it was.
+    """
+
+    origin: str
+    tree: Mapping[str, Any]
+
+
+def load_config(
+    overrides: Sequence[str] = (),
+    params_file: Path | str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+) -> TrainConfig:
+    """Return the configuration that presets, a file and overrides make.
+
+    Args:
+        overrides: `key=value` or `key:=value`; a dotted key or one of SHORT_NAMES; `task.x` is
+            setting x of the chosen task, and so for algorithm, policy and simulator.
+        params_file: YAML of the same tree, plain or under `/**: ros__parameters:`.
+        parameters: dotted key -> value, as ROS parameters are; above the file, below overrides.
+
+    Raises:
+        ConfigurationError: an unknown key or a bad value; names it, what was expected, the
+            nearest match, and where it came from.
+    """
+    user = [read_layer(Path(params_file))] if params_file else []
+    if parameters:
+        tree: dict[str, Any] = {}
+        for key, value in parameters.items():
+            insert(tree, key, value)
+        user.append(Layer("ROS parameters", tree))
+    chosen = _selectors([*user, *_selector_overrides(overrides)])
+    layers = [
+        read_layer(path)
+        for selector, folder in PRESET_FOLDERS.items()
+        if (path := presets.preset_file(folder, chosen[selector])) is not None
+    ]
+    for layer in layers:
+        _refuse_selectors(layer)
+    command: dict[str, Any] = {}
+    for text in overrides:
+        key, value = parse_override(TrainConfig, text, SHORT_NAMES, chosen)
+        insert(command, key, value)
+    return merge(TrainConfig, [*layers, *user, Layer(COMMAND_LINE, command)])
+
+
+def merge[T](cls: type[T], layers: Sequence[Layer]) -> T:
+    """Return the typed tree that layers make, later ones above earlier ones.
+
+    Raises:
+        ConfigurationError: the first layer with a mistake, and the mistake.
+    """
+    merged: dict[str, Any] = {}
+    config = typed.decode(cls, merged)
+    for layer in layers:
+        merged = _merge_trees(merged, layer.tree)
+        try:
+            config = typed.decode(cls, merged)
+        except ConfigurationError as problem:
+            raise _located(problem, layer.origin) from None
+    return config
+
+
+def read_layer(path: Path) -> Layer:
+    """Return the settings in a YAML file, whether plain or a ROS 2 parameter file.
+
+    Of a parameter file that is what stands under `learner` or a wildcard.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is not a mapping.
+    """
+    return Layer(str(path), _without_ros(_read(path)))
+
+
+def is_ros_file(path: Path) -> bool:
+    """Return whether a YAML file has the form of a ROS 2 parameter file."""
+    return _is_ros(_read(path))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        tree = load_yaml(path.read_text())
+    except OSError as problem:
+        raise ConfigurationError(
+            f"{path}: {problem.strerror}", expected="a YAML file of settings"
+        ) from None
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigurationError(
+            f"{path}{where} is not YAML: {getattr(problem, 'problem', problem)}"
+        ) from None
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, Mapping):
+        raise ConfigurationError(f"{path} holds {tree!r}", expected="a mapping of settings")
+    return tree
+
+
+def section(config: TrainConfig, selector: str) -> Any:
+    """Return the settings of what a selector (task, algorithm, policy, simulator) chose."""
+    return getattr(config, getattr(config, selector))
+
+
+def to_yaml(config: Any) -> str:
+    """Return a typed tree as YAML; `read_layer` and `merge` give it back."""
+    text: str = yaml.safe_dump(typed.encode(config), sort_keys=False)
+    return text
+
+
+def config_hash(config: TrainConfig) -> str:
+    """Return the SHA-256 of all settings that decide results.
+
+    Left out are paths, `resume`, thread counts, and the sections of what was not chosen.
+    """
+    tree = typed.encode(config)
+    for selector, sections in SECTIONS_BY_SELECTOR.items():
+        for name in sections:
+            if name != getattr(config, selector):
+                tree.pop(name, None)
+    for key in WITHOUT_EFFECT_ON_RESULTS:
+        *parents, last = key.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.get(parent, {})
+        branch.pop(last, None)
+    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _is_ros(tree: Mapping[str, Any]) -> bool:
+    return bool(tree) and all(
+        isinstance(node, Mapping) and "ros__parameters" in node for node in tree.values()
+    )
+
+
+def _without_ros(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what stands under `<node>: ros__parameters:`, or a plain tree itself."""
+    if not _is_ros(tree):
+        return tree
+    found: dict[str, Any] = {}
+    for node, parameters in tree.items():
+        if node.rsplit("/", 1)[-1] not in (LEARNER, "*", "**"):
+            continue
+        for key, value in (parameters["ros__parameters"] or {}).items():
+            if key != "use_sim_time":
+                insert(found, str(key), value)
+    return found
+
+
+def _selector_overrides(overrides: Sequence[str]) -> list[Layer]:
+    tree = {}
+    for text in overrides:
+        key, found, value = text.partition("=")
+        if found and key.rstrip(":").strip() in SECTIONS_BY_SELECTOR:
+            tree[key.rstrip(":").strip()] = value.strip()
+    return [Layer(COMMAND_LINE, tree)]
+
+
+def _selectors(layers: Sequence[Layer]) -> dict[str, str]:
+    """Return what each selector chooses, checked."""
+    chosen = {name: str(getattr(TrainConfig(), name)) for name in SECTIONS_BY_SELECTOR}
+    for layer in layers:
+        for selector, sections in SECTIONS_BY_SELECTOR.items():
+            if selector not in layer.tree:
+                continue
+            value = layer.tree[selector]
+            if value not in sections:
+                raise ConfigurationError(
+                    f"'{selector}' = {value!r} ({layer.origin})",
+                    expected=" | ".join(sections),
+                    remedy=nearest(str(value), sections),
+                )
+            chosen[selector] = value
+    return chosen
+
+
+def _refuse_selectors(layer: Layer) -> None:
+    for selector in SECTIONS_BY_SELECTOR:
+        if selector in layer.tree:
+            raise ConfigurationError(
+                f"'{selector}' = {layer.tree[selector]!r} ({layer.origin})",
+                expected="no choice of task, algorithm, policy or simulator in a preset",
+            )
+
+
+def _located(problem: ConfigurationError, origin: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{problem.what} ({origin})", expected=problem.expected, remedy=problem.remedy
+    )
+
+
+def _merge_trees(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(under, Mapping):
+            merged[key] = _merge_trees(under, value)
+        else:
+            merged[key] = value
+    return merged

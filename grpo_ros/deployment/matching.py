@@ -1,0 +1,74 @@
+"""Whether a robot is the one that a policy was trained for, and if not, where they differ."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from grpo_ros.contract import Contract
+from grpo_ros.errors import ContractError
+from grpo_ros.robots.robot import Robot
+
+
+def check_match(contract: Contract, robot: Robot) -> None:
+    """Raise ContractError with every difference between a contract and a robot.
+
+    Raises:
+        ContractError: another robot, another description of it, other joints or other limits.
+    """
+    differences = []
+    if contract.embodiment != robot.name:
+        differences.append(f"robot is '{robot.name}', not '{contract.embodiment}'")
+    if contract.joint_names != robot.joint_names:
+        differences.append(
+            f"joints are {list(robot.joint_names)}, not {list(contract.joint_names)}"
+        )
+    else:
+        differences += _limit_differences(contract, robot)
+    if contract.robot_sha256 != robot.sha256:
+        differences.append(
+            f"description has SHA-256 {robot.sha256[:16]}..., not {contract.robot_sha256[:16]}..."
+        )
+    if differences:
+        raise ContractError(
+            f"policy for '{contract.embodiment}' does not match the robot: "
+            + "; ".join(differences),
+            expected="the robot description that the policy was trained with",
+            remedy="use that description, or train and export again with this one",
+        )
+
+
+def _limit_differences(contract: Contract, robot: Robot) -> list[str]:
+    differences = []
+    for wanted, found in zip(contract.limits, robot.limits, strict=True):
+        for field in dataclasses.fields(wanted):
+            ours, theirs = getattr(found, field.name), getattr(wanted, field.name)
+            if ours != theirs:
+                differences.append(
+                    f"{field.name} of joint '{wanted.name}' is {ours}, not {theirs}"
+                )
+    return differences
+
+
+def contract_differences(first: Contract, second: Contract) -> list[str]:
+    """Return what differs between two contracts in what flows, by key.
+
+    Provenance, randomisation and statistics say where a policy comes from, not what flows.
+    """
+    differences = []
+    for field in dataclasses.fields(Contract):
+        if field.name in ("provenance", "randomisation"):
+            continue
+        one, two = getattr(first, field.name), getattr(second, field.name)
+        if field.name == "observation":
+            one, two = (
+                tuple(dataclasses.replace(item, statistics=None) for item in items)
+                for items in (one, two)
+            )
+        if one != two:
+            differences.append(f"{field.name} is {_short(one)}, not {_short(two)}")
+    return differences
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,107 @@
+"""The simulated task that a policy was trained for, and its outcomes without ROS."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grpo_ros import configuration, typed
+from grpo_ros.contract import Contract
+from grpo_ros.deployment.matching import contract_differences
+from grpo_ros.errors import ContractError
+from grpo_ros.export.policy_file import PolicyFile
+from grpo_ros.randomness import Key
+from grpo_ros.simulators.base import Observation, Simulator
+from grpo_ros.simulators.registry import make_simulator
+from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.registry import make_task
+from grpo_ros.training.evaluation import Evaluation, evaluate
+from grpo_ros.training.settings import TrainConfig
+
+CONFIG_FILE = "config.yaml"
+"""What a run's folder keeps its settings in."""
+FROM_CONTRACT = ("horizon", "control_rate_hz", "chunk_size")
+"""Settings of a task that its contract repeats."""
+NUM_ENVS = 64
+
+
+def task_of(contract: Contract, run_folder: Path | None = None) -> Task:
+    """Return the task of a policy, without randomisation.
+
+    Args:
+        contract: names the task.
+        run_folder: where the policy's run left its configuration, if it did.
+
+    Raises:
+        ContractError: this version's task has another contract; names every difference.
+    """
+    settings = configuration.section(run_config(contract.task, run_folder), "task")
+    known = {field.name for field in dataclasses.fields(settings)}
+    tree = typed.encode(settings)
+    tree.update((name, getattr(contract, name)) for name in FROM_CONTRACT if name in known)
+    if "action" in known:
+        tree.update(("action", field.kind) for field in contract.action if field.kind != "gripper")
+    if "randomisation" in known:
+        tree["randomisation"]["enabled"] = False
+    task = make_task(contract.task, typed.decode(type(settings), tree, contract.task))
+    differences = contract_differences(task.contract(), contract)
+    if differences:
+        raise ContractError(
+            f"task '{contract.task}' of this version is not the policy's: "
+            + "; ".join(differences),
+            remedy="train and export again, or keep the run's configuration beside the policy",
+        )
+    return task
+
+
+def in_process_outcomes(
+    policy: PolicyFile, keys: Sequence[Key], run_folder: Path | None = None
+) -> Evaluation:
+    """Return the outcomes of a policy file without ROS: what lock step has to reproduce.
+
+    Rows are inferred one by one, as on a robot, since ONNX Runtime does not promise that a row
+    of a batch equals the same row alone.
+    """
+
+    def decide(obs: Observation) -> Tensor:
+        arrays = {name: value.numpy() for name, value in obs.items()}
+        rows = range(len(next(iter(arrays.values()))))
+        chunks = [
+            policy.infer({name: value[row : row + 1] for name, value in arrays.items()})
+            for row in rows
+        ]
+        return torch.from_numpy(np.concatenate(chunks))
+
+    task = task_of(policy.contract, run_folder)
+    config = run_config(policy.contract.task, run_folder)
+    simulator = make_simulated(config, task, min(NUM_ENVS, max(1, len(keys))))
+    try:
+        return evaluate(simulator, decide, list(keys))
+    finally:
+        simulator.close()
+
+
+def run_config(task: str, run_folder: Path | None = None) -> TrainConfig:
+    """Return a run's configuration where it left one for this task, else the presets'.
+
+    Raises:
+        ConfigurationError: no task of that name, or a setting that this version does not know.
+    """
+    recorded = None if run_folder is None else run_folder / CONFIG_FILE
+    if recorded is not None and recorded.is_file():
+        config = configuration.merge(TrainConfig, [configuration.read_layer(recorded)])
+        if config.task == task:
+            return config
+    return configuration.load_config([f"task={task}"])
+
+
+def make_simulated(config: TrainConfig, task: Task, num_envs: int) -> Simulator:
+    """Return a run's simulator with N environments and one physics thread."""
+    settings = configuration.section(config, "simulator")
+    settings = dataclasses.replace(settings, num_threads=1)
+    return make_simulator(config.simulator, task, num_envs, settings)

@@ -1,0 +1,1 @@
+"""A policy as one file: ONNX graph, contract inside, verified on both ends."""

@@ -1,0 +1,304 @@
+"""Evaluator: runs a policy's trials over ROS and writes down what was verified.
+
+Per episode: reset the simulated robot to the next held-out initial state, start the policy, wait
+for the end, stop the policy, ask for the outcome, mark it.
+
+Calls:
+    <bridge>/reset, <bridge>/outcome, <server>/start, <server>/stop (std_srvs/Trigger),
+    <server>/mark_outcome (std_srvs/SetBool), <server>/get_state (lifecycle_msgs/GetState).
+Subscribes:
+    <bridge>/status, <server>/status (diagnostic_msgs/DiagnosticStatus).
+Parameters: `EvaluatorConfig`.
+Writes: deployments/<date>.json beside the policy file. Exit code 0: every episode ran to its end.
+
+    ros2 run grpo_ros evaluator --ros-args -p policy:=FILE.onnx -p episodes:=200
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.srv import GetState
+from rclpy.node import Node
+from rclpy.utilities import get_rmw_implementation_identifier
+from std_srvs.srv import SetBool, Trigger
+
+from grpo_ros import typed
+from grpo_ros.deployment.simulated_task import in_process_outcomes
+from grpo_ros.deployment.trials import Trial, TrialError, compared, summary, write_report
+from grpo_ros.errors import ConfigurationError, GrpoRosError
+from grpo_ros.export.policy_file import PolicyFile, load_policy_file
+from grpo_ros.nodes import qos
+from grpo_ros.nodes.parameters import read_parameters
+from grpo_ros.nodes.process import Process, spinning
+from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
+from grpo_ros.training.run_directory import versions
+from grpo_ros.training.statistics import wilson_interval
+
+CALL_TIMEOUT_S, ASK_TIMEOUT_S = 10.0, 2.0
+MAX_ERRORS = 3
+"""Episodes in a row that may fail to run before the series is given up."""
+PROGRESS_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatorConfig:
+    """Parameters of the evaluator."""
+
+    policy: str = typed.setting("", "ONNX file that the policy server runs")
+    episodes: int = typed.setting(20, "How many episodes", minimum=1)
+    first_episode: int = typed.setting(0, "Number of the first initial state", minimum=0)
+    seed: int = typed.setting(HELD_OUT_SEED, "Seed of the initial states", minimum=0)
+    lock_step: bool = typed.setting(False, "How bridge and server run; written down")
+    real_time_factor: float = typed.setting(1.0, "How the bridge runs; written down")
+    compare_in_process: bool = typed.setting(
+        True, "Also run the same episodes without ROS, after the trials, and compare"
+    )
+    bridge: str = typed.setting("simulator_bridge", "Node that simulates the robot")
+    server: str = typed.setting("policy_server", "Node that runs the policy")
+    startup_timeout_s: float = typed.setting(
+        90.0, "Longest wait for both nodes", unit="s", minimum=1.0
+    )
+    episode_timeout_s: float = typed.setting(
+        120.0, "Longest wait for an episode's end", unit="s", minimum=1.0
+    )
+
+
+class Evaluator(Node):
+    """The services and topics that trials need; its methods block and run in the main thread."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("evaluator", **kwargs)
+        self.config = config = read_parameters(self, EvaluatorConfig(), read_only=False)
+        bridge, server = config.bridge, config.server
+        self._reset = self.create_client(Trigger, f"{bridge}/reset")
+        self._outcome = self.create_client(Trigger, f"{bridge}/outcome")
+        self._start = self.create_client(Trigger, f"{server}/start")
+        self._stop = self.create_client(Trigger, f"{server}/stop")
+        self._mark = self.create_client(SetBool, f"{server}/mark_outcome")
+        self._get_state = self.create_client(GetState, f"{server}/get_state")
+        self._changed = threading.Condition()
+        self._bridge_status: tuple[str, int] = ("", -1)
+        self._server_status: tuple[bytes, str] = (DiagnosticStatus.OK, "")
+        self.create_subscription(
+            DiagnosticStatus, f"{bridge}/status", self._on_bridge, qos.LATCHED
+        )
+        self.create_subscription(
+            DiagnosticStatus, f"{server}/status", self._on_server, qos.LATCHED
+        )
+        self.process: Process | None = None
+
+    # ---------------------------------------------------------------- trials
+
+    def wait_until_ready(self) -> None:
+        """Wait for the bridge and for the active policy server.
+
+        Raises:
+            TrialError: one of them does not come up in time; says what the server's status is.
+        """
+        deadline = time.monotonic() + self.config.startup_timeout_s
+        for client in (self._reset, self._outcome, self._start, self._stop, self._get_state):
+            while not client.wait_for_service(timeout_sec=0.2):
+                self._check_going(deadline, f"service {client.srv_name}")
+        while True:
+            label = self._ask(self._get_state, GetState.Request(), deadline).current_state.label
+            if label == "active":
+                break
+            level, message = self._server_status
+            if label == "unconfigured" and level == DiagnosticStatus.ERROR:
+                raise TrialError(
+                    f"the policy server is unconfigured: {message}",
+                    expected="an active policy server",
+                )
+            self._check_going(deadline, f"an active policy server (it is {label})")
+            time.sleep(0.05)
+        for client in (self._outcome, self._stop):  # harmless, and proves that answers arrive
+            self._ask(client, Trigger.Request(), deadline)
+
+    def run_trial(self, episode: int, key: tuple[int, ...]) -> Trial:
+        """Run one episode and return what was verified; an error is in the trial."""
+        try:
+            begun = json.loads(self._trigger(self._reset))
+            if begun["episode"] != episode:
+                raise TrialError(
+                    f"the bridge began episode {begun['episode']}", expected=f"episode {episode}"
+                )
+            self._trigger(self._start)
+            self._wait_for_end(episode)
+            stopped = json.loads(self._trigger(self._stop))
+            outcome = self._call(self._outcome, Trigger.Request())
+            found = json.loads(outcome.message)
+            self._call(self._mark, SetBool.Request(data=outcome.success))
+        except TrialError as problem:
+            self._stop.call_async(Trigger.Request())
+            return Trial(episode, key, False, 0.0, 0, False, str(problem))
+        error = found.get("error", "")
+        if not error and tuple(found["key"]) != key:
+            error = f"the bridge used key {found['key']}, expected {list(key)}"
+        if not error and self.config.lock_step and stopped["periods"] != found["steps"]:
+            error = f"{found['steps']} steps but {stopped['periods']} commands in lock step"
+        return Trial(
+            episode,
+            key,
+            bool(outcome.success),
+            float(found.get("score", 0.0)),
+            int(found.get("steps", 0)),
+            bool(found.get("terminated", False)),
+            error,
+            stopped["periods"],
+            stopped["interventions"],
+            stopped["held"],
+        )
+
+    def _wait_for_end(self, episode: int) -> None:
+        deadline = time.monotonic() + self.config.episode_timeout_s
+        with self._changed:
+            while self._bridge_status not in (("finished", episode), ("failed", episode)):
+                self._check_going(deadline, f"the end of episode {episode}")
+                self._changed.wait(0.2)
+
+    # ---------------------------------------------------------------- waiting
+
+    def _trigger(self, client: Any) -> str:
+        response = self._call(client, Trigger.Request())
+        if not response.success:
+            raise TrialError(f"{client.srv_name} refused: {response.message}")
+        return str(response.message)
+
+    def _ask(self, client: Any, request: Any, deadline: float) -> Any:
+        """Call again and again: an answer is lost where discovery is not complete yet."""
+        while True:
+            try:
+                return self._call(client, request, ASK_TIMEOUT_S)
+            except TrialError:
+                self._check_going(deadline, f"an answer of {client.srv_name}")
+
+    def _call(self, client: Any, request: Any, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        done = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout_s):
+            client.remove_pending_request(future)
+            raise TrialError(
+                f"{client.srv_name} did not answer", expected=f"within {timeout_s:g} s"
+            )
+        return future.result()
+
+    def _check_going(self, deadline: float, what: str) -> None:
+        if self.process is not None and self.process.stopping.is_set():
+            raise TrialError(f"stopped while waiting for {what}")
+        if time.monotonic() > deadline:
+            _, message = self._server_status
+            raise TrialError(f"waited too long for {what}; policy server: {message or 'silent'}")
+
+    def _on_bridge(self, message: DiagnosticStatus) -> None:
+        values = {pair.key: pair.value for pair in message.values}
+        with self._changed:
+            self._bridge_status = message.message, int(values.get("episode", -1))
+            self._changed.notify_all()
+
+    def _on_server(self, message: DiagnosticStatus) -> None:
+        with self._changed:
+            self._server_status = message.level, message.message
+            self._changed.notify_all()
+
+
+def run_trials(node: Evaluator, say: Callable[[str], None]) -> list[Trial]:
+    """Run all episodes; give up after several in a row that could not be run."""
+    config, trials, num_errors, said_s = node.config, [], 0, time.monotonic()
+    for key in held_out_keys(config.episodes, config.seed, config.first_episode):
+        trial = node.run_trial(key.group, tuple(key))
+        trials.append(trial)
+        num_errors = num_errors + 1 if trial.error else 0
+        if trial.error:
+            say(f"episode {trial.episode} does not count: {trial.error}")
+        if num_errors >= MAX_ERRORS or (node.process and node.process.stopping.is_set()):
+            say(f"given up after {len(trials)} of {config.episodes} episodes")
+            break
+        if time.monotonic() - said_s > PROGRESS_S:
+            said_s = time.monotonic()
+            say(f"{len(trials)}/{config.episodes} episodes, success {_rate(trials)}")
+    return trials
+
+
+def report(node: Evaluator, policy: PolicyFile, trials: list[Trial], seconds: float) -> Path:
+    """Write the result beside the policy file; return its path."""
+    config, contract = node.config, policy.contract
+    path = Path(config.policy).resolve()
+    result: dict[str, Any] = {
+        **summary(trials, config.episodes),
+        "seed": config.seed,
+        "first_episode": config.first_episode,
+        "mode": "lock_step" if config.lock_step else "free_running",
+        "real_time_factor": None if config.lock_step else config.real_time_factor,
+        "seconds": round(seconds, 2),
+        "task": contract.task,
+        "robot": contract.embodiment,
+        "policy": path.name,
+        "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "training": {
+            name: contract.provenance[name]
+            for name in ("algorithm", "seed", "env_steps", "evaluation")
+            if name in contract.provenance
+        },
+        "versions": {
+            **versions(),
+            "ros": os.environ.get("ROS_DISTRO", "unknown"),
+            "rmw": get_rmw_implementation_identifier(),
+        },
+    }
+    if config.compare_in_process and trials:
+        keys = held_out_keys(len(trials), config.seed, config.first_episode)
+        expected = in_process_outcomes(policy, keys, path.parent)
+        result["in_process"] = compared(trials, expected)
+    return write_report(path.parent, result)
+
+
+def _rate(trials: list[Trial]) -> str:
+    counted = [trial for trial in trials if not trial.error]
+    successes = sum(trial.success for trial in counted)
+    low, high = wilson_interval(successes, len(counted))
+    rate = successes / max(1, len(counted))
+    return f"{rate:.3f} [{low:.3f}, {high:.3f}] ({successes}/{len(counted)})"
+
+
+def evaluate(process: Process) -> int:
+    """Run the trials, write the file, say where it is; return the exit code."""
+    node: Evaluator = process.node
+    node.process = process
+    log = node.get_logger()
+    try:
+        if not node.config.policy:
+            raise ConfigurationError("parameter 'policy' is empty", expected="an ONNX file")
+        policy = load_policy_file(node.config.policy)
+        node.wait_until_ready()
+        began = time.monotonic()
+        trials = run_trials(node, log.info)
+        seconds = time.monotonic() - began
+        path = report(node, policy, trials, seconds)
+    except GrpoRosError as problem:
+        log.error(str(problem))
+        return 1
+    is_complete = len(trials) == node.config.episodes and not any(t.error for t in trials)
+    log.info(f"success {_rate(trials)} in {seconds:.1f} s; wrote {path}")
+    return 0 if is_complete else 1
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the trials of one policy."""
+    with spinning(Evaluator, None, args) as process:
+        return evaluate(process)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""What the launch files of nodes share: common arguments, and an exit status that is true.
+
+`ros2 launch` ends with 0 whatever its nodes end with; only an exception in a handler makes it 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.actions import DeclareLaunchArgument, EmitEvent
+from launch.events import Shutdown
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from grpo_ros import presets
+from grpo_ros.errors import ConfigurationError
+
+PACKAGE = "grpo_ros"
+SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "20", "10"
+BOOLEANS = ["true", "false"]
+
+
+def common_arguments(use_sim_time: str = "true") -> list[DeclareLaunchArgument]:
+    """Return the arguments that every launch file takes, named as in Nav2."""
+    return [
+        DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes"),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value=use_sim_time,
+            description="Time from /clock: true | false | auto (by the robot)",
+        ),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value="",
+            description="Parameter file, above config/nodes/*.yaml",
+        ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="auto",
+            choices=[*BOOLEANS, "auto"],
+            description="Configure and activate lifecycle nodes at once; auto: where simulated",
+        ),
+        DeclareLaunchArgument("log_level", default_value="info", description="Of all nodes"),
+        DeclareLaunchArgument(
+            "rviz", default_value="false", choices=BOOLEANS, description="Also start RViz"
+        ),
+    ]
+
+
+def node(
+    values: Mapping[str, str],
+    executable: str,
+    parameters: Mapping[str, Any],
+    on_exit: Callable[..., Any],
+) -> Node:
+    """Return one node of this package.
+
+    Args:
+        values: the launch arguments' values.
+        executable: of the node, and of its parameter file.
+        parameters: above the files.
+        on_exit: called with the ProcessExited event and the launch context.
+    """
+    files = [str(presets.node_parameters(executable))]
+    if values["params_file"]:
+        if not Path(values["params_file"]).is_file():
+            raise ConfigurationError(
+                f"params_file '{values['params_file']}'", expected="a YAML file that exists"
+            )
+        files.append(values["params_file"])
+    typed = {
+        name: ParameterValue(value, value_type=type(value)) for name, value in parameters.items()
+    }
+    return Node(
+        package=PACKAGE,
+        executable=executable,
+        namespace=values["namespace"],
+        parameters=[*files, typed],
+        arguments=["--ros-args", "--log-level", values["log_level"]],
+        output="screen",
+        emulate_tty=False,
+        sigterm_timeout=SIGTERM_TIMEOUT_S,
+        sigkill_timeout=SIGKILL_TIMEOUT_S,
+        on_exit=on_exit,
+    )
+
+
+def must_outlive(name: str) -> Callable[..., Any]:
+    """Return a handler for a node that has to run until the launch is shut down."""
+
+    def on_exit(event: Any, context: Any) -> Sequence[Any]:
+        if not context.is_shutdown or event.returncode != 0:
+            raise RuntimeError(f"{name} ended with exit code {event.returncode}")
+        return []
+
+    return on_exit
+
+
+def decides(name: str) -> Callable[..., Any]:
+    """Return a handler for the node whose end is the end, and whose code is the launch's."""
+
+    def on_exit(event: Any, context: Any) -> Sequence[Any]:
+        if event.returncode != 0:
+            raise RuntimeError(f"{name} ended with exit code {event.returncode}")
+        return [] if context.is_shutdown else [EmitEvent(event=Shutdown(reason=f"{name} is done"))]
+
+    return on_exit
+
+
+def rviz(values: Mapping[str, str]) -> list[Node]:
+    """Return RViz where it is asked for, with the package's displays if there are any."""
+    if values["rviz"] != "true":
+        return []
+    display = presets.share_directory() / "config" / "rviz" / f"{PACKAGE}.rviz"
+    arguments = ["-d", str(display)] if display.is_file() else []
+    return [
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=values["namespace"],
+            arguments=arguments,
+            parameters=[{"use_sim_time": values["use_sim_time"] != "false"}],
+        )
+    ]
+
+
+def is_true(name: str, value: str) -> bool:
+    """Return a launch argument's truth value."""
+    if value.lower() not in BOOLEANS:
+        raise ConfigurationError(f"{name}:={value}", expected="true | false")
+    return value.lower() == "true"
+
+
+def number(name: str, value: str, kind: Callable[[str], Any]) -> Any:
+    """Return a launch argument as a number."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigurationError(f"{name}:={value}", expected="a number") from None

@@ -1,0 +1,114 @@
+"""A process with one node: an executor beside the main thread, and a way down that is ours.
+
+rclpy's own signal handlers invalidate the context at once, so that no last command could be
+sent. Here SIGINT and SIGTERM wake the main thread, which lets the node stop before anything is
+torn down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import rclpy
+import rclpy.logging
+from rclpy.experimental import EventsExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from grpo_ros.errors import GrpoRosError
+
+STOP_TIMEOUT_S = 5.0
+
+
+class Process:
+    """A node spun by an EventsExecutor in a thread of its own.
+
+    Attributes:
+        node: the node.
+        stopping: set once SIGINT or SIGTERM came, or `request_stop` was called.
+    """
+
+    def __init__(self, node: Any, executor: Any) -> None:
+        self.node, self.executor = node, executor
+        self.stopping = threading.Event()
+        self.exit_code = 0
+
+    def request_stop(self, exit_code: int = 0) -> None:
+        """Let `wait` return; callable from any thread or callback."""
+        self.exit_code = self.exit_code or exit_code
+        self.stopping.set()
+
+    def wait(self) -> int:
+        """Wait for a signal or `request_stop`; return the exit code."""
+        self.stopping.wait()
+        return self.exit_code
+
+    def call(self, action: Callable[[], Any], timeout_s: float = STOP_TIMEOUT_S) -> bool:
+        """Run an action in the executor's thread; return whether it ended in time."""
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                action()
+            finally:
+                done.set()
+
+        self.executor.create_task(run)
+        self.executor.wake()
+        return done.wait(timeout_s)
+
+
+@contextlib.contextmanager
+def spinning(
+    make_node: Callable[[], Any],
+    on_stop: Callable[[Any], None] | None = None,
+    args: Sequence[str] | None = None,
+) -> Iterator[Process]:
+    """Make a node and spin it; on leaving, stop it in order.
+
+    Args:
+        make_node: called once the context exists.
+        on_stop: called with the node in the executor's thread before it goes.
+        args: command line, with ROS arguments.
+
+    Raises:
+        SystemExit: the node refused its parameters; why is in the log.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = _made(make_node)
+    executor = EventsExecutor()
+    executor.add_node(node)
+    process = Process(node, executor)
+    previous = {
+        number: signal.signal(number, lambda *_: process.stopping.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    thread = threading.Thread(target=executor.spin, name="executor", daemon=True)
+    thread.start()
+    try:
+        yield process
+    finally:
+        for number in previous:  # launch may send SIGINT twice
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            if on_stop is not None and not process.call(lambda: on_stop(node)):
+                node.get_logger().error(f"the node did not stop within {STOP_TIMEOUT_S} s")
+        finally:
+            executor.shutdown()
+            thread.join(STOP_TIMEOUT_S)
+            node.destroy_node()
+            rclpy.try_shutdown()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _made(make_node: Callable[[], Any]) -> Any:
+    try:
+        return make_node()
+    except GrpoRosError as problem:
+        rclpy.logging.get_logger("grpo_ros").error(str(problem))
+        rclpy.try_shutdown()
+        raise SystemExit(1) from problem

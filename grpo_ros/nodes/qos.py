@@ -1,0 +1,35 @@
+"""QoS profiles by the purpose of a topic (REP-2003); no node writes a profile inline."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def _profile(
+    depth: int, reliability: ReliabilityPolicy, durability: DurabilityPolicy
+) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=reliability,
+        durability=durability,
+    )
+
+
+_RELIABLE, _BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+_VOLATILE, _TRANSIENT = DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL
+
+SENSOR = _profile(5, _BEST_EFFORT, _VOLATILE)
+"""To subscribe to measurements from any publisher; a late one is worth nothing."""
+STATE = _profile(10, _RELIABLE, _VOLATILE)
+"""To publish measurements, and to subscribe to them where none may be lost (lock step)."""
+COMMAND = _profile(1, _RELIABLE, _VOLATILE)
+"""Commands: only the newest counts."""
+LATCHED = _profile(1, _RELIABLE, _TRANSIENT)
+"""The last value is given to whoever comes later: robot_description, status."""
+CLOCK = _profile(1, _BEST_EFFORT, _VOLATILE)
+"""Simulated time."""
+TF = _profile(100, _RELIABLE, _VOLATILE)
+"""Transforms, as tf2 subscribes to them."""
+DIAGNOSTICS = _profile(10, _RELIABLE, _VOLATILE)
+"""Health."""

@@ -1,0 +1,376 @@
+"""Simulator bridge, serving mode: one simulated robot behind a robot's ROS interfaces.
+
+What a driver of the real robot offers is offered under the same names; beside that the poses of
+objects, a reset to held-out initial states, and the verified outcome of each episode.
+
+Publishes:
+    /clock (rosgraph_msgs/Clock): simulated time; it never goes back, whatever is reset.
+    joint_states (sensor_msgs/JointState), tf, tf_static, robot_description (latched).
+    objects/<name>/pose (geometry_msgs/PoseStamped): objects and goal, in the base frame.
+    ~/status (diagnostic_msgs/DiagnosticStatus, latched): the episode's phase.
+Subscribes:
+    <arm controller>/joint_trajectory (trajectory_msgs/JointTrajectory): followed linearly.
+Actions:
+    <arm controller>/follow_joint_trajectory (control_msgs/FollowJointTrajectory), free running.
+    <gripper> (control_msgs/GripperCommand).
+Services:
+    ~/reset (std_srvs/Trigger): begin the episode of the next initial state.
+    reset_simulation (simulation_interfaces/ResetSimulation): the same, where that package is.
+    ~/outcome (std_srvs/Trigger): success = the outcome was verified; message = JSON.
+Parameters: `SimulatorBridgeConfig`.
+
+Lock step: after a reset the state stamped t is published, and again now and then, until a
+trajectory with that stamp comes. Its first point is the target of exactly one control period;
+then the next state is published. After an episode's end nothing is, until the next reset.
+
+    ros2 run grpo_ros simulator_bridge --ros-args -p task:=pick_place
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rclpy.clock
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from rclpy.clock import ClockType
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from tf2_msgs.msg import TFMessage
+from trajectory_msgs.msg import JointTrajectory
+
+from grpo_ros import configuration, typed
+from grpo_ros.deployment.simulated_robot import SimulatedRobot, TargetSimulator
+from grpo_ros.deployment.simulated_task import make_simulated, run_config, task_of
+from grpo_ros.errors import SimulatorError
+from grpo_ros.export.policy_file import load_policy_file
+from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.arm_actions import ArmActions
+from grpo_ros.nodes.lifecycle import guarded
+from grpo_ros.nodes.link_transforms import LinkTransforms
+from grpo_ros.nodes.parameters import read_parameters
+from grpo_ros.nodes.process import spinning
+from grpo_ros.tasks.registry import make_task
+from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
+
+REPEAT_S = 0.1
+"""Lock step: how often a state that nobody answered is published again."""
+MAX_SUBSTEPS = 50
+"""Free running: physics steps per timer call at most; beyond that time is lost, not made up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatorBridgeConfig:
+    """Parameters of the simulator bridge."""
+
+    task: str = typed.setting("pick_place", "What is simulated, where no policy is given")
+    policy: str = typed.setting("", "ONNX file whose task, and its settings, are simulated")
+    lock_step: bool = typed.setting(False, "One control period per stamped command")
+    real_time_factor: float = typed.setting(
+        1.0, "Simulated over wall-clock time, free running", minimum=0.01, maximum=100.0
+    )
+    initial_states: Literal["heldout"] = typed.setting(
+        "heldout", "heldout: those of the evaluation, in order"
+    )
+    seed: int = typed.setting(HELD_OUT_SEED, "Seed of the initial states", minimum=0)
+    first_episode: int = typed.setting(0, "Number of the first initial state", minimum=0)
+    command_timeout_s: float = typed.setting(
+        5.0, "Lock step: longest wait for a command within an episode", unit="s", minimum=0.1
+    )
+    joint_state_rate_hz: float = typed.setting(100.0, "Free running", unit="Hz", minimum=1.0)
+    object_pose_rate_hz: float = typed.setting(50.0, "Free running", unit="Hz", minimum=1.0)
+    transform_rate_hz: float = typed.setting(
+        30.0, "Transforms, per second of wall-clock time", unit="Hz", minimum=0.1
+    )
+
+
+class SimulatorBridge(Node):
+    """See the module's docstring."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("simulator_bridge", **kwargs)
+        self.failure = ""
+        self.config = read_parameters(self, SimulatorBridgeConfig(), read_only=False)
+        self.sim = self._make_sim()
+        self.task = self.sim.simulator.task
+        self._bodies = tuple(
+            body.name for body in self.task.bodies() if body.visual_only or not body.fixed
+        )
+        self._links = LinkTransforms(self.task.robot)
+        self._make_interfaces()
+        self._begin()
+
+    def _make_sim(self) -> SimulatedRobot:
+        """Return the simulated robot of the policy's run, or of the task's presets."""
+        config, seed = self.config, self.config.seed
+        if config.policy:
+            folder = Path(config.policy).resolve().parent
+            contract = load_policy_file(config.policy).contract
+            task, run = task_of(contract, folder), run_config(contract.task, folder)
+        else:
+            run = run_config(config.task)
+            task = make_task(config.task, configuration.section(run, "task"))
+        simulator = make_simulated(run, task, 1)
+        if not isinstance(simulator, TargetSimulator):
+            raise SimulatorError(
+                f"simulator '{run.simulator}' takes no joint targets", expected="mujoco"
+            )
+        return SimulatedRobot(
+            simulator,
+            lambda episode: held_out_keys(1, seed, first=episode)[0],
+            config.first_episode,
+        )
+
+    def _make_interfaces(self) -> None:
+        robot, interfaces = self.task.robot, self.task.robot.interfaces
+        self._clock_out = self.create_publisher(Clock, "/clock", qos.CLOCK)
+        self._joints_out = self.create_publisher(JointState, interfaces.joint_states, qos.STATE)
+        self._poses_out = {
+            name: self.create_publisher(PoseStamped, f"objects/{name}/pose", qos.STATE)
+            for name in self._bodies
+        }
+        self._transforms_out = self.create_publisher(TFMessage, "/tf", qos.TF)
+        self._static_out = self.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
+        self._description_out = self.create_publisher(String, "robot_description", qos.LATCHED)
+        self._status_out = self.create_publisher(DiagnosticStatus, "~/status", qos.LATCHED)
+        self._commands = self.create_subscription(
+            JointTrajectory,
+            interfaces.arm_trajectory_topic,
+            guarded(self, "arm command", self._on_trajectory),
+            qos.COMMAND,
+        )
+        self.create_service(Trigger, "~/reset", guarded(self, "~/reset", self._on_reset))
+        self.create_service(Trigger, "~/outcome", guarded(self, "~/outcome", self._on_outcome))
+        self._offer_reset_simulation()
+        self.actions = ArmActions(self, self.sim, robot, self.config.lock_step)
+        self._description_out.publish(String(data=robot.urdf))
+        stamp = self.sim.time_ns
+        self._static_out.publish(
+            TFMessage(transforms=[messages.transform(stamp, *t) for t in self._links.fixed()])
+        )
+
+    def _offer_reset_simulation(self) -> None:
+        try:
+            from simulation_interfaces.srv import ResetSimulation
+        except ImportError:
+            self.get_logger().info("simulation_interfaces is not installed; offering ~/reset only")
+            return
+
+        def on_reset(_: Any, response: Any) -> Any:
+            self.reset()
+            response.result.result = response.result.RESULT_OK
+            return response
+
+        self.create_service(
+            ResetSimulation, "reset_simulation", guarded(self, "reset_simulation", on_reset)
+        )
+
+    def _begin(self) -> None:
+        """Start the clocks that drive the node."""
+        self._waiting_ns: int | None = None
+        self._waiting_since_s = self._last_transforms_s = 0.0
+        self._has_answered = False
+        self._ignored = 0
+        wall = rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME)
+        if self.config.lock_step:
+            on_timer, period_s = self._on_wait, REPEAT_S
+        else:
+            self._joints_every = self._every(self.config.joint_state_rate_hz)
+            self._poses_every = self._every(self.config.object_pose_rate_hz)
+            self._num_substeps = 0
+            self._behind_s, self._last_s = 0.0, time.monotonic()
+            period_s = max(self.sim.substep_ns / 1e9 / self.config.real_time_factor, 1e-3)
+            on_timer = self._on_time
+        self._timer = self.create_timer(period_s, guarded(self, "timer", on_timer), clock=wall)
+        self._show()
+        self.get_logger().info(
+            f"task '{self.task.name}', robot '{self.task.robot.name}', "
+            + ("lock step" if self.config.lock_step else f"{self.config.real_time_factor:g} x")
+        )
+
+    # ---------------------------------------------------------------- episodes
+
+    def reset(self) -> int:
+        """Begin the episode of the next initial state; return its number."""
+        episode = self.sim.begin_next()
+        self.actions.forget()
+        self._has_answered, self._ignored = False, 0
+        self._show()
+        if self.config.lock_step:
+            self._await_command()
+        else:
+            self._publish_state()
+        return episode
+
+    def on_failure(self, where: str, reason: str) -> None:
+        """End the episode: what a failed callback leaves behind is not a valid outcome."""
+        if self.sim.phase == "running":
+            self._fail(f"{where}: {reason}")
+
+    def close(self) -> None:
+        """Stop what drives the simulator, then the simulator."""
+        self.destroy_timer(self._timer)
+        self.destroy_subscription(self._commands)
+        self.sim.simulator.close()
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        episode = self.reset()
+        response.success = True
+        response.message = json.dumps({"episode": episode, "stamp_ns": self.sim.time_ns})
+        return response
+
+    def _on_outcome(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        result = self.sim.result
+        if result is None:
+            state = {"episode": self.sim.episode, "error": f"the episode is {self.sim.phase}"}
+            response.message = json.dumps(state)
+            return response
+        response.success = result.success
+        response.message = json.dumps(dataclasses.asdict(result))
+        return response
+
+    def _fail(self, error: str) -> None:
+        self._waiting_ns = None
+        self.sim.fail(error)
+        self.get_logger().error(f"episode {self.sim.episode}: {error}")
+        self._show()
+
+    def _show(self) -> None:
+        values: dict[str, object] = {"episode": self.sim.episode}
+        if self.sim.result is not None:
+            values.update(dataclasses.asdict(self.sim.result))
+        level = DiagnosticStatus.ERROR if self.sim.phase == "failed" else DiagnosticStatus.OK
+        name = self.get_name()
+        self._status_out.publish(messages.status(level, name, self.sim.phase, values))
+
+    # ---------------------------------------------------------------- commands
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        try:
+            points, times = self.actions.arm_points(message)
+        except ValueError as problem:
+            self.get_logger().warning(f"arm command: {problem}", throttle_duration_sec=1.0)
+            self.on_failure("arm command", str(problem))
+            return
+        start_ns = messages.to_ns(message.header.stamp)
+        if not self.config.lock_step:
+            self.actions.preempt_arm()
+            self.sim.follow(start_ns, times, points)
+        elif start_ns != self._waiting_ns:
+            self._ignored += 1
+        elif len(points) == 0 or times[0] != self.sim.period_ns:
+            self._fail(f"the first target is due after {times[:1]} ns, not {self.sim.period_ns}")
+        else:
+            self._step(points[0])
+
+    def _step(self, target: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        """Lock step: one control period."""
+        self._waiting_ns, self._has_answered = None, True
+        self.sim.step_period(target)
+        self.actions.update()
+        if self.sim.phase == "running":
+            self._await_command()
+        else:
+            self._show()
+
+    def _await_command(self) -> None:
+        self._waiting_ns, self._waiting_since_s = self.sim.time_ns, time.monotonic()
+        self._publish_state()
+
+    def _on_wait(self) -> None:
+        """Lock step: publish again what nobody answered; give up after the deadline."""
+        if self._waiting_ns is None:
+            return
+        waited_s = time.monotonic() - self._waiting_since_s
+        if self._has_answered and waited_s > self.config.command_timeout_s:
+            self._fail(
+                f"no command stamped {self._waiting_ns} ns within "
+                f"{self.config.command_timeout_s:g} s ({self._ignored} with other stamps)"
+            )
+        elif waited_s > REPEAT_S:
+            self._publish_state()
+
+    # ---------------------------------------------------------------- free running
+
+    def _on_time(self) -> None:
+        """Advance the simulated to the wall-clock time."""
+        now_s = time.monotonic()
+        self._behind_s += (now_s - self._last_s) * self.config.real_time_factor
+        self._last_s = now_s
+        substep_s = self.sim.substep_ns / 1e9
+        num = int(self._behind_s / substep_s)
+        self._behind_s -= num * substep_s
+        for _ in range(min(num, MAX_SUBSTEPS)):
+            was = self.sim.phase
+            self.sim.step_substep()
+            self._num_substeps += 1
+            self._publish_due()
+            self.actions.update()
+            if self.sim.phase != was:
+                self._show()
+
+    def _publish_due(self) -> None:
+        """Publish what is due now; the clock comes last, so that inputs are there before ticks."""
+        stamp = self.sim.time_ns
+        if self._num_substeps % self._poses_every == 0:
+            self._publish_poses(stamp)
+        if self._num_substeps % self._joints_every == 0:
+            self._publish_joints(stamp)
+        self._publish_transforms(stamp)
+        self._clock_out.publish(Clock(clock=messages.to_time(stamp)))
+
+    def _every(self, rate_hz: float) -> int:
+        return max(1, round(1e9 / rate_hz / self.sim.substep_ns))
+
+    # ---------------------------------------------------------------- output
+
+    def _publish_state(self) -> None:
+        """Publish everything; what an answer needs comes first."""
+        stamp = self.sim.time_ns
+        self._publish_poses(stamp)
+        self._publish_joints(stamp)
+        self._clock_out.publish(Clock(clock=messages.to_time(stamp)))
+        self._publish_transforms(stamp)
+
+    def _publish_joints(self, stamp: int) -> None:
+        scene = self.sim.scene
+        position, velocity = scene.joint_position[0].numpy(), scene.joint_velocity[0].numpy()
+        self._joints_out.publish(
+            messages.joint_state(stamp, scene.joint_names, position, velocity)
+        )
+
+    def _publish_poses(self, stamp: int) -> None:
+        frame, poses = self.task.robot.base_frame, self.sim.scene.poses
+        for name, publisher in self._poses_out.items():
+            publisher.publish(messages.pose(stamp, frame, poses[name][0].tolist()))
+
+    def _publish_transforms(self, stamp: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._last_transforms_s < 1.0 / self.config.transform_rate_hz:
+            return
+        self._last_transforms_s = now_s
+        scene, base = self.sim.scene, self.task.robot.base_frame
+        moving = self._links.moving(scene.joint_names, scene.joint_position[0].numpy())
+        moving += [(base, name, scene.poses[name][0].tolist()) for name in self._bodies]
+        self._transforms_out.publish(
+            TFMessage(transforms=[messages.transform(stamp, *t) for t in moving])
+        )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM."""
+    with spinning(SimulatorBridge, SimulatorBridge.close, args) as process:
+        return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

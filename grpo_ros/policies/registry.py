@@ -1,0 +1,32 @@
+"""make_policy: the policy that a configuration describes."""
+
+from __future__ import annotations
+
+import torch
+
+from grpo_ros.contract import Contract
+from grpo_ros.policies.flow import FlowConfig, FlowPolicy
+from grpo_ros.policies.gaussian import GaussianConfig, GaussianPolicy
+from grpo_ros.policies.state_policy import StatePolicy
+
+PolicyConfig = GaussianConfig | FlowConfig
+"""The configuration of any policy; its class says which."""
+
+
+def make_policy(
+    config: PolicyConfig, contract: Contract, generator: torch.Generator | None = None
+) -> StatePolicy:
+    """Build a policy on the CPU, in evaluation mode.
+
+    Args:
+        config: its class decides the kind of policy.
+        contract: what is observed and commanded.
+        generator: decides the initial weights; the same ones every time if absent.
+
+    Raises:
+        ContractError: the policy cannot see or command what the contract names.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    if isinstance(config, FlowConfig):
+        return FlowPolicy(config, contract, generator).eval()
+    return GaussianPolicy(config, contract, generator).eval()

@@ -1,0 +1,123 @@
+"""Films of a policy at work: a grid of episodes as one animated WebP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from grpo_ros.errors import SimulatorError
+from grpo_ros.simulators.base import Observation, Simulator
+from grpo_ros.training.checkpoint import write_atomically
+from grpo_ros.training.evaluation import held_out_keys
+
+Decide = Callable[[Observation], Tensor]
+"""Observation of N environments -> chunk (N, K, A)."""
+
+NUM_EPISODES, NUM_COLUMNS = 6, 3
+FRAME_RATE_HZ = 10.0
+HOLD_FRAMES = 12
+"""How long the last picture stands, with its verdict."""
+BORDER = 3
+SUCCESS, FAILURE = (34, 160, 84), (190, 70, 60)
+
+
+def film_episodes(
+    simulator: Simulator, decide: Decide, path: Path, episodes: int = NUM_EPISODES
+) -> str:
+    """Film held-out episodes; return "" or why there is no film.
+
+    Every episode's first environments are used; the simulator is left with them finished. A
+    finished episode's picture gets a frame: green where the outcome was verified, else red.
+
+    Args:
+        simulator: with a renderer.
+        decide: gives the deployed action.
+        path: of the animated WebP.
+        episodes: how many; fewer where the simulator has fewer environments.
+    """
+    try:
+        frames = _record(simulator, decide, min(episodes, simulator.num_envs))
+    except SimulatorError as problem:
+        return str(problem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, _encode(frames))
+    return ""
+
+
+def _record(simulator: Simulator, decide: Decide, episodes: int) -> list[npt.NDArray[np.uint8]]:
+    """Return the grid's pictures (H, W, 3), one per 1 / FRAME_RATE_HZ."""
+    contract, task = simulator.contract, simulator.task
+    keys, ids = held_out_keys(episodes), torch.arange(episodes)
+    simulator.reset(task.sample(keys), ids, keys)
+    obs = simulator.observe()
+    stride = max(1, round(contract.control_rate_hz / FRAME_RATE_HZ))
+    pictures = simulator.render(ids).numpy()
+    frames = [_grid(pictures)]
+    done = outcome = torch.zeros(episodes, dtype=torch.bool)
+    with torch.no_grad():
+        while not bool(done.all()):
+            chunk = decide(obs)[:, : contract.num_executed]
+            for first in range(0, chunk.shape[1], stride):
+                result = simulator.step(chunk[:, first : first + stride])
+                moving = torch.nonzero(~done).squeeze(1)
+                if len(moving) == 0:
+                    break
+                pictures[moving] = simulator.render(moving).numpy()
+                done = (result.terminated | result.truncated)[ids]
+                outcome = result.outcome[ids]
+                _frame(pictures, done.numpy(), outcome.numpy())
+                frames.append(_grid(pictures))
+            obs = result.obs
+    return frames + [frames[-1]] * HOLD_FRAMES
+
+
+def _frame(
+    pictures: npt.NDArray[np.uint8], done: npt.NDArray[np.bool_], outcome: npt.NDArray[np.bool_]
+) -> None:
+    """Draw the verdict around finished pictures (n, H, W, 3), in place."""
+    for row in np.flatnonzero(done):
+        colour = SUCCESS if outcome[row] else FAILURE
+        for edge in (
+            pictures[row, :BORDER],
+            pictures[row, -BORDER:],
+            pictures[row, :, :BORDER],
+            pictures[row, :, -BORDER:],
+        ):
+            edge[:] = colour
+
+
+def _grid(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return pictures (n, H, W, 3) side by side, NUM_COLUMNS in a row."""
+    num, height, width, _ = pictures.shape
+    columns = min(num, NUM_COLUMNS)
+    rows = -(-num // columns)
+    grid = np.full((rows * height, columns * width, 3), 255, dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        grid[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
+    return grid
+
+
+def _encode(frames: list[npt.NDArray[np.uint8]]) -> bytes:
+    import io
+
+    from PIL import Image
+
+    images = [Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer,
+        format="WEBP",
+        save_all=True,
+        append_images=images[1:],
+        duration=round(1000 / FRAME_RATE_HZ),
+        loop=0,
+        quality=55,
+        method=2,
+    )
+    return buffer.getvalue()

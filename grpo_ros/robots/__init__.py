@@ -1,0 +1,14 @@
+"""Robots: one URDF and one YAML each, their limits and kinematics."""
+
+from grpo_ros.robots.kinematics import SerialChain, solve_ik
+from grpo_ros.robots.robot import Gripper, Interfaces, Robot, known_robots, load_robot
+
+__all__ = [
+    "Gripper",
+    "Interfaces",
+    "Robot",
+    "SerialChain",
+    "known_robots",
+    "load_robot",
+    "solve_ik",
+]

@@ -1,0 +1,322 @@
+"""A robot: one URDF, one YAML for what a URDF cannot say, and what follows from both."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from grpo_ros import typed
+from grpo_ros.contract import JointLimits
+from grpo_ros.errors import RobotError, nearest
+from grpo_ros.robots.kinematics import SerialChain
+from grpo_ros.robots.urdf import Urdf, parse_urdf
+
+ROBOTS_DIRECTORY = Path(__file__).parent
+DESCRIPTION_FILE = "robot.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class JointDescription:
+    """What the URDF does not say about an arm joint; rad or m and their derivatives."""
+
+    home: float = typed.setting(description="Position at the start of an episode")
+    acceleration: float = typed.setting(description="Largest acceleration", minimum=1e-3)
+    jerk: float = typed.setting(description="Largest jerk", minimum=1e-3)
+    stiffness: float = typed.setting(description="Servo gain in simulators", minimum=0.0)
+    damping: float = typed.setting(description="Servo damping in simulators", minimum=0.0)
+    armature: float = typed.setting(0.1, "Reflected inertia of the drive", minimum=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gripper:
+    """A parallel gripper, driven by one joint that others follow."""
+
+    joint: str = typed.setting(description="Driver joint")
+    mimic_joints: tuple[str, ...] = typed.setting((), "Joints that follow the driver")
+    open_position_m: float = typed.setting(0.0, "Driver joint when open", unit="m")
+    closed_position_m: float = typed.setting(0.0, "Driver joint when closed", unit="m")
+    max_effort_n: float = typed.setting(0.0, "Grasping force", unit="N", minimum=1e-3)
+    acceleration: float = typed.setting(5.0, "Acceleration", unit="m/s^2", minimum=1e-3)
+    jerk: float = typed.setting(5000.0, "Jerk", unit="m/s^3", minimum=1e-3)
+    stiffness: float = typed.setting(1000.0, "Servo gain in simulators", minimum=0.0)
+    damping: float = typed.setting(50.0, "Servo damping in simulators", minimum=0.0)
+    armature: float = typed.setting(0.05, "Reflected inertia", unit="kg", minimum=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interfaces:
+    """Relative names under which a driver of the robot offers its standard ROS interfaces."""
+
+    joint_states: str = typed.setting("joint_states", "sensor_msgs/JointState topic")
+    arm_trajectory_topic: str = typed.setting("", "trajectory_msgs/JointTrajectory topic")
+    arm_trajectory_action: str = typed.setting("", "FollowJointTrajectory action")
+    gripper_action: str = typed.setting("", "control_msgs/GripperCommand action; empty if none")
+
+
+@dataclasses.dataclass(frozen=True)
+class RobotDescription:
+    """The YAML of a robot."""
+
+    name: str = typed.setting(description="Name of the robot")
+    urdf: str = typed.setting(description="URDF file, relative to the YAML")
+    base_frame: str = typed.setting(description="Link that is fixed to the world")
+    tip_frame: str = typed.setting(description="Link that is moved")
+    joints: Mapping[str, JointDescription] = typed.setting(
+        description="Arm joints from base to tip"
+    )
+    gripper: Gripper | None = typed.setting(None, "If there is one")  # noqa: RUF009
+    interfaces: Interfaces = typed.setting(factory=Interfaces, description="ROS names")  # noqa: RUF009
+    workspace: Mapping[str, tuple[float, float]] = typed.setting(
+        factory=dict, description="Bounds x, y, z of the tip in the base frame, in m"
+    )
+    velocity_scale: float = typed.setting(
+        1.0, "Factor on the URDF's velocity limits", minimum=1e-3, maximum=1.0
+    )
+    driver_package: str = typed.setting("", "ROS package that drives the real robot")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Robot:
+    """A robot arm, perhaps with a gripper; J commanded joints: the arm's, then the gripper's.
+
+    Attributes:
+        name: of the robot.
+        urdf_path: of the URDF file.
+        urdf: its text.
+        description: the YAML.
+        sha256: hash of both files' bytes.
+        arm_joints: A names, from base to tip.
+        gripper: None if there is none.
+        limits: of the commanded joints, in their order.
+        home: (J,) float64, rad or m; gripper open.
+        stiffness: (J,) float64 servo gains for simulators, N m/rad or N/m.
+        damping: (J,) float64, N m s/rad or N s/m.
+        armature: (J,) float64, inertia that the drives add to the joints, kg m^2 or kg.
+        chain: kinematics from base to tip.
+    """
+
+    name: str
+    urdf_path: Path
+    urdf: str
+    description: RobotDescription
+    sha256: str
+    arm_joints: tuple[str, ...]
+    gripper: Gripper | None
+    limits: tuple[JointLimits, ...]
+    home: Tensor
+    stiffness: Tensor
+    damping: Tensor
+    armature: Tensor
+    chain: SerialChain
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Names of the commanded joints: the arm's, then the gripper's driver."""
+        return tuple(limit.name for limit in self.limits)
+
+    @property
+    def base_frame(self) -> str:
+        """Link that is fixed to the world."""
+        return self.description.base_frame
+
+    @property
+    def tip_frame(self) -> str:
+        """Link that is moved."""
+        return self.description.tip_frame
+
+    @property
+    def interfaces(self) -> Interfaces:
+        """Relative names of the standard ROS interfaces."""
+        return self.description.interfaces
+
+    @property
+    def workspace(self) -> Mapping[str, tuple[float, float]]:
+        """Bounds x, y, z of the tip in the base frame, in m."""
+        return self.description.workspace
+
+
+def known_robots() -> tuple[str, ...]:
+    """Return the names of the robots that this package describes."""
+    files = ROBOTS_DIRECTORY.glob(f"*/{DESCRIPTION_FILE}")
+    return tuple(sorted(file.parent.name for file in files))
+
+
+def load_robot(name_or_path: str | Path) -> Robot:
+    """Return a robot of this package by name, or one from a folder with a robot.yaml.
+
+    Raises:
+        RobotError: unknown name, or a file that is missing or wrong; names the file and the key.
+    """
+    if str(name_or_path) in known_robots():
+        folder = ROBOTS_DIRECTORY / str(name_or_path)
+    else:
+        folder = Path(name_or_path)
+        if folder.name == DESCRIPTION_FILE:
+            folder = folder.parent
+        if not (folder / DESCRIPTION_FILE).is_file():
+            raise RobotError(
+                f"no robot '{name_or_path}'",
+                expected=f"a robot's name, or a folder that holds {DESCRIPTION_FILE}",
+                remedy=nearest(str(name_or_path), known_robots()),
+            )
+    return _load(folder.resolve())
+
+
+@functools.lru_cache(maxsize=16)
+def _cached(folder: Path, yaml_bytes: bytes, urdf_bytes: bytes) -> Robot:
+    description = _describe(folder / DESCRIPTION_FILE, yaml_bytes)
+    urdf_path = folder / description.urdf
+    text = _text(urdf_path, urdf_bytes)
+    urdf = parse_urdf(text, urdf_path.name)
+    chain = SerialChain.from_urdf(urdf, description.base_frame, description.tip_frame)
+    _check(description, urdf, chain)
+    gripper = description.gripper
+    driven: list[JointDescription | Gripper] = [description.joints[n] for n in chain.joint_names]
+    home = [description.joints[name].home for name in chain.joint_names]
+    if gripper is not None:
+        driven.append(gripper)
+        home.append(gripper.open_position_m)
+    return Robot(
+        name=description.name,
+        urdf_path=urdf_path,
+        urdf=text,
+        description=description,
+        sha256=hashlib.sha256(urdf_bytes + b"\0" + yaml_bytes).hexdigest(),
+        arm_joints=chain.joint_names,
+        gripper=gripper,
+        limits=_limits(description, urdf, chain),
+        home=torch.tensor(home, dtype=torch.float64),
+        stiffness=torch.tensor([drive.stiffness for drive in driven], dtype=torch.float64),
+        damping=torch.tensor([drive.damping for drive in driven], dtype=torch.float64),
+        armature=torch.tensor([drive.armature for drive in driven], dtype=torch.float64),
+        chain=chain,
+    )
+
+
+def _load(folder: Path) -> Robot:
+    yaml_bytes = _read(folder / DESCRIPTION_FILE)
+    description = _describe(folder / DESCRIPTION_FILE, yaml_bytes)
+    return _cached(folder, yaml_bytes, _read(folder / description.urdf))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise RobotError(
+            f"{path} cannot be read ({problem.strerror})", expected="a readable file"
+        ) from problem
+
+
+def _text(path: Path, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as problem:
+        raise RobotError(f"{path.name}: not UTF-8 text", expected="a text file") from problem
+
+
+def _describe(path: Path, data: bytes) -> RobotDescription:
+    try:
+        values: Any = yaml.safe_load(_text(path, data))
+    except yaml.YAMLError as problem:
+        raise RobotError(f"{path.name}: not YAML ({problem})", expected="a mapping") from problem
+    if not isinstance(values, Mapping):
+        raise RobotError(f"{path.name}: holds {values!r}", expected="a mapping of settings")
+    return typed.decode(RobotDescription, values, path.name, RobotError)
+
+
+def _limits(
+    description: RobotDescription, urdf: Urdf, chain: SerialChain
+) -> tuple[JointLimits, ...]:
+    limits = []
+    for name in chain.joint_names:
+        joint, more = urdf.joint(name), description.joints[name]
+        velocity = joint.velocity * description.velocity_scale
+        limits.append(
+            JointLimits(
+                name,
+                joint.lower,
+                joint.upper,
+                velocity,
+                more.acceleration,
+                more.jerk,
+                joint.effort,
+            )
+        )
+    if description.gripper is not None:
+        gripper, joint = description.gripper, urdf.joint(description.gripper.joint)
+        limits.append(
+            JointLimits(
+                joint.name,
+                joint.lower,
+                joint.upper,
+                joint.velocity,
+                gripper.acceleration,
+                gripper.jerk,
+                gripper.max_effort_n,
+            )
+        )
+    return tuple(limits)
+
+
+def _check(description: RobotDescription, urdf: Urdf, chain: SerialChain) -> None:
+    """Raise RobotError where the YAML and the URDF disagree."""
+    for name in description.joints:
+        urdf.joint(name)
+    if set(description.joints) != set(chain.joint_names):
+        raise RobotError(
+            f"{DESCRIPTION_FILE}: joints are {sorted(description.joints)}",
+            expected=f"{list(chain.joint_names)}, those that move between "
+            f"'{description.base_frame}' and '{description.tip_frame}' in {urdf.file}",
+        )
+    for name, joint in description.joints.items():
+        _check_within(urdf, name, "home", joint.home)
+        for key in ("acceleration", "jerk", "stiffness", "damping", "armature"):
+            _check_finite(f"joints.{name}.{key}", getattr(joint, key))
+    for axis, (low, high) in description.workspace.items():
+        if axis not in ("x", "y", "z") or not low < high:
+            raise RobotError(
+                f"{DESCRIPTION_FILE}: workspace.{axis} = [{low}, {high}]",
+                expected="x, y or z with [lower, upper]",
+            )
+    gripper = description.gripper
+    if gripper is None:
+        return
+    for name in gripper.mimic_joints:
+        if urdf.joint(name).mimic != gripper.joint:
+            raise RobotError(
+                f"{DESCRIPTION_FILE}: gripper.mimic_joints has '{name}'",
+                expected=f'a joint with <mimic joint="{gripper.joint}"/> in {urdf.file}',
+            )
+    _check_within(urdf, gripper.joint, "gripper.open_position_m", gripper.open_position_m)
+    _check_within(urdf, gripper.joint, "gripper.closed_position_m", gripper.closed_position_m)
+    if gripper.open_position_m == gripper.closed_position_m:
+        raise RobotError(
+            f"{DESCRIPTION_FILE}: the gripper's open and closed positions are equal",
+            expected="two positions",
+        )
+    for key in ("max_effort_n", "acceleration", "jerk", "stiffness", "damping", "armature"):
+        _check_finite(f"gripper.{key}", getattr(gripper, key))
+
+
+def _check_within(urdf: Urdf, name: str, key: str, value: float) -> None:
+    joint = urdf.joint(name)
+    if not joint.lower <= value <= joint.upper:
+        raise RobotError(
+            f"{DESCRIPTION_FILE}: {key} of '{name}' = {value}",
+            expected=f"within [{joint.lower}, {joint.upper}] of {urdf.file}",
+        )
+
+
+def _check_finite(key: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise RobotError(f"{DESCRIPTION_FILE}: {key} = {value}", expected="a finite number")

@@ -1,0 +1,256 @@
+"""Reads the kinematic part of a URDF: links, joints, limits; every mistake named."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from xml.etree import ElementTree
+
+import numpy as np
+
+from grpo_ros.elementary import Array
+from grpo_ros.errors import RobotError, nearest
+
+JOINT_TYPES = ("revolute", "continuous", "prismatic", "fixed")
+
+
+@dataclasses.dataclass(frozen=True)
+class UrdfJoint:
+    """One joint of a URDF.
+
+    Attributes:
+        name: of the joint.
+        kind: revolute, continuous, prismatic or fixed.
+        parent, child: links.
+        rotation: (3, 3) of the joint's frame in the parent link.
+        translation: (3,) of the joint's frame in the parent link, m.
+        axis: (3,) unit vector in the joint's frame; zero where fixed.
+        lower, upper: position limits, rad or m; infinite where continuous.
+        velocity, effort: limits, rad/s or m/s and N m or N.
+        mimic: name of the joint that it follows; empty if none.
+    """
+
+    name: str
+    kind: str
+    parent: str
+    child: str
+    rotation: Array
+    translation: Array
+    axis: Array
+    lower: float = -math.inf
+    upper: float = math.inf
+    velocity: float = math.inf
+    effort: float = math.inf
+    mimic: str = ""
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether the joint has a degree of freedom."""
+        return self.kind != "fixed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Urdf:
+    """Links and joints of a URDF; `file` is for messages."""
+
+    file: str
+    name: str
+    links: tuple[str, ...]
+    joints: tuple[UrdfJoint, ...]
+
+    def joint(self, name: str) -> UrdfJoint:
+        """Return a named joint.
+
+        Raises:
+            RobotError: there is none of that name.
+        """
+        for joint in self.joints:
+            if joint.name == name:
+                return joint
+        raise RobotError(
+            f"{self.file}: no joint '{name}'",
+            expected="a joint of the URDF",
+            remedy=nearest(name, [joint.name for joint in self.joints]),
+        )
+
+    def chain(self, base: str, tip: str) -> tuple[UrdfJoint, ...]:
+        """Return the joints from link `base` to link `tip`, in order.
+
+        Raises:
+            RobotError: a link is unknown, or the tip does not hang on the base.
+        """
+        for link in (base, tip):
+            if link not in self.links:
+                raise RobotError(
+                    f"{self.file}: no link '{link}'",
+                    expected="a link of the URDF",
+                    remedy=nearest(link, self.links),
+                )
+        by_child = {joint.child: joint for joint in self.joints}
+        joints: list[UrdfJoint] = []
+        link = tip
+        while link != base:
+            if link not in by_child or len(joints) > len(self.joints):
+                raise RobotError(
+                    f"{self.file}: link '{tip}' cannot be reached from '{base}'",
+                    expected=f"a chain of joints from '{base}' to '{tip}'",
+                    remedy=f"following the parents of '{tip}' ends at '{link}'",
+                )
+            joints.append(by_child[link])
+            link = by_child[link].parent
+        return tuple(reversed(joints))
+
+
+def parse_urdf(text: str, file: str) -> Urdf:
+    """Return the links and joints of a URDF text.
+
+    Raises:
+        RobotError: not XML, a document type or entity, or an incomplete or non-finite joint.
+    """
+    # A URDF needs neither, and entities can be made to expand without end.
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise RobotError(
+            f"{file}: has a document type or entity declaration",
+            expected="a plain URDF",
+            remedy="remove <!DOCTYPE ...> and <!ENTITY ...>",
+        )
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as problem:
+        raise RobotError(
+            f"{file}: not XML ({problem})",
+            expected="a URDF",
+            remedy="a xacro file has to be expanded first: xacro FILE.xacro > FILE.urdf",
+        ) from problem
+    if root.tag != "robot":
+        raise RobotError(
+            f"{file}: root element <{root.tag}>", expected="<robot>", remedy="give a URDF"
+        )
+    links = tuple(_attribute(link, "name", file, "link") for link in root.findall("link"))
+    joints = tuple(_joint(element, file) for element in root.findall("joint"))
+    _check_names("link", links, file)
+    _check_names("joint", tuple(joint.name for joint in joints), file)
+    for joint in joints:
+        for link in (joint.parent, joint.child):
+            if link not in links:
+                raise RobotError(
+                    f"{file}: joint '{joint.name}' names link '{link}'",
+                    expected="a link of the URDF",
+                    remedy=nearest(link, links),
+                )
+    _check_names("child link of two joints", tuple(joint.child for joint in joints), file)
+    return Urdf(file, root.get("name", ""), links, joints)
+
+
+def _check_names(kind: str, names: tuple[str, ...], file: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise RobotError(f"{file}: {kind} '{name}' appears twice", expected="unique names")
+
+
+def _joint(element: ElementTree.Element, file: str) -> UrdfJoint:
+    name = _attribute(element, "name", file, "joint")
+    where = f"joint '{name}'"
+    kind = _attribute(element, "type", file, where)
+    if kind not in JOINT_TYPES:
+        raise RobotError(
+            f"{file}: {where} has type '{kind}'",
+            expected=" | ".join(JOINT_TYPES),
+            remedy="split other joints into these",
+        )
+    parent = _attribute(_child(element, "parent", file, where), "link", file, where)
+    child = _attribute(_child(element, "child", file, where), "link", file, where)
+    origin = element.find("origin")
+    translation = _vector(origin, "xyz", "0 0 0", file, where)
+    rotation = matrix_from_rpy(_vector(origin, "rpy", "0 0 0", file, where))
+    if kind == "fixed":
+        return UrdfJoint(name, kind, parent, child, rotation, translation, np.zeros(3))
+    axis = _vector(element.find("axis"), "xyz", "1 0 0", file, where)
+    length = math.sqrt(float(axis @ axis))
+    if length < 1e-6:
+        raise RobotError(f"{file}: {where} has a zero axis", expected="a unit vector")
+    limits = _limits(element, kind, file, where)
+    mimic = element.find("mimic")
+    follows = "" if mimic is None else _attribute(mimic, "joint", file, where)
+    return UrdfJoint(
+        name, kind, parent, child, rotation, translation, axis / length, *limits, follows
+    )
+
+
+def _limits(
+    element: ElementTree.Element, kind: str, file: str, where: str
+) -> tuple[float, float, float, float]:
+    """Return lower, upper, velocity and effort."""
+    limit = element.find("limit")
+    if limit is None:
+        raise RobotError(
+            f"{file}: {where} has no <limit>",
+            expected='<limit lower="..." upper="..." velocity="..." effort="..."/>',
+            remedy="a joint without limits cannot be commanded safely",
+        )
+    names = ["velocity", "effort"] if kind == "continuous" else _LIMITS
+    values = {name: _number(_attribute(limit, name, file, where), file, where) for name in names}
+    lower, upper = values.get("lower", -math.inf), values.get("upper", math.inf)
+    if not lower < upper:
+        raise RobotError(
+            f"{file}: {where} has limits [{lower}, {upper}]", expected="lower < upper"
+        )
+    if values["velocity"] <= 0.0 or values["effort"] <= 0.0:
+        raise RobotError(
+            f"{file}: {where} has velocity {values['velocity']}, effort {values['effort']}",
+            expected="both > 0",
+        )
+    return lower, upper, values["velocity"], values["effort"]
+
+
+_LIMITS = ["lower", "upper", "velocity", "effort"]
+
+
+def matrix_from_rpy(rpy: Array) -> Array:
+    """Return R = Rz(yaw) Ry(pitch) Rx(roll) (3, 3), as URDF defines it.
+
+    Entries within 1e-15 of -1, 0 and 1 are set to them: URDFs write quarter turns in decimals.
+    """
+    (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)
+    roll = np.array([[1.0, 0.0, 0.0], [0.0, cr, -sr], [0.0, sr, cr]])
+    pitch = np.array([[cp, 0.0, sp], [0.0, 1.0, 0.0], [-sp, 0.0, cp]])
+    yaw = np.array([[cy, -sy, 0.0], [sy, cy, 0.0], [0.0, 0.0, 1.0]])
+    matrix: Array = yaw @ pitch @ roll
+    nearest_integer = np.rint(matrix)
+    return np.where(np.abs(matrix - nearest_integer) < 1e-15, nearest_integer, matrix)
+
+
+def _child(element: ElementTree.Element, tag: str, file: str, where: str) -> ElementTree.Element:
+    child = element.find(tag)
+    if child is None:
+        raise RobotError(f"{file}: {where} has no <{tag}>", expected=f'<{tag} link="..."/>')
+    return child
+
+
+def _attribute(element: ElementTree.Element, name: str, file: str, where: str) -> str:
+    value = element.get(name)
+    if value is None:
+        raise RobotError(
+            f"{file}: <{element.tag}> of {where} has no '{name}'", expected=f'{name}="..."'
+        )
+    return value
+
+
+def _vector(
+    element: ElementTree.Element | None, name: str, default: str, file: str, where: str
+) -> Array:
+    text = default if element is None else element.get(name, default)
+    values = [_number(word, file, where) for word in text.split()]
+    if len(values) != 3:
+        raise RobotError(f"{file}: {where} has {name}='{text}'", expected="three numbers")
+    return np.array(values)
+
+
+def _number(text: str, file: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RobotError(f"{file}: {where} has the value '{text}'", expected="a finite number")
+    return value

@@ -1,0 +1,1 @@
+"""Simulators: batched environments with exact snapshots."""

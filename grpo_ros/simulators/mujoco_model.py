@@ -1,0 +1,123 @@
+"""Builds the MuJoCo model of a robot and a task's primitives from one robot description."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+
+from grpo_ros.robots.robot import Robot
+from grpo_ros.tasks.base import Body
+
+GEOM_TYPES = {
+    "box": mujoco.mjtGeom.mjGEOM_BOX,
+    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
+    "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
+}
+ROBOT_COLLISION, OBJECT_COLLISION = 2, 1
+"""Collision classes: objects meet everything, the robot meets objects but not itself."""
+
+COMPILER = (
+    '<mujoco><compiler discardvisual="false" fusestatic="false" strippath="false"/></mujoco>'
+)
+
+
+def build_model(robot: Robot, bodies: Sequence[Body], timestep_s: float) -> mujoco.MjModel:
+    """Return the compiled model of a robot among primitives.
+
+    Every commanded joint gets a position servo of the robot's stiffness and damping; the
+    gripper's mimic joints are tied by equality constraints, since a URDF's mimic is not carried
+    over. Fixed visual bodies (goals) become mocap bodies, which only rendering moves.
+    """
+    urdf = robot.urdf
+    if "<mujoco>" not in urdf:
+        end = urdf.rindex("</robot>")
+        urdf = urdf[:end] + COMPILER + urdf[end:]
+    spec = mujoco.MjSpec.from_string(urdf)
+    spec.option.timestep = timestep_s
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    # The pyramidal cone converges within these iterations at 10 ms; elliptic with a large
+    # impratio does not, and throws a grasped cube away.
+    spec.option.cone = mujoco.mjtCone.mjCONE_PYRAMIDAL
+    spec.option.iterations = 10
+    spec.option.ls_iterations = 20
+    for body in spec.bodies:
+        body.gravcomp = 1.0  # the arm's own controller compensates gravity
+    for geom in spec.geoms:
+        if geom.contype or geom.conaffinity:
+            geom.contype, geom.conaffinity = ROBOT_COLLISION, OBJECT_COLLISION
+            geom.friction = [1.0, 0.02, 0.001]
+            geom.condim = 4
+    _add_servos(spec, robot)
+    for body in bodies:
+        _add_body(spec, body)
+    _add_view(spec)
+    return spec.compile()
+
+
+def _add_servos(spec: mujoco.MjSpec, robot: Robot) -> None:
+    for name, stiffness, damping, armature, limit in zip(
+        robot.joint_names,
+        robot.stiffness.tolist(),
+        robot.damping.tolist(),
+        robot.armature.tolist(),
+        robot.limits,
+        strict=True,
+    ):
+        joint = spec.joint(name)
+        joint.armature = armature
+        servo = spec.add_actuator(name=name, target=name)
+        servo.trntype = mujoco.mjtTrn.mjTRN_JOINT
+        servo.gaintype = mujoco.mjtGain.mjGAIN_FIXED
+        servo.biastype = mujoco.mjtBias.mjBIAS_AFFINE
+        gain, bias = np.zeros(10), np.zeros(10)
+        gain[0], bias[1], bias[2] = stiffness, -stiffness, -damping
+        servo.gainprm, servo.biasprm = gain, bias
+        servo.forcelimited = True
+        servo.forcerange = [-limit.effort, limit.effort]
+    if robot.gripper is None:
+        return
+    for mimic in robot.gripper.mimic_joints:
+        spec.joint(mimic).armature = robot.gripper.armature
+        polynomial = np.zeros(11)
+        polynomial[1] = 1.0
+        spec.add_equality(
+            name=f"{mimic}_mimics",
+            type=mujoco.mjtEq.mjEQ_JOINT,
+            objtype=mujoco.mjtObj.mjOBJ_JOINT,
+            name1=mimic,
+            name2=robot.gripper.joint,
+            data=polynomial,
+        )
+
+
+def _add_body(spec: mujoco.MjSpec, body: Body) -> None:
+    size = list(body.size) + [0.0] * (3 - len(body.size))
+    parent = spec.worldbody.add_body(name=body.name, pos=list(body.position))
+    geom = parent.add_geom(
+        name=body.name, type=GEOM_TYPES[body.shape], size=size, rgba=list(body.colour)
+    )
+    if body.visual_only:
+        geom.contype = geom.conaffinity = 0
+        parent.mocap = True
+        return
+    geom.contype = OBJECT_COLLISION
+    geom.conaffinity = OBJECT_COLLISION | ROBOT_COLLISION
+    geom.friction = [body.friction, 0.02, 0.001]
+    geom.condim = 4
+    if not body.fixed:
+        geom.mass = body.mass
+        parent.add_freejoint(name=f"{body.name}_free")
+
+
+def _add_view(spec: mujoco.MjSpec) -> None:
+    spec.worldbody.add_light(pos=[0.3, 0.0, 2.5], dir=[0.0, 0.0, -1.0])
+    eye, target = np.array([1.35, -0.85, 0.75]), np.array([0.42, 0.0, 0.12])
+    backward = (eye - target) / np.linalg.norm(eye - target)
+    right = np.cross([0.0, 0.0, 1.0], backward)
+    right /= np.linalg.norm(right)
+    up = np.cross(backward, right)
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, np.stack([right, up, backward], axis=1).ravel())
+    spec.worldbody.add_camera(name="overview", pos=eye, quat=quaternion, fovy=45.0)

@@ -1,0 +1,135 @@
+"""Randomiser: what differs between MuJoCo environments and stays the same within a group.
+
+Every draw is a function of the environment's key, and is kept in its row, so that a snapshot
+restores it. An environment whose physics differs has a model of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from grpo_ros.errors import SimulatorError
+from grpo_ros.randomness import Key, generator
+from grpo_ros.simulators.mujoco_rows import (
+    DELAY,
+    FRICTION,
+    GAIN,
+    MASS,
+    MAX_DELAY,
+    NOISE,
+    Layout,
+    Rows,
+)
+from grpo_ros.tasks.base import Randomisation
+from grpo_ros.tasks.scene_state import SceneState
+
+
+class Randomiser:
+    """Draws and applies randomised quantities; does nothing where randomisation is off.
+
+    Args:
+        randomisation: what is drawn, from which ranges.
+        model: the nominal model. layout: where its joints and bodies stand. num_envs: N.
+
+    Raises:
+        SimulatorError: an action delay is longer than the rows' queue.
+    """
+
+    def __init__(
+        self,
+        randomisation: Randomisation,
+        model: mujoco.MjModel,
+        layout: Layout,
+        num_envs: int,
+    ) -> None:
+        if randomisation.action_delay[1] > MAX_DELAY:
+            raise SimulatorError(
+                f"randomisation.action_delay {randomisation.action_delay}",
+                expected=f"at most {MAX_DELAY} periods",
+            )
+        self.randomisation, self.nominal, self.layout = randomisation, model, layout
+        self.is_enabled = randomisation.enabled
+        num_models = num_envs if self.is_enabled else 0
+        self.own_models: list[mujoco.MjModel] = [copy.copy(model) for _ in range(num_models)]
+
+    def models(self, ids: Tensor) -> list[mujoco.MjModel]:
+        """Return the model of each given environment."""
+        if not self.is_enabled:
+            return [self.nominal] * len(ids)
+        return [self.own_models[i] for i in ids.tolist()]
+
+    def draw(self, rows: Rows, ids: Tensor, keys: Sequence[Key] | None) -> None:
+        """Draw for given environments, one key each, and apply.
+
+        Raises:
+            SimulatorError: randomisation is on and keys are missing.
+        """
+        draws = torch.ones(len(ids), 5, dtype=torch.float64)
+        draws[:, DELAY] = draws[:, NOISE] = 0.0
+        if self.is_enabled:
+            if keys is None or len(keys) != len(ids):
+                raise SimulatorError(
+                    "reset without keys while randomisation is on", expected="one key per row"
+                )
+            rows.key[ids] = torch.tensor([list(key) for key in keys], dtype=torch.long)
+            for row, key in zip(draws, keys, strict=True):
+                source = generator("randomisation", key)
+                row[MASS] = source.uniform(*self.randomisation.mass)
+                row[FRICTION] = source.uniform(*self.randomisation.friction)
+                row[GAIN] = source.uniform(*self.randomisation.gains)
+                low, high = self.randomisation.action_delay
+                row[DELAY] = source.integers(low, high, endpoint=True)
+                row[NOISE] = self.randomisation.observation_noise
+        rows.draws[ids] = draws
+        self.apply(rows, ids)
+
+    def apply(self, rows: Rows, ids: Tensor) -> None:
+        """Write the rows' factors into the environments' own models."""
+        if not self.is_enabled:
+            return
+        nominal, free = self.nominal, self.layout.free_bodies
+        for i, draw in zip(ids.tolist(), rows.draws[ids].tolist(), strict=True):
+            model = self.own_models[i]
+            model.body_mass[free] = nominal.body_mass[free] * draw[MASS]
+            model.body_inertia[free] = nominal.body_inertia[free] * draw[MASS]
+            model.geom_friction[:, 0] = nominal.geom_friction[:, 0] * draw[FRICTION]
+            model.actuator_gainprm[:] = nominal.actuator_gainprm * draw[GAIN]
+            model.actuator_biasprm[:] = nominal.actuator_biasprm * draw[GAIN]
+
+    def delayed(self, action: Tensor, rows: Rows, ids: Tensor) -> Tensor:
+        """Put actions (n, A) into the rows' queues; return those that take effect now (n, A)."""
+        if not self.is_enabled:
+            return action
+        queue = torch.cat([rows.queue[ids], action.unsqueeze(1)], dim=1)
+        rows.queue[ids] = queue[:, 1:]
+        delay = rows.draws[ids, DELAY].long()
+        return queue[torch.arange(len(ids)), MAX_DELAY - delay]
+
+    def seen(self, scene: SceneState, rows: Rows, ids: Tensor) -> SceneState:
+        """Return the scene with noise on object positions, a function of key and step count."""
+        if not self.is_enabled or self.randomisation.observation_noise == 0.0:
+            return scene
+        poses, names = dict(scene.poses), list(self.layout.free_qpos)
+        noise = np.stack(
+            [
+                generator("observation_noise", Key(seed, iteration, group, step)).standard_normal(
+                    (len(names), 3)
+                )
+                for (seed, iteration, group, _), step in zip(
+                    rows.key[ids].tolist(), rows.step_count[ids].tolist(), strict=True
+                )
+            ]
+        )
+        scale = rows.draws[ids, NOISE].unsqueeze(1)
+        for i, name in enumerate(names):
+            pose = poses[name].clone()
+            pose[:, :3] += scale * torch.from_numpy(noise[:, i])
+            poses[name] = pose
+        return dataclasses.replace(scene, poses=poses)

@@ -1,0 +1,24 @@
+"""Simulators by name; each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grpo_ros.errors import ConfigurationError, nearest
+from grpo_ros.simulators.base import Simulator
+from grpo_ros.tasks.base import Task
+
+SIMULATORS = ("mujoco",)
+
+
+def make_simulator(name: str, task: Task, num_envs: int, config: Any = None) -> Simulator:
+    """Return the named simulator with N environments of a task.
+
+    Raises:
+        ConfigurationError: no simulator of that name.
+    """
+    if name == "mujoco":
+        from grpo_ros.simulators.mujoco import MujocoSimulator
+
+        return MujocoSimulator(task, num_envs, config)
+    raise ConfigurationError(f"simulator '{name}'", remedy=nearest(name, SIMULATORS))

@@ -1,0 +1,1 @@
+"""Tasks: initial states, verified outcomes, scores, rewards and demonstrators."""

@@ -1,0 +1,104 @@
+"""The Task protocol: initial states, verified outcome, score, rewards, demonstrator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from grpo_ros import typed
+from grpo_ros.contract import Contract
+from grpo_ros.randomness import Key
+from grpo_ros.robots.robot import Robot
+from grpo_ros.tasks.scene_state import SceneState
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """One primitive of a scene, engine-neutral.
+
+    Attributes:
+        name: name of the body, also in SceneState.poses.
+        shape: box (half extents x, y, z), cylinder (radius, half height) or sphere (radius).
+        size: metres, as the shape says.
+        position: initial position in the robot's base frame, m.
+        mass: kg; ignored where fixed.
+        friction: sliding friction coefficient.
+        fixed: part of the world.
+        visual_only: seen, never touched (a goal marker).
+        colour: red, green, blue, alpha in [0, 1].
+    """
+
+    name: str
+    shape: Literal["box", "cylinder", "sphere"]
+    size: tuple[float, ...]
+    position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    mass: float = 0.1
+    friction: float = 1.0
+    fixed: bool = False
+    visual_only: bool = False
+    colour: tuple[float, float, float, float] = (0.6, 0.6, 0.6, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Randomisation:
+    """What is drawn per episode; constant within a group. Each pair is a uniform range."""
+
+    enabled: bool = typed.setting(False, "Whether anything is randomised")
+    mass: tuple[float, float] = typed.setting((0.7, 1.4), "Factor on object masses")
+    friction: tuple[float, float] = typed.setting((0.7, 1.3), "Factor on friction coefficients")
+    gains: tuple[float, float] = typed.setting((0.8, 1.2), "Factor on servo stiffness and damping")
+    observation_noise: float = typed.setting(
+        0.003, "Standard deviation of noise on object poses", unit="m", minimum=0.0
+    )
+    action_delay: tuple[int, int] = typed.setting(
+        (0, 2), "Periods between action and effect, drawn inclusive", unit="periods", minimum=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What is verified about N scenes.
+
+    Attributes:
+        success: (N,) bool, the outcome holds.
+        failure: (N,) bool, it can no longer hold (ends the episode).
+        score: (N,) float32 in [0, 1], partial credit.
+    """
+
+    success: Tensor
+    failure: Tensor
+    score: Tensor
+
+
+class Task(Protocol):
+    """A task whose outcome can be verified, on SceneState and in torch alone."""
+
+    name: str
+    instruction: str
+    horizon: int
+    robot: Robot
+    randomisation: Randomisation
+    reward_names: tuple[str, ...]
+
+    def bodies(self) -> Sequence[Body]:
+        """Return the primitives that the scene consists of, beside the robot."""
+
+    def contract(self) -> Contract:
+        """Return what a policy of this task observes and commands."""
+
+    def sample(self, keys: Sequence[Key]) -> SceneState:
+        """Draw one initial state per key; a state depends on its own key alone."""
+
+    def outcome(self, scene: SceneState) -> Outcome:
+        """Verify the outcome in each scene."""
+
+    def reward_terms(
+        self, before: SceneState, after: SceneState, action: Tensor, outcome: Outcome
+    ) -> Mapping[str, Tensor]:
+        """Return the separate reward terms (N,) of one control step, by `reward_names`."""
+
+    def demonstrate(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
+        """Return the scripted demonstrator's action (N, A) in [-1, 1]; a function of the scene."""

@@ -1,0 +1,1 @@
+"""Training: collector, trainer, state, metrics and evaluation."""

@@ -1,0 +1,146 @@
+"""Collector: groups of rollouts from one exact state each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from grpo_ros import randomness
+from grpo_ros.errors import SimulatorError
+from grpo_ros.policies.base import ActionSample, Policy, stack_samples
+from grpo_ros.randomness import Key
+from grpo_ros.simulators.base import Simulator, StepResult
+from grpo_ros.simulators.snapshot import Snapshot
+from grpo_ros.training.rollout import Rollout
+
+
+class GroupCollector:
+    """Rolls out M groups of G members with one policy.
+
+    Args:
+        simulator: with at least num_groups * group_size environments, all of which are used.
+        num_groups: M.
+        group_size: G.
+        antithetic: whether members 2i and 2i + 1 of a group get opposite noise.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        num_groups: int,
+        group_size: int,
+        antithetic: bool = False,
+    ) -> None:
+        if simulator.num_envs != num_groups * group_size:
+            raise SimulatorError(
+                f"{simulator.num_envs} environments for {num_groups} groups of {group_size}",
+                expected=f"{num_groups * group_size}",
+            )
+        self.simulator = simulator
+        self.num_groups, self.group_size = num_groups, group_size
+        self.antithetic = antithetic
+
+    def collect(self, policy: Policy, seed: int, iteration: int) -> Rollout:
+        """Draw M initial states and roll out G members of each; see `collect_from`."""
+        keys = [Key(seed, iteration, group) for group in range(self.num_groups)]
+        ids = torch.arange(self.num_groups) * self.group_size
+        self.simulator.reset(self.simulator.task.sample(keys), ids, keys)
+        return self.collect_from(policy, self.simulator.snapshot(ids), seed, iteration)
+
+    def collect_from(
+        self, policy: Policy, snapshot: Snapshot, seed: int, iteration: int
+    ) -> Rollout:
+        """Roll out G members from each row of a snapshot, at whatever moment it was taken.
+
+        Raises:
+            SimulatorError: members of a group do not start from the same state, or two members
+                would draw the same noise.
+        """
+        rows = torch.arange(self.num_groups).repeat_interleave(self.group_size)
+        obs = self.simulator.restore(snapshot, rows)
+        self._check_groups(snapshot)
+        keys = self._member_keys(seed, iteration)
+        noise = self._noise(policy, keys)
+        observations: list[dict[str, Tensor]] = []
+        samples: list[ActionSample] = []
+        results: list[StepResult] = []
+        with torch.no_grad():
+            for decision in range(noise.shape[1]):
+                sample = policy.act(obs, noise[:, decision])
+                result = self.simulator.step(sample.chunk)
+                observations.append(dict(obs))
+                samples.append(sample)
+                results.append(result)
+                obs = result.obs
+                if bool((result.terminated | result.truncated).all()):
+                    break
+        return self._rollout(observations, samples, results)
+
+    def _check_groups(self, snapshot: Snapshot) -> None:
+        expected = [h for h in snapshot.row_hashes() for _ in range(self.group_size)]
+        found = self.simulator.snapshot().row_hashes()
+        for env, (want, got) in enumerate(zip(expected, found, strict=True)):
+            if want != got:
+                raise SimulatorError(
+                    f"environment {env} of group {env // self.group_size} starts from state {got}",
+                    expected=f"state {want}, bit for bit",
+                    remedy="the simulator's restore is not exact",
+                )
+
+    def _member_keys(self, seed: int, iteration: int) -> list[Key]:
+        keys = [
+            Key(seed, iteration, group, member)
+            for group in range(self.num_groups)
+            for member in range(self.group_size)
+        ]
+        if len(set(keys)) != len(keys):
+            raise SimulatorError("two members of a rollout share a noise key")
+        return keys
+
+    def _noise(self, policy: Policy, keys: Sequence[Key]) -> Tensor:
+        """Return the noise (N, T, *noise_shape) of all decisions.
+
+        Antithetic pairs share a state, so what both noises do alike cancels in their difference
+        and the estimate of the gradient varies less (mirrored sampling: Brockhoff et al.,
+        "Mirrored sampling and sequential selection for evolution strategies", PPSN 2010). Each
+        member's own noise stays standard normal, so its likelihood is what it was.
+        """
+        chunk_size = self.simulator.contract.chunk_size
+        num_decisions = -(-self.simulator.task.horizon // chunk_size)
+        shape = (num_decisions, *policy.noise_shape)
+        if not self.antithetic:
+            return randomness.normal("policy_noise", keys, shape)
+        drawn = randomness.normal("policy_noise", [k for k in keys if k.member % 2 == 0], shape)
+        first = [i for i, key in enumerate(keys) if key.member % 2 == 0]
+        noise = drawn.new_empty(len(keys), *shape)
+        noise[first] = drawn
+        mirrored = [i for i, key in enumerate(keys) if key.member % 2 == 1]
+        noise[mirrored] = -noise[[i - 1 for i in mirrored]]
+        return noise
+
+    def _rollout(
+        self,
+        observations: list[dict[str, Tensor]],
+        samples: list[ActionSample],
+        results: list[StepResult],
+    ) -> Rollout:
+        last = results[-1]
+        return Rollout(
+            obs={
+                name: torch.stack([obs[name] for obs in observations], dim=1)
+                for name in observations[0]
+            },
+            sample=stack_samples(samples),
+            executed=torch.stack([result.executed for result in results], dim=1),
+            reward_terms=torch.stack([result.reward_terms for result in results], dim=1),
+            terminated=last.terminated,
+            truncated=last.truncated,
+            final_obs=last.final_obs,
+            outcome=last.outcome.float(),
+            score=last.score,
+            num_groups=self.num_groups,
+            group_size=self.group_size,
+            reward_names=tuple(self.simulator.task.reward_names),
+        )

@@ -1,0 +1,82 @@
+"""Which run to open: a new one, or an unfinished one of the same configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from grpo_ros import configuration
+from grpo_ros.errors import CheckpointError, TrainingError
+from grpo_ros.training.checkpoint import newest_valid
+from grpo_ros.training.run_directory import (
+    FINISHED,
+    RunDirectory,
+    create_run,
+    find_resumable,
+    point_latest,
+)
+from grpo_ros.training.settings import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """A run, and the state it goes on from; None where it starts."""
+
+    run: RunDirectory
+    state: dict[str, Any] | None = None
+
+
+def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:
+    """Open the run that `config.resume` asks for, saying which and why.
+
+    Raises:
+        TrainingError: a named run is missing, finished, or of another configuration.
+        CheckpointError: a named run has no readable checkpoint.
+    """
+    output = Path(config.output)
+    wanted = configuration.config_hash(config)
+    if config.resume == "auto":
+        found, skipped = find_resumable(output, config.task, config.algorithm, wanted)
+        for reason in skipped:
+            say(f"not resumed: {reason}")
+        if found is not None:
+            return _resume(found, say)
+    elif config.resume != "never":
+        return _resume(_named(Path(config.resume), wanted), say)
+    run = create_run(output, config.task, config.algorithm, config.seed)
+    (run.path / "config.yaml").write_text(configuration.to_yaml(config))
+    run.set_state("new", config_hash=wanted)
+    say(f"new run {run.path}")
+    return Resumed(run)
+
+
+def _named(path: Path, wanted: str) -> RunDirectory:
+    run = RunDirectory(path)
+    status = run.read_json("status.json")
+    if status is None:
+        raise TrainingError(
+            f"resume '{path}' is not a run directory", expected="status.json in it"
+        )
+    if status.get("state") == FINISHED:
+        raise TrainingError(f"run {path} is finished", remedy="start a new one: resume:=never")
+    if status.get("config_hash") != wanted:
+        raise TrainingError(
+            f"run {path} has another configuration",
+            remedy=f"compare with {path / 'config.yaml'}",
+        )
+    return run
+
+
+def _resume(run: RunDirectory, say: Callable[[str], None]) -> Resumed:
+    run.hold()
+    checkpoint, state, skipped = newest_valid(run.checkpoints)
+    for reason in skipped:
+        say(f"skipped: {reason}")
+    if checkpoint is None or state is None:
+        raise CheckpointError(f"run {run.path} has no readable checkpoint")
+    run.cut_back(state["iteration"])
+    point_latest(run.path.parents[2], run.path)
+    say(f"resuming {run.path} from iteration {state['iteration']}")
+    return Resumed(run, state)

@@ -1,0 +1,194 @@
+"""A run's folder: what is in it, who holds it, and which one to resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+from grpo_ros.errors import TrainingError
+from grpo_ros.training.checkpoint import checkpoints, write_atomically
+
+FINISHED = "finished"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run: `<output>/<task>/<algorithm>/<date>_<seed>/`."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of numbered checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per iteration, without wall-clock times."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timing(self) -> Path:
+        """One JSON line of wall-clock times per iteration."""
+        return self.path / "timing.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        """Held-out result, JSON."""
+        return self.path / "evaluation.json"
+
+    @property
+    def policy(self) -> Path:
+        """The exported policy."""
+        return self.path / "policy.onnx"
+
+    def append(self, path: Path, entry: dict[str, Any]) -> None:
+        """Append one JSON line and flush it."""
+        with path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def cut_back(self, iteration: int) -> None:
+        """Drop lines of metrics and timing beyond an iteration, for a resume."""
+        for path in (self.metrics, self.timing):
+            if not path.exists():
+                continue
+            kept = []
+            for line in path.read_text().splitlines():
+                try:
+                    if json.loads(line)["iteration"] <= iteration:
+                        kept.append(line + "\n")
+                except (ValueError, KeyError, TypeError):
+                    break  # a line cut short by a crash ends what is valid
+            write_atomically(path, "".join(kept).encode())
+
+    def write_json(self, name: str, data: Any) -> Path:
+        """Write a JSON file of the run atomically; return its path."""
+        path = self.path / name
+        write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+        return path
+
+    def read_json(self, name: str) -> Any:
+        """Return a JSON file of the run, or None where it is absent or damaged."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def hold(self) -> None:
+        """Mark the run as held by this process.
+
+        Raises:
+            TrainingError: a living process of this host holds it.
+        """
+        status = self.read_json("status.json") or {}
+        if status.get("state") == "running" and status.get("host") == socket.gethostname():
+            pid = int(status.get("pid", 0))
+            if pid != os.getpid() and _is_alive(pid):
+                raise TrainingError(
+                    f"run {self.path} is held by process {pid}",
+                    remedy="stop that process, or start a new run with resume:=never",
+                )
+        self.set_state("running")
+
+    def set_state(self, state: str, **entries: Any) -> None:
+        """Write who holds the run and what it is doing."""
+        self.write_json(
+            "status.json",
+            {
+                **(self.read_json("status.json") or {}),
+                "state": state,
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                **entries,
+            },
+        )
+
+
+def create_run(output: Path, task: str, algorithm: str, seed: int) -> RunDirectory:
+    """Make a new run folder; `<output>/latest` points to it."""
+    parent = output / task / algorithm
+    parent.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        path = parent / f"{stamp}_{seed}{suffix}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        point_latest(output, path)
+        return RunDirectory(path)
+    raise TrainingError(f"no free run folder in {parent}")
+
+
+def point_latest(output: Path, run: Path) -> None:
+    """Make `<output>/latest` a link to a run."""
+    temporary = output / f".latest.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(run.resolve().relative_to(output.resolve()), target_is_directory=True)
+    temporary.replace(output / "latest")
+
+
+def find_resumable(
+    output: Path, task: str, algorithm: str, config_hash: str
+) -> tuple[RunDirectory | None, list[str]]:
+    """Return the newest unfinished run of the same configuration, and why others were skipped."""
+    parent = output / task / algorithm
+    skipped: list[str] = []
+    if not parent.is_dir():
+        return None, skipped
+    for path in sorted((p for p in parent.iterdir() if p.is_dir()), reverse=True):
+        run = RunDirectory(path)
+        status = run.read_json("status.json") or {}
+        if status.get("state") == FINISHED:
+            continue
+        if status.get("config_hash") != config_hash:
+            skipped.append(f"{path.name}: another configuration")
+        elif not checkpoints(run.checkpoints):
+            skipped.append(f"{path.name}: no checkpoint")
+        elif (
+            status.get("state") == "running"
+            and status.get("host") == socket.gethostname()
+            and _is_alive(int(status.get("pid", 0)))
+        ):
+            skipped.append(f"{path.name}: held by process {status.get('pid')}")
+        else:
+            return run, skipped
+    return None, skipped
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    from importlib import metadata
+
+    found = {"python": platform.python_version()}
+    for package in ("grpo_ros", "torch", "numpy", "mujoco", "onnxruntime-gpu"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def drop_old_checkpoints(folder: Path, keep_last: int) -> None:
+    """Remove all but the newest `keep_last` checkpoints."""
+    for path in checkpoints(folder)[:-keep_last]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""The settings of a training run, as one typed tree."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from grpo_ros import typed
+from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig
+from grpo_ros.algorithms.grpo import GrpoConfig
+from grpo_ros.policies.flow import FlowConfig
+from grpo_ros.policies.gaussian import GaussianConfig
+from grpo_ros.simulators.mujoco import MujocoConfig
+from grpo_ros.tasks.pick_place import PickPlaceConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectionConfig:
+    """How much is collected, and from how many states."""
+
+    num_groups: int = typed.setting(32, "Initial states per iteration (M)", minimum=1)
+    group_size: int = typed.setting(8, "Rollouts from each state (G)", minimum=1)
+    antithetic: bool = typed.setting(True, "Give members 2i and 2i + 1 of a group opposite noise")
+    env_steps: int = typed.setting(
+        900_000, "Budget: control steps of all environments together", minimum=0
+    )
+    averaging: float = typed.setting(
+        0.9,
+        "Decay per iteration of the average that is evaluated and deployed; 0 = last iterate",
+        minimum=0.0,
+        maximum=0.999,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DemonstrationConfig:
+    """Scripted demonstrations that the policy is cloned from first."""
+
+    episodes: int = typed.setting(20, "Successful episodes recorded", minimum=1)
+    action_noise: float = typed.setting(
+        0.1, "Standard deviation of noise on executed actions; labels stay clean", minimum=0.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How success is measured."""
+
+    every_iterations: int = typed.setting(10, "Iterations between curve points", minimum=1)
+    episodes: int = typed.setting(256, "Initial states of a curve point", minimum=1)
+    final_episodes: int = typed.setting(1000, "Held-out initial states at the end", minimum=1)
+    target: float = typed.setting(
+        1.0, "Stop once a curve point reaches this success", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept of the learner's state."""
+
+    every_iterations: int = typed.setting(10, "Iterations between checkpoints", minimum=1)
+    keep_last: int = typed.setting(3, "Checkpoints kept", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Sections of tasks, algorithms and policies not chosen have no effect."""
+
+    task: str = typed.setting("pick_place", "What is to be done")
+    algorithm: str = typed.setting("grpo", "How it is learned")
+    policy: str = typed.setting("gaussian", "What decides")
+    simulator: str = typed.setting("mujoco", "Where it happens")
+    seed: int = typed.setting(0, "Seed of everything random", minimum=0, maximum=2**31 - 1)
+    resume: str = typed.setting("auto", "auto | never | a run directory")
+    output: str = typed.setting("runs", "Folder that run directories are made in")
+    film: bool = typed.setting(True, "Film episodes before and after, where a renderer works")
+    collection: CollectionConfig = typed.setting(factory=CollectionConfig)
+    demonstrations: DemonstrationConfig = typed.setting(factory=DemonstrationConfig)
+    behaviour_cloning: BehaviourCloningConfig = typed.setting(factory=BehaviourCloningConfig)
+    evaluation: EvaluationConfig = typed.setting(factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = typed.setting(factory=CheckpointConfig)
+    pick_place: PickPlaceConfig = typed.setting(factory=PickPlaceConfig)
+    grpo: GrpoConfig = typed.setting(factory=GrpoConfig)
+    gaussian: GaussianConfig = typed.setting(factory=GaussianConfig)
+    flow: FlowConfig = typed.setting(factory=FlowConfig)
+    mujoco: MujocoConfig = typed.setting(factory=MujocoConfig)
+
+
+SECTIONS_BY_SELECTOR = {
+    "task": ("pick_place",),
+    "algorithm": ("grpo",),
+    "policy": ("gaussian", "flow"),
+    "simulator": ("mujoco",),
+}
+"""Selector -> the sections it chooses among."""
+
+WITHOUT_EFFECT_ON_RESULTS = ("resume", "output", "film", "checkpoint", "mujoco.num_threads")
+"""Keys that the config hash leaves out."""

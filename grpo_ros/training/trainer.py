@@ -1,0 +1,396 @@
+"""Trainer: demonstrations, cloning, group-relative learning, evaluation, export.
+
+The trainer owns the loop and the state. All that decides what an iteration gives is in
+`Trainer.state()`, which a checkpoint holds; the simulator's state does not outlive an iteration.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from grpo_ros import configuration
+from grpo_ros.algorithms import make_algorithm
+from grpo_ros.algorithms.behaviour_cloning import fit
+from grpo_ros.errors import TrainingError
+from grpo_ros.export.onnx_export import export_policy
+from grpo_ros.policies import make_policy
+from grpo_ros.randomness import Key, torch_generator
+from grpo_ros.simulators.registry import make_simulator
+from grpo_ros.tasks.registry import make_task
+from grpo_ros.tasks.scene_state import scene_arrays, scene_hash
+from grpo_ros.training import run_directory
+from grpo_ros.training.averaging import PolicyAverage
+from grpo_ros.training.checkpoint import (
+    checkpoints,
+    save_checkpoint,
+    state_hash,
+    write_atomically,
+)
+from grpo_ros.training.collector import GroupCollector
+from grpo_ros.training.demonstrations import Demonstrations, record
+from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
+from grpo_ros.training.metrics import rollout_metrics
+from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
+from grpo_ros.training.requests import Requests
+from grpo_ros.training.resume import Resumed, open_run
+from grpo_ros.training.run_directory import RunDirectory
+from grpo_ros.training.settings import TrainConfig
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        config: what to train, and how.
+        run: its folder; None opens or resumes one as `config.resume` says.
+        observers: told about progress, in this thread.
+
+    `run()` blocks; `requests` may be used from any thread meanwhile.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory | None = None,
+        *,
+        observers: Sequence[TrainingObserver] = (),
+    ) -> None:
+        self.config, self.requests = config, Requests()
+        self.observers = Observers(observers)
+        # More intra-op threads than free cores make a small update many times slower.
+        torch.set_num_threads(1)
+        resumed = open_run(config, self.observers.on_message) if run is None else Resumed(run)
+        self.run_directory = resumed.run
+        self._build()
+        self.iteration = self.env_steps = self.gradient_steps = 0
+        self.start: dict[str, Any] = {}
+        self._curve: Evaluation | None = None
+        self._latest: Evaluation | None = None
+        self._elapsed_s = 0.0
+        self._is_trained = resumed.state is not None
+        self._tensorboard = SummaryWriter(str(self.run_directory.path / "tensorboard"))
+        if resumed.state is not None:
+            self.load_state(resumed.state)
+            self._elapsed_s = self._recorded_elapsed_s()
+
+    def _build(self) -> None:
+        config = self.config
+        self.task = make_task(config.task, configuration.section(config, "task"))
+        collection = config.collection
+        num_envs = collection.num_groups * collection.group_size
+        self.simulator = make_simulator(
+            config.simulator, self.task, num_envs, configuration.section(config, "simulator")
+        )
+        self.simulator.watch = self.observers.on_step if self.observers.observers else None
+        self.contract = self.simulator.contract
+        self.policy = make_policy(
+            configuration.section(config, "policy"),
+            self.contract,
+            torch_generator("policy_weights", Key(config.seed)),
+        )
+        self.deployed = PolicyAverage(self.policy, config.collection.averaging)
+        self.algorithm = make_algorithm(configuration.section(config, "algorithm"), self.policy)
+        self.collector = GroupCollector(
+            self.simulator,
+            collection.num_groups,
+            collection.group_size,
+            collection.antithetic,
+        )
+
+    # ---------------------------------------------------------------- state
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that decides what the next iteration gives."""
+        return {
+            "policy": dict(self.policy.state_dict()),
+            "deployed": self.deployed.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+            "gradient_steps": self.gradient_steps,
+            "start": self.start,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take a state that `state` gave."""
+        self.policy.load_state_dict(state["policy"])
+        self.deployed.load_state_dict(state["deployed"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self.iteration = state["iteration"]
+        self.env_steps = state["env_steps"]
+        self.gradient_steps = state["gradient_steps"]
+        self.start = state["start"]
+
+    def state_hash(self) -> str:
+        """Return the hash of the state."""
+        return state_hash(self.state())
+
+    # ---------------------------------------------------------------- run
+
+    def run(self) -> RunSummary:
+        """Train to the end or until asked to stop; return what was written."""
+        self.run_directory.hold()
+        try:
+            if not self._is_trained:
+                self._bootstrap()
+            self._train()
+            if self.requests.is_stopping:
+                return self._stopped()
+            return self._finish()
+        except BaseException as error:
+            self.run_directory.set_state("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.requests.refuse_all(TrainingError("training has ended"))
+            self._tensorboard.close()
+            self.simulator.close()
+
+    def _bootstrap(self) -> None:
+        """Clone the demonstrator and measure where learning starts."""
+        config, say = self.config, self.observers.on_message
+        demonstrations = config.demonstrations
+        began = time.monotonic()
+        data = record(
+            self.simulator, demonstrations.episodes, demonstrations.action_noise, config.seed
+        )
+        say(f"{data.episodes} demonstrations of {data.attempts} attempts")
+        self._clone(data)
+        self._elapsed_s += time.monotonic() - began
+        self.deployed.start(self.policy)
+        self._record_terms()
+        self._film("before")
+        start = self._evaluate(held_out_keys(config.evaluation.final_episodes))
+        self.start = start.to_json()
+        say(f"cloned policy: success {start} on held-out initial states")
+        self._evaluate_curve()
+        self._record_metrics({}, 0.0, 0.0)
+        self.save()
+
+    def _record_terms(self) -> None:
+        """Write what this run is judged by: the contract and the held-out initial states."""
+        run, keys = self.run_directory, held_out_keys(self.config.evaluation.final_episodes)
+        write_atomically(run.path / "contract.json", self.contract.to_json().encode())
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = scene_arrays(self.task.sample(keys))
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(run.path / "heldout.npz", buffer.getvalue())
+
+    def _clone(self, data: Demonstrations) -> None:
+        config = self.config
+        fit(
+            self.policy,
+            data.obs,
+            data.chunk,
+            data.weight,
+            config.behaviour_cloning,
+            torch_generator("behaviour_cloning", Key(config.seed)),
+            progress=lambda done, total, loss: self.observers.on_progress(
+                Progress("cloning", done, total)
+            ),
+            measure=self._clone_success,
+        )
+
+    def _clone_success(self) -> float:
+        keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
+        return evaluate(self.simulator, self.policy.mode, keys).success_rate
+
+    def _train(self) -> None:
+        config = self.config
+        while self.env_steps < config.collection.env_steps and not self.requests.is_stopping:
+            if self._serve_requests():
+                continue
+            if self._curve is not None and self._curve.success_rate >= config.evaluation.target:
+                self.observers.on_message(f"target reached: success {self._curve}")
+                return
+            self._iterate()
+
+    def _iterate(self) -> None:
+        """Collect, update, record; one iteration."""
+        config, began = self.config, time.monotonic()
+        rollout = self.collector.collect(self.policy, config.seed, self.iteration)
+        collected = time.monotonic()
+        metrics = self.algorithm.update(rollout, Key(config.seed, self.iteration))
+        self.deployed.update(self.policy)
+        updated = time.monotonic()
+        self.iteration += 1
+        self.env_steps += rollout.num_env_steps
+        self.gradient_steps += int(metrics.get("gradient_steps", 0))
+        metrics = {**rollout_metrics(rollout), **metrics, "gradient_steps": self.gradient_steps}
+        self._elapsed_s += updated - began
+        is_last = self.env_steps >= config.collection.env_steps
+        self._curve = None
+        if self.iteration % config.evaluation.every_iterations == 0 or is_last:
+            self._evaluate_curve()
+        self._record_metrics(metrics, collected - began, updated - collected)
+        if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
+            self.save()
+
+    def _evaluate_curve(self) -> None:
+        keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
+        began = time.monotonic()
+        self._curve = self._latest = self._evaluate(keys)
+        self._elapsed_s += time.monotonic() - began
+
+    def _evaluate(self, keys: list[Key]) -> Evaluation:
+        watch, self.simulator.watch = self.simulator.watch, None
+        try:
+            return evaluate(self.simulator, self._decide, keys)
+        finally:
+            self.simulator.watch = watch
+
+    def _decide(self, obs: Any) -> Tensor:
+        return self.deployed.policy.mode(obs)
+
+    def _record_metrics(
+        self, metrics: dict[str, float], collect_s: float, update_s: float
+    ) -> None:
+        entry: dict[str, Any] = {"iteration": self.iteration, "env_steps": self.env_steps}
+        entry.update(metrics)
+        if self._curve is not None:
+            low, high = self._curve.wilson_95
+            entry.update(eval_success=self._curve.success_rate, eval_low=low, eval_high=high)
+        run = self.run_directory
+        run.append(run.metrics, entry)
+        timing = {
+            "iteration": self.iteration,
+            "collect_s": collect_s,
+            "update_s": update_s,
+            "elapsed_s": self._elapsed_s,
+        }
+        run.append(run.timing, timing)
+        for name, value in entry.items():
+            self._tensorboard.add_scalar(name, value, self.env_steps)
+        self.observers.on_iteration(entry, self._progress(entry, collect_s + update_s))
+
+    def _progress(self, entry: dict[str, Any], iteration_s: float) -> Progress:
+        total = self.config.collection.env_steps
+        remaining = None
+        if self.env_steps:
+            remaining = self._elapsed_s / self.env_steps * max(0, total - self.env_steps)
+        steps = entry.get("rollout_env_steps")
+        return Progress(
+            "training",
+            min(self.env_steps, total),
+            total,
+            self._latest.success_rate if self._latest else None,
+            self._latest.wilson_95 if self._latest else None,
+            remaining,
+            steps / iteration_s if steps and iteration_s > 0 else None,
+        )
+
+    def _recorded_elapsed_s(self) -> float:
+        try:
+            last = self.run_directory.timing.read_text().splitlines()[-1]
+            return float(json.loads(last)["elapsed_s"])
+        except (OSError, IndexError, ValueError, KeyError):
+            return 0.0
+
+    # ---------------------------------------------------------------- requests
+
+    def _serve_requests(self) -> bool:
+        """Answer requests; return whether training is paused."""
+        saves, exports = self.requests.take()
+        for future in saves:
+            self._answer(future, self.save)
+        for future in exports:
+            self._answer(future, self.export)
+        return self.requests.wait_while_paused()
+
+    def _answer(self, future: Future[Path], work: Any) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+
+    def save(self) -> Path:
+        """Write a checkpoint; return its folder."""
+        folder = self.run_directory.checkpoints
+        folder.mkdir(exist_ok=True)
+        path = save_checkpoint(folder / f"{self.iteration:06d}", self.state())
+        run_directory.drop_old_checkpoints(folder, self.config.checkpoint.keep_last)
+        return path
+
+    def export(self, path: Path | None = None, **provenance: Any) -> Path:
+        """Write the averaged policy as ONNX with its contract; return its path."""
+        path = path or self.run_directory.policy
+        policy = self.deployed.policy
+        contract = policy.normaliser.annotate(self.contract).with_provenance(
+            task=self.config.task,
+            algorithm=self.config.algorithm,
+            policy=self.config.policy,
+            simulator=self.config.simulator,
+            seed=self.config.seed,
+            env_steps=self.env_steps,
+            versions=run_directory.versions(),
+            config_hash=configuration.config_hash(self.config),
+            **provenance,
+        )
+        report = export_policy(policy, contract, path, self.simulator.observe())
+        write_atomically(path.with_name("contract.json"), contract.to_json().encode())
+        self.observers.on_message(
+            f"exported {path} (differs from torch by at most {report.max_abs_difference:.1e})"
+        )
+        return path
+
+    # ---------------------------------------------------------------- end
+
+    def _stopped(self) -> RunSummary:
+        path = self.save()
+        self._serve_requests()
+        self.run_directory.set_state("stopped", iteration=self.iteration)
+        files = {"checkpoint": str(path)}
+        return RunSummary("stopped", str(self.run_directory.path), files, {})
+
+    def _finish(self) -> RunSummary:
+        """Evaluate on held-out states, export, film and report."""
+        config, run = self.config, self.run_directory
+        self.observers.on_message(f"evaluating {config.evaluation.final_episodes} episodes")
+        keys = held_out_keys(config.evaluation.final_episodes)
+        final = self._evaluate(keys)
+        evaluation = {
+            **final.to_json(),
+            "start": self.start,
+            "env_steps": self.env_steps,
+            "gradient_steps": self.gradient_steps,
+            "train_seconds": round(self._elapsed_s, 2),
+            "seed": config.seed,
+            "heldout_sha256": scene_hash(self.task.sample(keys)),
+            "versions": run_directory.versions(),
+        }
+        files = {"evaluation": str(run.write_json("evaluation.json", evaluation))}
+        self.observers.on_message(f"held-out success {final}")
+        saved = checkpoints(run.checkpoints)
+        files["checkpoint"] = str(saved[-1] if saved else self.save())
+        files["policy"] = str(self.export(evaluation=final.to_json()))
+        run.write_json("outcomes.json", {"outcome": [int(o) for o in final.outcome.tolist()]})
+        self._film("after")
+        from grpo_ros.report import write_report
+
+        files["report"] = str(write_report(run.path))
+        run.set_state(run_directory.FINISHED, iteration=self.iteration)
+        return RunSummary(run_directory.FINISHED, str(run.path), files, evaluation)
+
+    def _film(self, name: str) -> None:
+        if not self.config.film:
+            return
+        from grpo_ros.report.film import film_episodes
+
+        watch, self.simulator.watch = self.simulator.watch, None
+        path = self.run_directory.path / "films" / f"{name}.webp"
+        problem = film_episodes(self.simulator, self._decide, path)
+        self.simulator.watch = watch
+        if problem:
+            self.observers.on_message(f"no film: {problem}")

@@ -1,0 +1,70 @@
+"""Starts a simulated robot alone, behind its ROS interfaces.
+
+ros2 launch grpo_ros simulate.launch.py task:=pick_place
+"""
+
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.launch_description_entity import LaunchDescriptionEntity
+
+from grpo_ros.nodes import launching
+from grpo_ros.tasks.registry import TASKS
+from grpo_ros.training.evaluation import HELD_OUT_SEED
+
+
+def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Return what the arguments ask for."""
+    values = context.launch_configurations
+    policy = values["policy"] and str(Path(values["policy"]).expanduser().resolve())
+    parameters = {
+        "task": values["task"],
+        "policy": policy,
+        "lock_step": launching.is_true("lock_step", values["lock_step"]),
+        "real_time_factor": launching.number(
+            "real_time_factor", values["real_time_factor"], float
+        ),
+        "seed": launching.number("seed", values["seed"], int),
+        "first_episode": launching.number("first_episode", values["first_episode"], int),
+    }
+    outlive = launching.must_outlive("simulator_bridge")
+    return [
+        launching.node(values, "simulator_bridge", parameters, outlive),
+        *launching.rviz(values),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments and what they launch."""
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument(
+                "task", default_value="pick_place", choices=list(TASKS), description="What is done"
+            ),
+            DeclareLaunchArgument(
+                "policy",
+                default_value="",
+                description="ONNX file whose task, and its settings, are simulated instead",
+            ),
+            DeclareLaunchArgument(
+                "lock_step",
+                default_value="false",
+                choices=launching.BOOLEANS,
+                description="One control period per stamped command",
+            ),
+            DeclareLaunchArgument(
+                "real_time_factor",
+                default_value="1.0",
+                description="Simulated over wall-clock time, where not in lock step",
+            ),
+            DeclareLaunchArgument(
+                "seed", default_value=str(HELD_OUT_SEED), description="Of the initial states"
+            ),
+            DeclareLaunchArgument(
+                "first_episode", default_value="0", description="Number of the first initial state"
+            ),
+            *launching.common_arguments(),
+            OpaqueFunction(function=launch_nodes),
+        ]
+    )

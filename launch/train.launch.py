@@ -1,0 +1,113 @@
+"""Trains a policy, to be watched and steered over ROS meanwhile.
+
+ros2 launch grpo_ros train.launch.py task:=pick_place algorithm:=grpo group_size:=8 seed:=0
+"""
+
+import sys
+from pathlib import Path
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.launch_description_entity import LaunchDescriptionEntity
+from launch_ros.actions import Node
+
+from grpo_ros import presets
+from grpo_ros.configuration import is_ros_file, load_config
+from grpo_ros.nodes import launching
+from grpo_ros.training.settings import SECTIONS_BY_SELECTOR
+
+SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "180", "60"
+"""After Ctrl-C the iteration is finished and saved; an evaluation or a report may be under way."""
+OWN = ("task", "algorithm", "policy", "simulator", "group_size", "seed", "resume")
+COMMON = ("namespace", "use_sim_time", "params_file", "autostart", "log_level", "rviz", "settings")
+
+
+def settings_of(values: dict[str, str]) -> list[str]:
+    """Return what was asked for as `key=value`: named arguments, `settings`, any other key."""
+    found = [f"{name}={values[name]}" for name in OWN if values[name]]
+    found += values["settings"].split()
+    for text in sys.argv[1:]:  # not from the context, where another launch file's values may be
+        name, is_argument, value = text.partition(":=")
+        if is_argument and name not in (*OWN, *COMMON):
+            found.append(f"{name}={value}")
+    return found
+
+
+def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Return what the arguments ask for; a mistake in them is found here, not in the node."""
+    values = context.launch_configurations
+    settings = settings_of(values)
+    load_config(settings, values["params_file"] or None)
+    arguments, files = [*settings], [str(presets.node_parameters("learner"))]
+    if params_file := values["params_file"]:
+        if is_ros_file(Path(params_file)):
+            files.append(params_file)
+        else:
+            arguments += ["--config", params_file]
+    if values["autostart"] == "false":
+        arguments.append("--paused")
+    learner = Node(
+        package=launching.PACKAGE,
+        executable="learner",
+        namespace=values["namespace"],
+        parameters=[*files, {"use_sim_time": values["use_sim_time"] == "true"}],
+        arguments=[*arguments, "--ros-args", "--log-level", values["log_level"]],
+        output="screen",
+        emulate_tty=False,
+        sigterm_timeout=SIGTERM_TIMEOUT_S,
+        sigkill_timeout=SIGKILL_TIMEOUT_S,
+        on_exit=launching.decides("learner"),
+    )
+    return [learner, *rviz(values)]
+
+
+def rviz(values: dict[str, str]) -> list[LaunchDescriptionEntity]:
+    """Return RViz where it is asked for and installed; training goes on without it."""
+    try:
+        return [*launching.rviz(values)] if get_package_prefix("rviz2") else []
+    except PackageNotFoundError:
+        is_wanted = values["rviz"] == "true"
+        line = "rviz:=true, but rviz2 is not installed; going on without it"
+        return [LogInfo(msg=line)] if is_wanted else []
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments and what they launch."""
+    described = {
+        "task": "What is to be done",
+        "algorithm": "How it is learned",
+        "policy": "What decides",
+        "simulator": "Where it happens",
+    }
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(
+                    name,
+                    default_value="",
+                    choices=["", *SECTIONS_BY_SELECTOR[name]],
+                    description=f"{text}; empty: as the parameter file or the default says",
+                )
+                for name, text in described.items()
+            ),
+            DeclareLaunchArgument(
+                "group_size", default_value="", description="Rollouts from each initial state"
+            ),
+            DeclareLaunchArgument("seed", default_value="", description="Of everything random"),
+            DeclareLaunchArgument(
+                "resume",
+                default_value="",
+                description="auto: the newest unfinished run of the same settings, if there is "
+                "one | never | a run's folder",
+            ),
+            DeclareLaunchArgument(
+                "settings",
+                default_value="",
+                description="Any other settings, 'key=value key=value'; they may also be given "
+                "as arguments of their own (collection.env_steps:=200000)",
+            ),
+            *launching.common_arguments(use_sim_time="false"),
+            OpaqueFunction(function=launch_nodes),
+        ]
+    )

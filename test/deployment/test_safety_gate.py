@@ -1,0 +1,230 @@
+"""The safety gate: nothing unsound leaves, nothing sound is touched."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grpo_ros.contract import JointLimits
+from grpo_ros.deployment.safety_gate import SafetyGate
+from grpo_ros.errors import ContractError
+
+PERIOD = 0.05
+LIMITS = (
+    JointLimits("shoulder", -1.0, 1.0, 2.0, 10.0, 100.0, 50.0),
+    JointLimits("elbow", -3.0, -0.1, 2.6, 7.5, 100.0, 50.0),
+    JointLimits("wrist", 0.0, 4.5, 5.2, 20.0, 100.0, 10.0),
+)
+NAMES = tuple(limit.name for limit in LIMITS)
+START = np.array([0.2, -1.5, 1.0])
+
+
+def opened() -> SafetyGate:
+    gate = SafetyGate(LIMITS, PERIOD)
+    gate.open(START)
+    return gate
+
+
+def assert_within_limits(stream: np.ndarray, start: np.ndarray = START) -> None:
+    lower, upper, speed, acceleration = (
+        np.array([getattr(limit, name) for limit in LIMITS])
+        for name in ("lower", "upper", "velocity", "acceleration")
+    )
+    assert np.isfinite(stream).all()
+    assert (stream >= lower - 1e-9).all() and (stream <= upper + 1e-9).all()
+    velocity = np.diff(np.vstack([start, stream]), axis=0) / PERIOD
+    assert (np.abs(velocity) <= speed * (1 + 1e-5)).all()
+    change = np.diff(np.vstack([np.zeros(3), velocity]), axis=0) / PERIOD
+    assert (np.abs(change) <= acceleration * (1 + 1e-5) + 1e-5 * speed / PERIOD).all()
+
+
+def smooth_targets(num: int) -> np.ndarray:
+    time = np.arange(1, num + 1)[:, None] * PERIOD
+    return START + 0.3 * np.sin(0.8 * time) * np.array([1.0, 1.2, 2.0])
+
+
+def test_nominal_targets_pass_bit_for_bit() -> None:
+    gate = opened()
+    targets = smooth_targets(200)
+    for i in range(197):
+        gated = gate.admit(NAMES, targets[i : i + 4])
+        assert gated.points.tobytes() == targets[i : i + 4].tobytes()
+        assert gated.interventions == ()
+    assert not gate.counts
+
+
+def test_preview_points_do_not_count_as_sent() -> None:
+    gate = opened()
+    targets = smooth_targets(8)
+    gate.admit(NAMES, targets)
+    assert np.array_equal(gate.position, targets[0])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_target_that_is_not_finite_is_refused_and_the_joints_come_to_rest(bad: float) -> None:
+    gate = opened()
+    targets = smooth_targets(60)
+    for target in targets[:40]:
+        gate.admit(NAMES, target[None])
+    wrong = targets[40].copy()
+    wrong[1] = bad
+    stream = [np.vstack([targets[:40]])]
+    for _ in range(10):
+        gated = gate.admit(NAMES, wrong[None])
+        assert gated.interventions[0].kind == "not_finite"
+        stream.append(gated.points[:1])
+    assert gate.is_at_rest
+    assert_within_limits(np.vstack(stream))
+
+
+def test_a_point_that_is_not_finite_later_in_the_chunk_cuts_the_chunk_there() -> None:
+    targets = smooth_targets(5)
+    targets[3, 0] = math.nan
+    assert np.array_equal(opened().admit(NAMES, targets).points, targets[:3])
+
+
+@pytest.mark.parametrize(
+    ("names", "points", "kind"),
+    [
+        (NAMES[::-1], START[None], "names"),
+        (NAMES[:2], START[None, :2], "names"),
+        (NAMES, START[None, :2], "width"),
+        (NAMES, START, "width"),
+        (NAMES, np.zeros((0, 3)), "width"),
+        (NAMES, np.array([[10.0, -1.5, 1.0]]), "position"),
+        (NAMES, START[None] + 0.11, "velocity"),
+        (NAMES, START[None] + 0.04, "acceleration"),
+    ],
+)
+def test_every_intervention_is_counted_by_kind_with_a_reason(
+    names: tuple[str, ...], points: np.ndarray, kind: str
+) -> None:
+    gate = opened()
+    gated = gate.admit(names, points)
+    assert kind in {intervention.kind for intervention in gated.interventions}
+    assert gate.counts[kind] == 1
+    assert all(intervention.reason for intervention in gated.interventions)
+    assert_within_limits(gated.points)
+
+
+def test_1e5_hostile_targets_never_violate_a_limit() -> None:
+    random = np.random.default_rng(7)
+    gate = opened()
+    specials = np.array([math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 0.0, 1e6])
+    scale = 10.0 ** random.uniform(-6, 3, size=(100_000, 1))
+    hostile = START + scale * random.standard_normal((100_000, 3))
+    rows = random.random(100_000) < 0.1
+    hostile[rows, random.integers(0, 3, rows.sum())] = random.choice(specials, rows.sum())
+    stream = np.empty_like(hostile)
+    for i, target in enumerate(hostile):
+        stream[i] = gate.admit(NAMES, target[None]).points[0]
+    assert_within_limits(stream)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(*[st.floats(allow_nan=True, allow_infinity=True, width=64)] * 3),
+        min_size=1,
+        max_size=40,
+    ),
+    st.lists(st.sampled_from(["admit", "hold"]), min_size=1, max_size=8),
+)
+def test_any_mixture_of_targets_and_holds_stays_within_limits(
+    targets: list[tuple[float, ...]], operations: list[str]
+) -> None:
+    gate = opened()
+    stream = []
+    for i, target in enumerate(targets):
+        if operations[i % len(operations)] == "hold":
+            stream.append(gate.hold()[0])
+        else:
+            stream.append(gate.admit(NAMES, np.array([target])).points[0])
+    stream.extend(gate.hold())
+    assert_within_limits(np.array(stream))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2), st.sampled_from([-1.0, 1.0]))
+def test_pushed_at_a_position_limit_it_brakes_in_time_and_reaches_the_limit(
+    joint: int, sign: float
+) -> None:
+    gate = opened()
+    target = START.copy()
+    target[joint] += sign * 100.0
+    stream = np.array([gate.admit(NAMES, target[None]).points[0] for _ in range(200)])
+    assert_within_limits(stream)
+    limit = LIMITS[joint].upper if sign > 0 else LIMITS[joint].lower
+    assert abs(stream[-1, joint] - limit) < 1e-3
+
+
+def test_hold_brakes_to_rest_within_limits_and_then_stays() -> None:
+    gate = opened()
+    far = START[None] + np.array([0.0, 0.0, 100.0])
+    moved = np.vstack([gate.admit(NAMES, far).points for _ in range(8)])
+    points = gate.hold()
+    assert_within_limits(np.vstack([moved, points]))
+    assert 1 < len(points) < 20
+    while not gate.is_at_rest:
+        gate.hold()
+    assert np.allclose(gate.hold(), points[-1], atol=1e-12)
+
+
+def test_a_joint_that_starts_outside_its_limits_returns_slowly() -> None:
+    gate = SafetyGate(LIMITS, PERIOD)
+    start = np.array([1.2, -1.5, 1.0])
+    gate.open(start)
+    stream = np.array([gate.admit(NAMES, start[None]).points[0] for _ in range(60)])
+    assert stream[-1, 0] <= 1.0 + 1e-9
+    velocity = np.diff(np.vstack([start, stream]), axis=0) / PERIOD
+    assert (np.abs(velocity) <= 2.6 * (1 + 1e-6)).all()
+
+
+def test_nothing_passes_a_closed_gate_nor_survives_its_epoch() -> None:
+    gate = SafetyGate(LIMITS, PERIOD)
+    assert len(gate.admit(NAMES, START[None]).points) == 0
+    epoch = gate.open(START)
+    assert gate.admits(epoch)
+    gate.close()
+    assert not gate.admits(epoch)
+    gate.open(START)
+    assert not gate.admits(epoch)
+    assert gate.counts["closed"] == 1
+
+
+@pytest.mark.parametrize("position", [[0.0, math.nan, 0.0], [0.0, 0.0]])
+def test_it_does_not_open_at_an_unsound_position(position: list[float]) -> None:
+    with pytest.raises(ContractError, match="3 finite numbers"):
+        SafetyGate(LIMITS, PERIOD).open(np.array(position))
+
+
+def test_limits_that_cannot_be_kept_are_refused() -> None:
+    broken = JointLimits("shoulder", -1.0, 1.0, 2.0, 0.0, 100.0, 50.0)
+    with pytest.raises(ContractError, match="acceleration above 0"):
+        SafetyGate([broken], PERIOD)
+
+
+@pytest.mark.parametrize(
+    ("position", "effort", "passes"),
+    [
+        (0.04, 20.0, True),
+        (0.0, 0.0, True),
+        (0.05, 20.0, False),
+        (math.nan, 20.0, False),
+        (0.02, math.inf, False),
+        (0.02, 80.0, False),
+        (0.02, -1.0, False),
+    ],
+)
+def test_gripper_commands_are_refused_outside_their_limits(
+    position: float, effort: float, passes: bool
+) -> None:
+    gate = opened()
+    limit = JointLimits("finger", 0.0, 0.04, 0.2, 5.0, 100.0, 70.0)
+    may_pass, interventions = gate.admit_gripper(position, effort, limit)
+    assert may_pass is passes
+    assert gate.counts["gripper"] == len(interventions) == (0 if passes else 1)

@@ -1,0 +1,153 @@
+"""Trajectory follower, matching, trials and the task of a policy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from deployment_fakes import MS, ROBOT, make_contract
+
+from grpo_ros.deployment.latency import LatencyWindow
+from grpo_ros.deployment.matching import check_match, contract_differences
+from grpo_ros.deployment.simulated_robot import SimulatedRobot
+from grpo_ros.deployment.simulated_task import task_of
+from grpo_ros.deployment.trajectory_follower import TrajectoryFollower
+from grpo_ros.deployment.trials import Trial, compared, summary, write_report
+from grpo_ros.errors import ContractError
+from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
+from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
+from grpo_ros.training.evaluation import Evaluation, held_out_keys
+
+
+def test_a_trajectory_is_followed_linearly_from_the_present_target() -> None:
+    follower = TrajectoryFollower(np.array([1.0]))
+    assert follower.follow(100, [200, 300], np.array([[2.0], [0.0]]))
+    samples = [follower.sample(t)[0] for t in (50, 100, 150, 200, 250, 300, 999)]
+    assert samples == [1.0, 1.0, 1.5, 2.0, 1.0, 0.0, 0.0]
+    assert not follower.is_done(299) and follower.is_done(300)
+
+
+def test_a_new_trajectory_passes_over_due_points_and_starts_without_a_jump() -> None:
+    follower = TrajectoryFollower(np.array([0.0]))
+    follower.follow(0, [100], np.array([[1.0]]))
+    assert follower.follow(50, [40, 150], np.array([[9.0], [1.5]]))
+    assert follower.sample(50)[0] == 0.5 and follower.sample(100)[0] == 1.0
+    assert not follower.follow(200, [100, 150], np.array([[5.0], [5.0]]))
+    assert follower.sample(200)[0] == 1.5
+
+
+@pytest.fixture(scope="module")
+def robot() -> SimulatedRobot:
+    task = PickPlace(PickPlaceConfig(horizon=3))
+    simulator = MujocoSimulator(task, 1, MujocoConfig(num_threads=1))
+    return SimulatedRobot(simulator, lambda i: held_out_keys(1, first=i)[0], 5)
+
+
+def test_episodes_follow_the_held_out_keys_and_time_never_goes_back(robot: SimulatedRobot) -> None:
+    assert robot.phase == "idle"
+    stamps = [robot.time_ns]
+    for expected in (5, 6):
+        assert robot.begin_next() == expected
+        stamps.append(robot.time_ns)
+        state = robot.simulator.task.sample(held_out_keys(1, first=expected))
+        assert torch.equal(robot.scene.poses["cube"], state.poses["cube"])
+        while robot.phase == "running":
+            robot.step_period(robot.scene.joints(robot.arm_joints)[0].numpy())
+            stamps.append(robot.time_ns)
+        assert robot.result is not None
+        assert (robot.result.episode, robot.result.steps) == (expected, 3)
+        assert robot.result.key == tuple(held_out_keys(1, first=expected)[0])
+    assert stamps == sorted(set(stamps))
+
+
+def test_free_running_substeps_equal_a_period_of_lock_step(robot: SimulatedRobot) -> None:
+    scenes = []
+    for is_lock_step in (True, False):
+        robot.next_episode = 9
+        robot.begin_next()
+        target = robot.scene.joints(robot.arm_joints)[0].numpy() + 0.02
+        robot.command_gripper(0.0)
+        if is_lock_step:
+            robot.step_period(target)
+        else:
+            robot.follow(0, [robot.period_ns], target[None])
+            for _ in range(robot.period_ns // robot.substep_ns):
+                robot.step_substep()
+        assert robot.num_steps == 1
+        scenes.append(robot.scene)
+    difference = scenes[0].joint_position - scenes[1].joint_position
+    assert float(difference.abs().max()) < 1e-12
+
+
+def test_a_failed_episode_has_no_outcome(robot: SimulatedRobot) -> None:
+    robot.begin_next()
+    result = robot.fail("no command")
+    assert (result.success, result.error, robot.phase) == (False, "no command", "failed")
+
+
+def test_a_policy_matches_only_the_robot_it_was_trained_for() -> None:
+    contract = make_contract()
+    check_match(contract, ROBOT)
+    limits = (dataclasses.replace(ROBOT.limits[0], velocity=9.0), *ROBOT.limits[1:])
+    with pytest.raises(ContractError, match="velocity of joint 'fr3_joint1' is .*, not 9.0"):
+        check_match(make_contract(limits=limits), ROBOT)
+    with pytest.raises(ContractError, match="not 'ur5e'"):
+        check_match(make_contract(embodiment="ur5e"), ROBOT)
+    with pytest.raises(ContractError, match="SHA-256"):
+        check_match(make_contract(robot_sha256="0" * 64), ROBOT)
+    with pytest.raises(ContractError, match="joints are"):
+        check_match(make_contract(limits=ROBOT.limits[::-1]), ROBOT)
+
+
+def test_the_task_of_a_policy_has_the_policys_contract_or_is_refused() -> None:
+    trained = PickPlace(PickPlaceConfig(horizon=17, chunk_size=8)).contract()
+    assert contract_differences(task_of(trained).contract(), trained) == []
+    other = dataclasses.replace(trained, workspace={"x": (0.0, 1.0)})
+    with pytest.raises(ContractError, match="workspace is"):
+        task_of(other)
+
+
+def test_a_run_leaves_the_tasks_settings_beside_the_policy(tmp_path: Path) -> None:
+    trained = PickPlace(PickPlaceConfig(step_m=0.02)).contract()
+    with pytest.raises(ContractError, match="action is"):
+        task_of(trained, tmp_path)
+    (tmp_path / "config.yaml").write_text("task: pick_place\npick_place: {step_m: 0.02}\n")
+    assert task_of(trained, tmp_path).contract() == trained
+
+
+def test_a_report_counts_what_ran_and_compares_pairs(tmp_path: Path) -> None:
+    keys = [tuple(key) for key in held_out_keys(4)]
+    trials = [
+        Trial(0, keys[0], True, 1.0, 20, True),
+        Trial(1, keys[1], False, 0.5, 60, False),
+        Trial(2, keys[2], True, 1.0, 30, True),
+        Trial(3, keys[3], False, 0.0, 0, False, "no command"),
+    ]
+    report = summary(trials, 4)
+    assert (report["successes"], report["episodes"], report["is_complete"]) == (2, 3, False)
+    assert report["env_steps"] == 110 and 0.0 < report["wilson_95"][0] < 2 / 3
+    expected = Evaluation(
+        torch.tensor([True, True, True, True]),
+        torch.tensor([1.0, 1.0, 1.0, 1.0]),
+        torch.tensor([20, 40, 30, 30]),
+    )
+    pairs = compared(trials, expected)
+    assert (pairs["equal_outcomes"], pairs["identical_episodes"]) == (2, 2)
+    assert pairs["difference"] == pytest.approx(-1 / 3)
+    first, second = write_report(tmp_path, report), write_report(tmp_path, report)
+    assert first != second and first.parent == tmp_path / "deployments"
+    assert json.loads(first.read_text())["trials"][2]["key"] == list(keys[2])
+
+
+def test_latency_quantiles_are_nearest_ranks() -> None:
+    window = LatencyWindow(size=100)
+    assert window.quantiles_ms() == {}
+    for i in range(200):
+        window.add(i * 1e-3)
+    quantiles = window.quantiles_ms()
+    assert (quantiles[0.5], quantiles[1.0]) == (150.0, 199.0)
+    assert len(window) == 100 and 1 * MS == 1_000_000

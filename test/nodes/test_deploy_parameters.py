@@ -1,0 +1,100 @@
+"""Parameter files and launch files of deployment say what the nodes really take."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+from launch import LaunchContext  # noqa: E402
+from launch.actions import DeclareLaunchArgument  # noqa: E402
+
+from grpo_ros import presets, typed  # noqa: E402
+from grpo_ros.errors import ConfigurationError  # noqa: E402
+from grpo_ros.nodes import launching  # noqa: E402
+from grpo_ros.nodes.evaluator import EvaluatorConfig  # noqa: E402
+from grpo_ros.nodes.policy_server import PolicyServerConfig  # noqa: E402
+from grpo_ros.nodes.simulator_bridge import SimulatorBridgeConfig  # noqa: E402
+
+pytestmark = pytest.mark.ros
+NAV2 = {"namespace", "use_sim_time", "params_file", "autostart", "log_level", "rviz"}
+
+
+def load_launch(name: str) -> object:
+    path = presets.share_directory() / "launch" / name
+    spec = importlib.util.spec_from_file_location(name.removesuffix(".launch.py"), path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("node", "config"),
+    [
+        ("policy_server", PolicyServerConfig()),
+        ("simulator_bridge", SimulatorBridgeConfig()),
+        ("evaluator", EvaluatorConfig()),
+    ],
+)
+def test_parameter_files_hold_every_parameter_with_its_default(node: str, config: object) -> None:
+    tree = yaml.safe_load(presets.node_parameters(node).read_text())
+    assert tree["/**"]["ros__parameters"] == typed.encode(config)
+
+
+@pytest.mark.parametrize("name", ["deploy.launch.py", "simulate.launch.py"])
+def test_launch_files_take_described_arguments_named_as_in_nav2(name: str) -> None:
+    description = load_launch(name).generate_launch_description()
+    arguments = [e for e in description.entities if isinstance(e, DeclareLaunchArgument)]
+    assert {argument.name for argument in arguments} >= NAV2
+    assert all(argument.description for argument in arguments)
+
+
+def launched(name: str, **given: str) -> list[object]:
+    module = load_launch(name)
+    context = LaunchContext()
+    for entity in module.generate_launch_description().entities:
+        if isinstance(entity, DeclareLaunchArgument):
+            default = "".join(part.perform(context) for part in entity.default_value or ())
+            context.launch_configurations[entity.name] = default
+    context.launch_configurations.update(given)
+    return module.launch_nodes(context)
+
+
+def test_hardware_gets_the_policy_server_alone_and_a_warning(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.onnx"
+    policy.write_bytes(b"x")
+    entities = launched("deploy.launch.py", policy=str(policy), robot="franka_fr3")
+    assert len(entities) == 2
+    with pytest.raises(ConfigurationError, match="episodes:=0"):
+        launched("deploy.launch.py", policy=str(policy), robot="franka_fr3", episodes="5")
+    assert len(launched("deploy.launch.py", policy=str(policy), episodes="5")) == 3
+
+
+def test_a_policy_or_parameter_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.onnx"
+    with pytest.raises(ConfigurationError, match="policy:="):
+        launched("deploy.launch.py", policy=str(policy))
+    policy.write_bytes(b"x")
+    with pytest.raises(ConfigurationError, match="params_file"):
+        launched("deploy.launch.py", policy=str(policy), params_file=str(tmp_path / "no.yaml"))
+
+
+class Ended:
+    """A process' end."""
+
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+
+
+def test_the_exit_status_of_a_launch_is_that_of_its_nodes() -> None:
+    context = LaunchContext()
+    with pytest.raises(RuntimeError, match="evaluator ended with exit code 1"):
+        launching.decides("evaluator")(Ended(1), context)
+    with pytest.raises(RuntimeError, match="policy_server ended with exit code 0"):
+        launching.must_outlive("policy_server")(Ended(0), context)
+    assert len(launching.decides("evaluator")(Ended(0), context)) == 1

@@ -1,0 +1,166 @@
+"""The Franka FR3 description is valid, and every mistake in a description is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+from grpo_ros.errors import RobotError
+from grpo_ros.robots import known_robots, load_robot
+from grpo_ros.robots.robot import ROBOTS_DIRECTORY
+
+SOURCE = ROBOTS_DIRECTORY / "franka_fr3"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SOURCE, tmp_path / "robot"))
+
+
+def edit(folder: Path, file: str, old: str, new: str) -> None:
+    text = (folder / file).read_text()
+    assert old in text
+    (folder / file).write_text(text.replace(old, new, 1))
+
+
+def test_every_robot_of_the_package_loads() -> None:
+    assert "franka_fr3" in known_robots()
+    for name in known_robots():
+        assert load_robot(name).name == name
+
+
+def test_franka_has_the_published_limits() -> None:
+    robot = load_robot("franka_fr3")
+    assert robot.arm_joints == tuple(f"fr3_joint{i}" for i in range(1, 8))
+    assert robot.joint_names == (*robot.arm_joints, "fr3_finger_joint1")
+    arm = robot.limits[:7]
+    scale = robot.description.velocity_scale
+    published = [2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26]
+    np.testing.assert_allclose([limit.velocity / scale for limit in arm], published)
+    assert [limit.effort for limit in arm] == [87.0] * 4 + [12.0] * 3
+    assert {limit.acceleration for limit in arm} == {10.0}
+    assert {limit.jerk for limit in arm} == {5000.0}
+    assert robot.limits[3].upper == -0.1518
+
+
+def test_home_has_the_gripper_open_and_lies_within_limits() -> None:
+    robot = load_robot("franka_fr3")
+    assert robot.gripper is not None
+    assert robot.home[-1] == robot.gripper.open_position_m
+    for position, limit in zip(robot.home.tolist(), robot.limits, strict=True):
+        assert limit.lower <= position <= limit.upper
+    for values in (robot.stiffness, robot.damping, robot.armature):
+        assert values.shape == (8,) and values.dtype == torch.float64
+
+
+def test_every_inertia_is_physically_possible() -> None:
+    for inertial in ElementTree.parse(SOURCE / "robot.urdf").getroot().iter("inertial"):
+        mass, inertia = inertial.find("mass"), inertial.find("inertia")
+        assert mass is not None and inertia is not None
+        entry = {key: float(value) for key, value in inertia.items()}
+        matrix = np.array(
+            [
+                [entry["ixx"], entry["ixy"], entry["ixz"]],
+                [entry["ixy"], entry["iyy"], entry["iyz"]],
+                [entry["ixz"], entry["iyz"], entry["izz"]],
+            ]
+        )
+        moments = np.linalg.eigvalsh(matrix)
+        assert float(mass.get("value", 0)) > 0 and moments[0] > 0
+        assert moments[0] + moments[1] > moments[2]
+
+
+def test_mujoco_compiles_the_urdf_with_its_visuals() -> None:
+    model = mujoco.MjSpec.from_file(str(SOURCE / "robot.urdf")).compile()
+    assert model.nq == 9
+    assert (model.geom_contype == 0).any()
+    assert 17.0 < model.body_subtreemass[0] < 20.0  # Franka gives about 18 kg
+
+
+def test_the_closed_pads_touch_and_the_tip_lies_between_them() -> None:
+    model = mujoco.MjSpec.from_file(str(SOURCE / "robot.urdf")).compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    tip = data.body("fr3_hand_tcp").xpos
+    for finger, side in (("fr3_leftfinger", 1.0), ("fr3_rightfinger", -1.0)):
+        body = model.body(finger)
+        pad = body.geomadr[0] + body.geomnum[0] - 1
+        local = data.geom_xmat[pad].reshape(3, 3).T @ (tip - data.geom_xpos[pad])
+        np.testing.assert_allclose(side * local[1], -model.geom_size[pad][1], atol=1e-9)
+        assert abs(local[2]) < model.geom_size[pad][2]
+
+
+def test_a_robot_is_loaded_from_a_folder_and_hashed_by_content(folder: Path) -> None:
+    same, original = load_robot(folder), load_robot("franka_fr3")
+    assert same.sha256 == original.sha256 == load_robot(folder / "robot.yaml").sha256
+    edit(folder, "robot.yaml", "damping: 25.0", "damping: 26.0")
+    changed = load_robot(folder)
+    assert changed.sha256 != original.sha256 and changed.damping[6] == 26.0
+
+
+def test_an_unknown_robot_gets_the_nearest_name() -> None:
+    with pytest.raises(RobotError, match=r"no robot 'franka_fr4'.*did you mean 'franka_fr3'\?"):
+        load_robot("franka_fr4")
+
+
+YAML, URDF = "robot.yaml", "robot.urdf"
+JOINT_1 = 'lower="-2.7437" upper="2.7437"'
+MISTAKES = {
+    "unknown key": (YAML, "tip_frame:", "tip_farme:", "unknown key 'robot.yaml.tip_farme'.*did"),
+    "not YAML": (YAML, "name: franka_fr3", "name: [", "robot.yaml: not YAML"),
+    "not a mapping": (YAML, None, "- 1", "robot.yaml: holds"),
+    "unknown joint": (YAML, "fr3_joint7:", "fr3_joint9:", "robot.urdf: no joint 'fr3_joint9'"),
+    "missing arm joint": (
+        YAML,
+        "    {home: 0.0, acceleration: 10.0",
+        "    {homme: 0.0, acceleration: 10.0",
+        "unknown key 'robot.yaml.joints.fr3_joint1.homme'.*did you mean 'home'",
+    ),
+    "home outside limits": (YAML, "{home: 1.57", "{home: 9.57", "home of 'fr3_joint6'.*within"),
+    "infinite jerk": (YAML, "jerk: 5000.0", "jerk: .inf", "jerk = inf.*finite"),
+    "negative acceleration": (YAML, "acceleration: 10.0", "acceleration: -1.0", "acceleration"),
+    "unknown tip": (YAML, "tip_frame: fr3_hand_tcp", "tip_frame: fr3_hand_tpc", "did you mean"),
+    "tip not on base": (YAML, "base_frame: base", "base_frame: fr3_leftfinger", "cannot be reach"),
+    "no such URDF": (YAML, "urdf: robot.urdf", "urdf: other.urdf", "other.urdf cannot be read"),
+    "mimic": (YAML, "[fr3_finger_joint2]", "[fr3_joint2]", "mimic_joints has 'fr3_joint2'"),
+    "workspace": (YAML, "z: [0.005, 0.4]", "z: [0.5, 0.4]", r"workspace.z = \[0.5, 0.4\]"),
+    "not XML": (URDF, "</robot>", "", "robot.urdf: not XML"),
+    "xacro": (URDF, None, "<sdf/>", "root element <sdf>"),
+    "entities": (URDF, "<robot", "<!DOCTYPE a [<!ENTITY b 'c'>]><robot", "document type"),
+    "no limits": (URDF, f"<limit {JOINT_1} ", "<limits ", "'fr3_joint1' has no <limit>"),
+    "no lower": (URDF, 'lower="-2.7437"', "", "<limit> of joint 'fr3_joint1' has no 'lower'"),
+    "limits swapped": (URDF, JOINT_1, 'lower="1" upper="-1"', r"\[1.0, -1.0\].*lower < upper"),
+    "no velocity": (URDF, 'velocity="2.62"', 'velocity="0"', "velocity 0.0"),
+    "non-finite": (URDF, 'xyz="0 0 0.333"', 'xyz="0 0 nan"', "'fr3_joint1' has the value 'nan'"),
+    "not a number": (URDF, 'xyz="0 0 0.333"', 'xyz="0 0 a"', "the value 'a'.*finite number"),
+    "two numbers": (URDF, 'xyz="0 0 0.333"', 'xyz="0 0.333"', "three numbers"),
+    "zero axis": (URDF, 'axis xyz="0 0 1"', 'axis xyz="0 0 0"', "zero axis"),
+    "joint type": (URDF, 'type="revolute"', 'type="floating"', "type 'floating'.*revolute"),
+    "unknown link": (URDF, 'parent link="fr3_link0"', 'parent link="fr3_link00"', "did you mean"),
+    "joint twice": (URDF, '"fr3_joint2"', '"fr3_joint1"', "joint 'fr3_joint1' appears twice"),
+    "no child": (URDF, '<child link="fr3_link1"/>', "", "'fr3_joint1' has no <child>"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_names_file_and_what_is_wrong(folder: Path, mistake: str) -> None:
+    file, old, new, message = MISTAKES[mistake]
+    if old is None:
+        (folder / file).write_text(new)
+    else:
+        edit(folder, file, old, new)
+    with pytest.raises(RobotError, match=message) as caught:
+        load_robot(folder)
+    assert caught.value.expected or caught.value.remedy
+
+
+def test_binary_files_are_refused(folder: Path) -> None:
+    (folder / URDF).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RobotError, match="not UTF-8"):
+        load_robot(folder)

@@ -1,0 +1,286 @@
+"""Layers, overrides and mistakes of the configuration; what its hash covers."""
+
+import dataclasses
+import textwrap
+
+import pytest
+
+from grpo_ros import configuration, presets, typed
+from grpo_ros.configuration import Layer, config_hash, load_config, merge, read_layer, to_yaml
+from grpo_ros.errors import ConfigurationError
+from grpo_ros.training.settings import TrainConfig
+
+
+@pytest.fixture
+def share(tmp_path, monkeypatch):
+    """An empty folder of presets that is used instead of the package's."""
+    (tmp_path / "config" / "tasks").mkdir(parents=True)
+    monkeypatch.setattr(presets, "share_directory", lambda: tmp_path)
+    return tmp_path
+
+
+def _preset(share, kind, name, text):
+    path = share / "config" / kind / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(textwrap.dedent(text))
+
+
+MISTAKES = {
+    "grup_size=8": ("'grup_size' = '8'", "command line", "did you mean 'group_size'?"),
+    "learning_rate=1": ("'learning_rate'", "command line", "'grpo.learning_rate'"),
+    "collection.group_sizes:=4": ("'collection.group_sizes'", "did you mean 'collection.group_si"),
+    "nonsense_entirely=1": ("unknown key 'nonsense_entirely'", "--keys"),
+    "seed": ("'seed'", "expected key=value or key:=value"),
+    "=3": ("'=3'", "expected key=value"),
+    "seed=x": ("'seed' = 'x'", "command line", "expected int"),
+    "seed=-1": ("'seed' = -1", "expected a value in [0, 2147483647]"),
+    "seed=true": ("'seed' = True", "expected int"),
+    "group_size=1.5": ("'collection.group_size' = 1.5", "expected int"),
+    "group_size=0": ("'collection.group_size' = 0", "expected a value in [1, inf]"),
+    "film=maybe": ("'film' = 'maybe'", "expected bool"),
+    "policy=gausian": ("'policy' = 'gausian'", "gaussian | flow", "did you mean 'gaussian'?"),
+    "task=pick": ("'task' = 'pick'", "expected pick_place"),
+    "grpo.baseline=men": ("'grpo.baseline' = 'men'", "'mean'", "did you mean 'mean'?"),
+    "grpo=3": ("'grpo' is 3", "expected a mapping"),
+    "seed.x=1": ("unknown key 'seed.x'",),
+    "gaussian.hidden=[a": ("'gaussian.hidden'", "expected a YAML value"),
+    "gaussian.hidden=a,b": ("'gaussian.hidden[0]' = 'a'", "expected int"),
+    "mujoco.timestep_s=0": ("'mujoco.timestep_s'", "expected a value in [0.0001, inf] s"),
+    "grpo.learning_rate=.nan": ("'grpo.learning_rate' is not a number",),
+    "grpo.objectives=[outcome,score]": ("'grpo'", "expected one weight for each"),
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_names_key_value_expectation_and_origin(override):
+    with pytest.raises(ConfigurationError) as found:
+        load_config([override])
+    for part in MISTAKES[override]:
+        assert part in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("colection: {group_size: 4}", ("unknown key 'colection'", "did you mean 'collection'?")),
+        ("collection: {group_size: many}", ("'collection.group_size' = 'many'", "expected int")),
+        ("policy: flaw", ("'policy' = 'flaw'", "did you mean 'flow'?")),
+        ("seed: [1", ("line 1", "is not YAML")),
+        ("- 1", ("holds [1]", "expected a mapping")),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file(tmp_path, text, parts):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as found:
+        load_config(params_file=path)
+    for part in (*parts, str(path)):
+        assert part in str(found.value)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="gone.yaml: No such file"):
+        load_config(params_file=tmp_path / "gone.yaml")
+
+
+def test_each_layer_is_above_the_one_before(share, tmp_path):
+    _preset(
+        share,
+        "tasks",
+        "pick_place",
+        """
+        collection: {num_groups: 2, group_size: 2, env_steps: 2}
+        evaluation: {episodes: 2, every_iterations: 2}
+        """,
+    )
+    _preset(
+        share,
+        "algorithms",
+        "grpo",
+        """
+        collection: {group_size: 3, env_steps: 3}
+        evaluation: {episodes: 3, every_iterations: 3}
+        """,
+    )
+    _preset(
+        share,
+        "policies",
+        "flow",
+        """
+        collection: {env_steps: 4}
+        evaluation: {episodes: 4, every_iterations: 4}
+        """,
+    )
+    user = tmp_path / "user.yaml"
+    user.write_text("policy: flow\nevaluation: {episodes: 5, every_iterations: 5}")
+    config = load_config(
+        ["evaluation.every_iterations=7"], user, parameters={"evaluation.every_iterations": 6}
+    )
+    assert config.collection.num_groups == 2
+    assert config.collection.group_size == 3
+    assert config.collection.env_steps == 4
+    assert config.evaluation.episodes == 5
+    assert config.evaluation.every_iterations == 7
+    assert config.policy == "flow"
+    only_parameters = load_config((), user, parameters={"evaluation.every_iterations": 6})
+    assert only_parameters.evaluation.every_iterations == 6
+
+
+def test_the_chosen_policy_decides_its_preset(share):
+    _preset(share, "policies", "flow", "collection: {num_groups: 5}")
+    assert load_config(["policy:=flow"]).collection.num_groups == 5
+    assert load_config().collection.num_groups == TrainConfig().collection.num_groups
+
+
+def test_a_preset_may_not_choose(share):
+    _preset(share, "tasks", "pick_place", "policy: flow")
+    with pytest.raises(ConfigurationError, match=r"pick_place\.yaml"):
+        load_config()
+
+
+def test_a_mistake_in_a_preset_names_the_preset(share):
+    _preset(share, "tasks", "pick_place", "collection: {group_size: 0}")
+    with pytest.raises(ConfigurationError, match=r"group_size.*tasks/pick_place\.yaml"):
+        load_config(["group_size=4"])
+
+
+def test_the_presets_of_the_package_are_valid():
+    assert load_config().task == "pick_place"
+    for policy in ("gaussian", "flow"):
+        assert load_config([f"policy={policy}"]).policy == policy
+
+
+@pytest.mark.parametrize("text", ["group_size=16", "group_size:=16", " group_size := 16 "])
+def test_both_spellings_of_an_override_mean_the_same(text):
+    assert load_config([text]).collection.group_size == 16
+
+
+def test_values_are_read_as_their_setting_wants():
+    config = load_config(
+        [
+            "grpo.learning_rate=1e-3",
+            "grpo.kl_target=1",
+            "gaussian.hidden=64,32",
+            "output=2024",
+            "film=no",
+            "task.horizon=80",
+            "grpo={clip_low: 0.1, clip_high: 0.3}",
+        ]
+    )
+    assert config.grpo.learning_rate == 1e-3
+    assert isinstance(config.grpo.kl_target, float)
+    assert config.gaussian.hidden == (64, 32)
+    assert config.output == "2024"
+    assert config.film is False
+    assert config.pick_place.horizon == 80
+    assert (config.grpo.clip_low, config.grpo.clip_high) == (0.1, 0.3)
+
+
+def test_a_resolved_configuration_round_trips_through_yaml(tmp_path):
+    config = load_config(
+        ["policy=flow", "seed=3", "grpo.minimum_learning_rate=1e-7", "randomise=true"]
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert merge(TrainConfig, [read_layer(path)]) == config
+    assert load_config(params_file=path) == config
+
+
+def test_a_ros_parameter_file_is_read_like_a_plain_one(tmp_path):
+    path = tmp_path / "ros.yaml"
+    path.write_text(
+        textwrap.dedent(
+            """
+            /**:
+              ros__parameters:
+                use_sim_time: false
+                seed: 4
+                collection.group_size: 16
+                collection: {num_groups: 2}
+            """
+        )
+    )
+    config = load_config(params_file=path)
+    assert (config.seed, config.collection.group_size, config.collection.num_groups) == (4, 16, 2)
+
+
+def test_only_what_a_parameter_file_says_to_the_learner_is_read(tmp_path):
+    path = tmp_path / "ros.yaml"
+    path.write_text(
+        "/**/learner: {ros__parameters: {seed: 4}}\n"
+        "/**/simulator_bridge: {ros__parameters: {rate_hz: 5.0}}\n"
+    )
+    assert configuration.is_ros_file(path)
+    assert load_config(params_file=path).seed == 4
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("seed: 4")
+    assert not configuration.is_ros_file(plain)
+
+
+def test_the_hash_ignores_what_decides_no_result():
+    plain = config_hash(load_config())
+    for same in (
+        "output=elsewhere",
+        "resume=never",
+        "num_threads=1",
+        "film=false",
+        "checkpoint.keep_last=9",
+        "flow.num_steps=8",
+    ):
+        assert config_hash(load_config([same])) == plain, same
+    different = [
+        config_hash(load_config([text]))
+        for text in ("seed=1", "group_size=16", "policy=flow", "grpo.clip_low=0.1")
+    ]
+    assert len({plain, *different}) == 5
+
+
+def test_every_setting_has_a_description():
+    lacking = [leaf.key for leaf in configuration.leaves(TrainConfig()) if not leaf.description]
+    assert lacking == []
+
+
+def test_layers_of_any_tree_merge():
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        x: float = typed.setting(1.0, "x", minimum=0.0)
+        names: tuple[str, ...] = ("a",)
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        inner: Inner = dataclasses.field(default_factory=Inner)
+
+    # Local classes are not found by their annotations' names.
+    Outer.__annotations__["inner"] = Inner
+    config = merge(Outer, [Layer("a", {"inner": {"x": 2}}), Layer("b", {"inner": {"names": []}})])
+    assert config == Outer(Inner(2.0, ()))
+    with pytest.raises(ConfigurationError, match=r"'inner\.x' = -1.*\(b\)"):
+        merge(Outer, [Layer("a", {}), Layer("b", {"inner": {"x": -1}})])
+
+
+def test_presets_are_found_without_an_ament_index(monkeypatch):
+    monkeypatch.setattr(presets, "_ament_share", lambda: [])
+    assert (presets.share_directory() / "config" / "tasks" / "pick_place.yaml").is_file()
+
+
+def test_presets_are_found_through_an_ament_index(tmp_path, monkeypatch):
+    pytest.importorskip("ament_index_python")
+    share = tmp_path / "share"
+    index = share / "ament_index" / "resource_index" / "packages"
+    index.mkdir(parents=True)
+    (index / "grpo_ros").touch()
+    (share / "grpo_ros" / "config").mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    monkeypatch.setattr(presets, "__file__", str(tmp_path / "a" / "b" / "presets.py"))
+    assert presets.share_directory() == share / "grpo_ros"
+
+
+def test_without_any_presets_the_places_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(presets, "_candidates", lambda: iter([tmp_path / "nowhere"]))
+    with pytest.raises(ConfigurationError, match="nowhere.*install the package again"):
+        presets.share_directory()
+
+
+def test_an_unknown_node_has_no_parameter_file():
+    with pytest.raises(ConfigurationError, match="no parameter file of node 'lerner'"):
+        presets.node_parameters("lerner")

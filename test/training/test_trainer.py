@@ -1,0 +1,88 @@
+"""A whole small run: what it writes, that it repeats, and that a resume continues it exactly."""
+
+import json
+
+import pytest
+
+from grpo_ros.configuration import load_config
+from grpo_ros.errors import TrainingError
+from grpo_ros.training.observer import TrainingObserver
+from grpo_ros.training.trainer import Trainer
+
+SMALL = (
+    "collection.num_groups=3",
+    "collection.group_size=4",
+    "collection.env_steps=2000",
+    "demonstrations.episodes=4",
+    "behaviour_cloning.num_steps=60",
+    "algorithm.objectives=[score]",
+    "evaluation.every_iterations=2",
+    "evaluation.episodes=8",
+    "evaluation.final_episodes=12",
+    "checkpoint.every_iterations=1",
+    "film=false",
+)
+
+
+class StopAfter(TrainingObserver):
+    """Asks the trainer to stop after an iteration."""
+
+    def __init__(self, iteration):
+        self.iteration, self.trainer = iteration, None
+
+    def on_iteration(self, metrics, progress):
+        if metrics["iteration"] == self.iteration:
+            self.trainer.requests.stop()
+
+
+def _run(output, *overrides, stop_after=None):
+    observers = [] if stop_after is None else [StopAfter(stop_after)]
+    config = load_config([*SMALL, f"output={output}", *overrides])
+    trainer = Trainer(config, observers=observers)
+    for observer in observers:
+        observer.trainer = trainer
+    return trainer.run(), trainer
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    summary, trainer = _run(tmp_path_factory.mktemp("runs"))
+    return summary, trainer
+
+
+def test_a_run_leaves_everything_it_promises(finished):
+    summary, trainer = finished
+    run = trainer.run_directory
+    assert summary.state == "finished"
+    names = ("config.yaml", "contract.json", "status.json", "heldout.npz", "metrics.jsonl")
+    for name in (*names, "timing.jsonl", "evaluation.json", "policy.onnx", "report.html"):
+        assert (run.path / name).stat().st_size > 0, name
+    evaluation = json.loads(run.evaluation.read_text())
+    assert evaluation["episodes"] == 12 and evaluation["start"]["episodes"] == 12
+    low, high = evaluation["wilson_95"]
+    assert low <= evaluation["successes"] / 12 <= high
+    assert evaluation["env_steps"] == trainer.env_steps >= 2000
+
+
+def test_metrics_hold_no_wall_clock_time(finished):
+    _, trainer = finished
+    for line in trainer.run_directory.metrics.read_text().splitlines():
+        assert not [key for key in json.loads(line) if key.endswith("_s")]
+
+
+@pytest.mark.parametrize("policy", ["gaussian", "flow"])
+def test_a_stopped_and_resumed_run_equals_one_that_was_never_stopped(tmp_path, policy):
+    whole, straight = _run(tmp_path / "a", f"policy={policy}")
+    part, first = _run(tmp_path / "b", f"policy={policy}", stop_after=1)
+    assert part.state == "stopped" and first.iteration == 1
+    rest, second = _run(tmp_path / "b", f"policy={policy}")
+    assert rest.run == part.run and whole.state == rest.state == "finished"
+    assert second.state_hash() == straight.state_hash()
+    metrics = [t.run_directory.metrics.read_text() for t in (straight, second)]
+    assert metrics[0] == metrics[1]
+
+
+def test_a_finished_run_is_not_resumed(finished, tmp_path):
+    summary, _ = finished
+    with pytest.raises(TrainingError, match="is finished"):
+        _run(tmp_path, f"resume={summary.run}")

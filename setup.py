@@ -63,7 +63,7 @@ setup(
     extras_require={name: requirements(name) for name in ("test", "isaaclab", "gr00t")},
     entry_points={
         "console_scripts": [
-            *(f"{node} = {NAME}.nodes.{node}:main" for node in NODES),
+            *(f"{node} = {NAME}.nodes.start:{node}" for node in NODES),
             f"grpo-ros = {NAME}.cli:main",
         ]
     },

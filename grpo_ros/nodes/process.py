@@ -31,9 +31,8 @@ class Process:
         stopping: set once SIGINT or SIGTERM came, or `request_stop` was called.
     """
 
-    def __init__(self, node: Any, executor: Any) -> None:
-        self.node, self.executor = node, executor
-        self.stopping = threading.Event()
+    def __init__(self, node: Any, executor: Any, stopping: threading.Event) -> None:
+        self.node, self.executor, self.stopping = node, executor, stopping
         self.exit_code = 0
 
     def request_stop(self, exit_code: int = 0) -> None:
@@ -77,15 +76,16 @@ def spinning(
     Raises:
         SystemExit: the node refused its parameters; why is in the log.
     """
+    stopping = threading.Event()
+    previous = {
+        number: signal.signal(number, lambda *_: stopping.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = _made(make_node)
     executor = EventsExecutor()
     executor.add_node(node)
-    process = Process(node, executor)
-    previous = {
-        number: signal.signal(number, lambda *_: process.stopping.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    process = Process(node, executor, stopping)
     thread = threading.Thread(target=executor.spin, name="executor", daemon=True)
     thread.start()
     try:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -35,8 +35,14 @@ def column(values: tuple[float, ...]) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)[:, None]
 
 
+def within_limits(shares: tuple[float, ...]) -> NDArray[np.float64]:
+    """Return positions at these shares of the joints' ranges."""
+    return np.clip(LOWER + (UPPER - LOWER) * column(shares), LOWER, UPPER)
+
+
 @settings(max_examples=150, deadline=None)
 @given(sequences, fractions, periods, st.booleans())
+@example([], (0.0, 1.0, 0.0), 0.005, False)  # at a limit, which a rounded sum may lie beyond
 def test_no_sequence_of_commands_breaks_a_limit(
     commands: list[tuple[float, ...]],
     start: tuple[float, ...],
@@ -44,7 +50,7 @@ def test_no_sequence_of_commands_breaks_a_limit(
     by_velocity: bool,
 ) -> None:
     limiter = JointLimiter(LIMITS, period)
-    position = LOWER + (UPPER - LOWER) * column(start)
+    position = within_limits(start)
     velocity = np.zeros_like(position)
     for command in [*commands, *[(9.0, 9.0, 9.0)] * 20]:
         move = limiter.at_velocity if by_velocity else limiter.towards
@@ -64,8 +70,8 @@ def test_a_constant_goal_is_reached_without_overshoot(
     start: tuple[float, ...], goal: tuple[float, ...], period: float
 ) -> None:
     limiter = JointLimiter(LIMITS, period)
-    position = LOWER + (UPPER - LOWER) * column(start)
-    target = LOWER + (UPPER - LOWER) * column(goal)
+    position = within_limits(start)
+    target = within_limits(goal)
     direction = np.sign(target - position)
     velocity = np.zeros_like(position)
     distance = np.abs(target - position)

@@ -85,7 +85,10 @@ def installed(tmp_path: Path) -> dict[str, str]:
     (prefix / "share/ament_index/resource_index/packages/grpo_ros").touch()
     for node in ("simulator_bridge", "policy_server", "evaluator"):
         script = prefix / "lib/grpo_ros" / node
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m grpo_ros.nodes.{node} "$@"\n')
+        script.write_text(
+            f"#!{sys.executable}\nimport sys\nfrom grpo_ros.nodes.start import {node}\n"
+            f"sys.exit({node}())\n"
+        )
         script.chmod(0o755)
     paths = f"{prefix}:{os.environ.get('AMENT_PREFIX_PATH', '')}"
     return {**os.environ, **ENVIRONMENT, "AMENT_PREFIX_PATH": paths, "ROS_LOG_DIR": str(tmp_path)}

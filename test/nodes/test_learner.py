@@ -57,8 +57,8 @@ def environment(tmp_path):
     script = prefix / "lib" / "grpo_ros" / "learner"
     script.parent.mkdir(parents=True)
     script.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom grpo_ros.nodes.learner import main\n"
-        "sys.exit(main())\n"
+        f"#!{sys.executable}\nimport sys\nfrom grpo_ros.nodes.start import learner\n"
+        "sys.exit(learner())\n"
     )
     script.chmod(0o755)
     return {

@@ -1,4 +1,4 @@
-"""How a policy learns: behaviour cloning and group-relative policy optimisation."""
+"""How a policy learns: behaviour cloning, GRPO and PPO."""
 
 from grpo_ros.algorithms.base import Algorithm
 from grpo_ros.algorithms.behaviour_cloning import (
@@ -7,6 +7,7 @@ from grpo_ros.algorithms.behaviour_cloning import (
     fit,
 )
 from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
+from grpo_ros.algorithms.ppo import Ppo, PpoConfig
 from grpo_ros.algorithms.registry import AlgorithmConfig, make_algorithm
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "BehaviourCloningResult",
     "Grpo",
     "GrpoConfig",
+    "Ppo",
+    "PpoConfig",
     "fit",
     "make_algorithm",
 ]

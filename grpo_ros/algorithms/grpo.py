@@ -13,8 +13,9 @@ from torch import Tensor
 from grpo_ros import typed
 from grpo_ros.algorithms import advantages as group_relative
 from grpo_ros.algorithms.batch import flatten_rollout
+from grpo_ros.algorithms.objectives import objective_value
 from grpo_ros.algorithms.policy_gradient import PolicyGradient, PolicyGradientConfig
-from grpo_ros.errors import ConfigurationError, TrainingError, nearest
+from grpo_ros.errors import TrainingError
 from grpo_ros.policies.base import Policy
 from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.training.rollout import Rollout
@@ -33,21 +34,9 @@ class GrpoConfig(PolicyGradientConfig):
         False, "Divide advantages by the group's standard deviation"
     )
     dynamic_sampling: bool = typed.setting(True, "Weight 0 for groups whose rewards all agree")
-    objectives: tuple[str, ...] = typed.setting(
-        ("outcome",), "What is rewarded: outcome, score, or names of reward terms"
-    )
-    objective_weights: tuple[float, ...] = typed.setting((1.0,), "Weight of each objective")
     combine: Literal["sum", "normalise_then_sum"] = typed.setting(
         "sum", "Add objectives as they are, or normalise each in its group first"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if len(self.objectives) != len(self.objective_weights) or not self.objectives:
-            raise ConfigurationError(
-                f"'objective_weights' = {self.objective_weights}",
-                expected=f"one weight for each of {list(self.objectives)}",
-            )
 
 
 class Grpo:
@@ -132,23 +121,6 @@ class Grpo:
     @torch.no_grad()
     def _entropy(self, rollout: Rollout) -> Tensor:
         return self.policy.entropy({name: v[:, 0] for name, v in rollout.obs.items()}).mean()
-
-
-def objective_value(rollout: Rollout, name: str) -> Tensor:
-    """Return (N,): the outcome, the score, or a reward term summed over executed steps.
-
-    Raises:
-        ConfigurationError: the rollout has no such reward term.
-    """
-    if name in ("outcome", "score"):
-        return rollout.outcome if name == "outcome" else rollout.score
-    if name not in rollout.reward_names:
-        raise ConfigurationError(
-            f"objective '{name}'",
-            remedy=nearest(name, ("outcome", "score", *rollout.reward_names)),
-        )
-    term = rollout.reward_terms[..., rollout.reward_names.index(name)]
-    return torch.where(rollout.executed, term, 0.0).flatten(1).sum(dim=1)
 
 
 def group_metrics(

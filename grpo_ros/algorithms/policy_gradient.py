@@ -27,8 +27,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class PolicyGradientConfig:
-    """Settings of the clipped-surrogate update."""
+    """Settings of the clipped-surrogate update, and of what is rewarded."""
 
+    objectives: tuple[str, ...] = typed.setting(
+        ("outcome",), "What is rewarded: outcome, score, or names of reward terms"
+    )
+    objective_weights: tuple[float, ...] = typed.setting((1.0,), "Weight of each objective")
     clip_low: float = typed.setting(0.2, "Ratios clip at 1 minus this", minimum=0.0, maximum=1.0)
     clip_high: float = typed.setting(0.2, "Ratios clip at 1 plus this", minimum=0.0, maximum=10.0)
     ratio: losses.RatioReduction = typed.setting(
@@ -64,6 +68,11 @@ class PolicyGradientConfig:
     )
 
     def __post_init__(self) -> None:
+        if len(self.objectives) != len(self.objective_weights) or not self.objectives:
+            raise ConfigurationError(
+                f"'objective_weights' = {self.objective_weights}",
+                expected=f"one weight for each of {list(self.objectives)}",
+            )
         low, high = self.minimum_learning_rate, self.maximum_learning_rate
         if self.kl_target > 0.0 and not low <= self.learning_rate <= high:
             raise ConfigurationError(
@@ -146,8 +155,8 @@ class PolicyGradient:
             self.num_gradient_steps = int(remaining.pop("num_gradient_steps"))
         except KeyError as missing:
             raise CheckpointError(f"algorithm state lacks {missing}") from None
-        load_adam_state(self.optimizer, self.parameters, _take(remaining, "adam/"))
-        reference = _take(remaining, "reference/")
+        load_adam_state(self.optimizer, self.parameters, take(remaining, "adam/"))
+        reference = take(remaining, "reference/")
         known = self.reference.state_dict() if self.reference is not None else {}
         if reference.keys() != known.keys() or remaining:
             odd = sorted([*(reference.keys() ^ known.keys()), *remaining])
@@ -240,7 +249,7 @@ def _kl_per_chunk(step_ratios: Tensor, executed: Tensor) -> float:
     return float(losses.approximate_kl(step_ratios).sum() / num_chunks)
 
 
-def _take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Remove and return the entries whose names start with `prefix`, without it."""
     names = [name for name in state if name.startswith(prefix)]
     return {name.removeprefix(prefix): state.pop(name) for name in names}

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import torch
+
 from grpo_ros.algorithms.base import Algorithm
 from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
-from grpo_ros.policies.base import Policy
+from grpo_ros.algorithms.ppo import Ppo, PpoConfig
+from grpo_ros.policies.state_policy import StatePolicy
 
-AlgorithmConfig = GrpoConfig
+AlgorithmConfig = GrpoConfig | PpoConfig
 """The configuration of any algorithm; its class says which."""
 
 
-def make_algorithm(config: AlgorithmConfig, policy: Policy) -> Algorithm:
-    """Return the updater that `config` describes, for a policy that it will change in place."""
+def make_algorithm(
+    config: AlgorithmConfig, policy: StatePolicy, generator: torch.Generator | None = None
+) -> Algorithm:
+    """Return the updater that `config` describes, for a policy that it will change in place.
+
+    Args:
+        config: its class decides the algorithm.
+        policy: changed in place by updates.
+        generator: decides a critic's first weights; the same ones every time if absent.
+    """
+    if isinstance(config, PpoConfig):
+        return Ppo(config, policy, generator)
     return Grpo(config, policy)

@@ -7,6 +7,7 @@ import dataclasses
 from grpo_ros import typed
 from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig
 from grpo_ros.algorithms.grpo import GrpoConfig
+from grpo_ros.algorithms.ppo import PpoConfig
 from grpo_ros.policies.flow import FlowConfig
 from grpo_ros.policies.gaussian import GaussianConfig
 from grpo_ros.simulators.mujoco import MujocoConfig
@@ -80,6 +81,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = typed.setting(factory=CheckpointConfig)
     pick_place: PickPlaceConfig = typed.setting(factory=PickPlaceConfig)
     grpo: GrpoConfig = typed.setting(factory=GrpoConfig)
+    ppo: PpoConfig = typed.setting(factory=PpoConfig)
     gaussian: GaussianConfig = typed.setting(factory=GaussianConfig)
     flow: FlowConfig = typed.setting(factory=FlowConfig)
     mujoco: MujocoConfig = typed.setting(factory=MujocoConfig)
@@ -87,7 +89,7 @@ class TrainConfig:
 
 SECTIONS_BY_SELECTOR = {
     "task": ("pick_place",),
-    "algorithm": ("grpo",),
+    "algorithm": ("grpo", "ppo"),
     "policy": ("gaussian", "flow"),
     "simulator": ("mujoco",),
 }

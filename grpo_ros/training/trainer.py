@@ -100,7 +100,11 @@ class Trainer:
             torch_generator("policy_weights", Key(config.seed)),
         )
         self.deployed = PolicyAverage(self.policy, config.collection.averaging)
-        self.algorithm = make_algorithm(configuration.section(config, "algorithm"), self.policy)
+        self.algorithm = make_algorithm(
+            configuration.section(config, "algorithm"),
+            self.policy,
+            torch_generator("critic_weights", Key(config.seed)),
+        )
         self.collector = GroupCollector(
             self.simulator,
             collection.num_groups,

@@ -10,12 +10,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import inference, simulator
+from bench import inference, simulator, update
 
 BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "simulator loop, N = 256": simulator.loop,
     "snapshots, N = 256": simulator.snapshot,
     "inference, one observation": inference.onnx,
+    "update, 2048 samples, 2 x 64, 320 steps": update.ppo,
 }
 
 

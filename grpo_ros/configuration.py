@@ -1,8 +1,8 @@
 """The configuration of a run: layers of settings, merged into one typed tree.
 
-Defaults < tasks/<task>.yaml < algorithms/<algorithm>.yaml < policies/<policy>.yaml < the user's
-file < overrides. After each layer the whole tree is checked, so that a mistake is reported with
-the layer that it is in.
+Defaults < tasks/<task>.yaml < tasks/<task>_<difficulty>.yaml < algorithms/<algorithm>.yaml
+< policies/<policy>.yaml < the user's file < overrides. After each layer the whole tree is checked,
+so that a mistake is reported with the layer that it is in.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,15 @@ def load_config(
         for key, value in parameters.items():
             insert(tree, key, value)
         user.append(Layer("ROS parameters", tree))
-    chosen = _selectors([*user, *_selector_overrides(overrides)])
-    layers = [
-        read_layer(path)
-        for selector, folder in PRESET_FOLDERS.items()
-        if (path := presets.preset_file(folder, chosen[selector])) is not None
-    ]
+    chosen = _selectors([*user, *_keyed_overrides(overrides, SECTIONS_BY_SELECTOR)])
+    asked = [*user, *_keyed_overrides(overrides, ("difficulty",))]
+    difficulty = [str(layer.tree["difficulty"]) for layer in asked if "difficulty" in layer.tree]
+    layers = []
+    for selector, folder in PRESET_FOLDERS.items():
+        if (path := presets.preset_file(folder, chosen[selector])) is not None:
+            layers.append(read_layer(path))
+        if selector == "task" and difficulty and difficulty[-1]:
+            layers.append(read_layer(_difficulty_preset(chosen["task"], difficulty[-1])))
     for layer in layers:
         _refuse_selectors(layer)
     command: dict[str, Any] = {}
@@ -206,11 +209,25 @@ def _without_ros(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _selector_overrides(overrides: Sequence[str]) -> list[Layer]:
+def _difficulty_preset(task: str, difficulty: str) -> Path:
+    """Return config/tasks/<task>_<difficulty>.yaml, or raise naming those there are."""
+    path = presets.preset_file("tasks", f"{task}_{difficulty}")
+    if path is None:
+        start = f"{task}_"
+        names = [name for name in presets.preset_names("tasks") if name.startswith(start)]
+        known = [name.removeprefix(start) for name in names]
+        raise ConfigurationError(
+            f"'difficulty' = '{difficulty}' of task '{task}'",
+            expected=" | ".join(known) or "none: this task has one difficulty",
+        )
+    return path
+
+
+def _keyed_overrides(overrides: Sequence[str], keys: Collection[str]) -> list[Layer]:
     tree = {}
     for text in overrides:
         key, found, value = text.partition("=")
-        if found and key.rstrip(":").strip() in SECTIONS_BY_SELECTOR:
+        if found and key.rstrip(":").strip() in keys:
             tree[key.rstrip(":").strip()] = value.strip()
     return [Layer(COMMAND_LINE, tree)]
 

@@ -26,6 +26,7 @@ SourceKind = Literal[
     "command_error",
     "gripper_command",
     "last_action",
+    "polar",
     "camera",
     "scan",
     "odometry",
@@ -41,6 +42,7 @@ yaw: cos and sin of symmetry * (yaw of the body minus yaw of `relative_to`), 2 n
 command_error: commanded minus measured position of the tip, 3 numbers.
 gripper_command: commanded opening, 0 closed to 1 open.
 last_action: the action executed last, A numbers.
+polar: planar distance of a body from `relative_to`, cos and sin of its bearing from its heading.
 camera, scan, odometry, wrench, instruction: taken as measured.
 """
 

@@ -29,6 +29,8 @@ VECTOR_KINDS = (
     "command_error",
     "gripper_command",
     "last_action",
+    "polar",
+    "scan",
 )
 
 
@@ -89,7 +91,7 @@ def body_names(contract: Contract) -> tuple[str, ...]:
     """Return the bodies whose poses a contract needs, the robot's own tip apart."""
     names: dict[str, None] = {}
     for field in contract.observation:
-        if field.source.kind in ("position", "height", "yaw"):
+        if field.source.kind in ("position", "height", "yaw", "polar"):
             for name in (*field.source.names, field.source.relative_to):
                 if name and name != TIP:
                     names[name] = None
@@ -134,6 +136,10 @@ class _Measured:
                 return self.controller_state["gripper"]
             case "last_action":
                 return self.last_action
+            case "polar":
+                return self._polar(source)
+            case "scan":
+                return self.scene.reading(source.names[0])
         raise ContractError(f"observation field '{field.name}' has source '{source.kind}'")
 
     def _offset(self, source: Source) -> Tensor:
@@ -141,6 +147,17 @@ class _Measured:
         if source.relative_to:
             position = position - self._position(source.relative_to)
         return position
+
+    def _polar(self, source: Source) -> Tensor:
+        """Return planar distance, and cos and sin of the bearing from `relative_to`'s heading."""
+        offset = self._offset(source)
+        x, y = offset[:, 0], offset[:, 1]
+        distance = torch.sqrt(x * x + y * y)
+        heading = self._yaw(source.relative_to)
+        cosine, sine = torch.cos(heading), torch.sin(heading)
+        far = distance.clamp(min=1e-9)
+        ahead, left = (x * cosine + y * sine) / far, (y * cosine - x * sine) / far
+        return torch.stack([distance, ahead, left], dim=-1)
 
     def _position(self, name: str) -> Tensor:
         return self.tip_position if name == TIP else self.scene.position(name)

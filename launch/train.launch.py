@@ -19,7 +19,7 @@ from grpo_ros.training.settings import SECTIONS_BY_SELECTOR
 
 SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "180", "60"
 """After Ctrl-C the iteration is finished and saved; an evaluation or a report may be under way."""
-OWN = ("task", "algorithm", "policy", "simulator", "group_size", "seed", "resume")
+OWN = ("task", "difficulty", "algorithm", "policy", "simulator", "group_size", "seed", "resume")
 COMMON = ("namespace", "use_sim_time", "params_file", "autostart", "log_level", "rviz", "settings")
 
 
@@ -90,6 +90,9 @@ def generate_launch_description() -> LaunchDescription:
                     description=f"{text}; empty: as the parameter file or the default says",
                 )
                 for name, text in described.items()
+            ),
+            DeclareLaunchArgument(
+                "difficulty", default_value="", description="easy | medium | hard, of the task"
             ),
             DeclareLaunchArgument(
                 "group_size", default_value="", description="Rollouts from each initial state"

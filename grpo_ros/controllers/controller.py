@@ -13,6 +13,7 @@ from grpo_ros.controllers.cartesian_delta import CartesianDelta
 from grpo_ros.controllers.interpolation import interpolate
 from grpo_ros.controllers.joint_command import JointDelta, JointPosition
 from grpo_ros.controllers.joint_limiter import JointLimiter
+from grpo_ros.controllers.twist import Twist
 from grpo_ros.elementary import Array, arctangent2
 from grpo_ros.errors import ContractError, nearest
 from grpo_ros.robots.kinematics import columns, rows
@@ -81,9 +82,11 @@ class ActionController:
                 return JointDelta(field, self.robot, self.limiter)
             case "joint_position":
                 return JointPosition(field, self.robot, self.limiter)
+            case "twist":
+                return Twist(field, self.robot, self.limiter)
         raise ContractError(
-            f"action '{field.name}' of kind '{field.kind}' is not supported yet by this version",
-            expected="cartesian_delta | joint_delta | joint_position | gripper",
+            f"action '{field.name}' of kind '{field.kind}' is not known",
+            expected="cartesian_delta | joint_delta | joint_position | twist | gripper",
         )
 
     def _add_gripper(self, field: ActionField, part: slice) -> None:

@@ -43,9 +43,9 @@ class JointLimiter:
         self.upper = np.array([[limit.upper] for limit in limits])
         self.velocity = np.array([[limit.velocity] for limit in limits])
         acceleration = np.array([[limit.acceleration] for limit in limits])
-        self._change = acceleration * period_s
-        self._half_change = 0.5 * self._change
-        self._eight_over_unit = 8.0 / (self._change * period_s)
+        self.velocity_change = acceleration * period_s
+        self._half_change = 0.5 * self.velocity_change
+        self._eight_over_unit = 8.0 / (self.velocity_change * period_s)
         self._rate = 1.0 / period_s
 
     def towards(self, position: Array, velocity: Array, goal: Array) -> tuple[Array, Array]:
@@ -66,7 +66,7 @@ class JointLimiter:
         rate = np.where(has_arrived, self._rate, fastest / np.where(has_arrived, 1.0, distance))
         wanted = error * rate.min(axis=0)
         change = wanted - velocity
-        share = self._change / np.maximum(np.abs(change), self._change)
+        share = self.velocity_change / np.maximum(np.abs(change), self.velocity_change)
         moving = velocity + change * share.min(axis=0)
         # What a joint needs to brake comes before keeping step with the others.
         moving = np.where(moving * np.sign(error) > fastest, np.copysign(fastest, error), moving)
@@ -92,7 +92,7 @@ class JointLimiter:
         return able
 
     def _move(self, position: Array, velocity: Array, desired: Array) -> tuple[Array, Array]:
-        moving = np.clip(desired, velocity - self._change, velocity + self._change)
+        moving = np.clip(desired, velocity - self.velocity_change, velocity + self.velocity_change)
         # A joint that starts beyond a limit moves back within limits and never further out.
         lowest = np.minimum(position, self.lower)
         highest = np.maximum(position, self.upper)

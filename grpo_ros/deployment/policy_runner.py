@@ -123,8 +123,7 @@ class PolicyRunner:
         controller: Controller,
         config: RunnerConfig | None = None,
     ) -> None:
-        if contract.execution != "sync":
-            raise ContractError(f"execution '{contract.execution}'", expected="'sync'")
+        _check_served(contract)
         self.contract, self.infer, self.robot = contract, infer, robot
         self.config = config or RunnerConfig()
         self.buffer = ObservationBuffer(contract, robot)
@@ -316,3 +315,22 @@ class PolicyRunner:
             if limit.name == gripper.joint:
                 return limit
         return None
+
+
+def _check_served(contract: Contract) -> None:
+    """Raise ContractError for what this version can train but not yet serve."""
+    if contract.execution != "sync":
+        raise ContractError(f"execution '{contract.execution}'", expected="'sync'")
+    for field in contract.observation:
+        if field.source.kind in ("polar", "scan"):
+            raise ContractError(
+                f"observation field '{field.name}' has source '{field.source.kind}'",
+                expected="joints and object poses: this version serves arms",
+            )
+    for action in contract.action:
+        if action.kind == "twist":
+            raise ContractError(
+                f"action '{action.name}' is a twist",
+                expected="commands of an arm: this version serves no bases",
+                remedy="evaluate it with grpo-ros evaluate",
+            )

@@ -55,6 +55,7 @@ class SerialChain:
         self.num_joints = len(moving)
         self.lower = np.array([[joint.lower] for joint in moving])
         self.upper = np.array([[joint.upper] for joint in moving])
+        self.joint_kinds = tuple(joint.kind for joint in moving)
         self._is_revolute = [joint.kind != "prismatic" for joint in moving]
         self._fold(joints)
 

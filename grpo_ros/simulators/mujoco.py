@@ -20,7 +20,7 @@ from mujoco import rollout
 from torch import Tensor
 
 from grpo_ros import typed
-from grpo_ros.controllers import interpolate, make_controller
+from grpo_ros.controllers import make_controller
 from grpo_ros.errors import SimulatorError
 from grpo_ros.observations import ObservationAssembler
 from grpo_ros.randomness import Key
@@ -30,6 +30,7 @@ from grpo_ros.simulators.mujoco_randomiser import Randomiser
 from grpo_ros.simulators.mujoco_rows import CONTROLLER_KEYS, Layout
 from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.tasks.base import Outcome, Task
+from grpo_ros.tasks.range_scan import sense
 from grpo_ros.tasks.scene_state import SceneState
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class MujocoSimulator:
         self.controller = make_controller(self.contract, self.robot)
         self.assemble = ObservationAssembler(self.contract, self.robot)
         self.num_substeps = self._whole_substeps()
-        self.model = build_model(self.robot, task.bodies(), self.config.timestep_s)
+        self._bodies, self._sensors = task.bodies(), task.sensors()
+        self.model = build_model(self.robot, self._bodies, self.config.timestep_s)
         self._data = [mujoco.MjData(self.model) for _ in range(max(1, self.config.num_threads))]
         self._pool: rollout.Rollout | None = rollout.Rollout(nthread=self.config.num_threads)
         self._caller = ThreadPoolExecutor(1, "physics")
@@ -284,7 +286,7 @@ class MujocoSimulator:
         before: Mapping[str, Tensor],
         state: Mapping[str, Tensor],
     ) -> _Plan:
-        control = interpolate(before["target"], state["target"], self.num_substeps)
+        control = self.controller.interpolate(before["target"], state["target"], self.num_substeps)
         return _Plan(active, action, state, control)
 
     def _advance(self, plan: _Plan, following: Tensor | None) -> tuple[Tensor, _Plan | None]:
@@ -367,6 +369,7 @@ class MujocoSimulator:
 
     def _observe(self, ids: Tensor) -> Observation:
         scene = self._scene(ids)
+        scene = sense(scene, self._sensors, self._bodies)
         scene = self._randomiser.seen(scene, self.rows, ids)
         return self.assemble(scene, self._controller_state(ids), self.rows.last_action[ids])
 

@@ -52,7 +52,7 @@ def build_model(robot: Robot, bodies: Sequence[Body], timestep_s: float) -> mujo
     _add_servos(spec, robot)
     for body in bodies:
         _add_body(spec, body)
-    _add_view(spec)
+    _add_view(spec, bodies)
     return spec.compile()
 
 
@@ -111,9 +111,17 @@ def _add_body(spec: mujoco.MjSpec, body: Body) -> None:
         parent.add_freejoint(name=f"{body.name}_free")
 
 
-def _add_view(spec: mujoco.MjSpec) -> None:
-    spec.worldbody.add_light(pos=[0.3, 0.0, 2.5], dir=[0.0, 0.0, -1.0])
-    eye, target = np.array([1.35, -0.85, 0.75]), np.array([0.42, 0.0, 0.12])
+def _add_view(spec: mujoco.MjSpec, bodies: Sequence[Body]) -> None:
+    """Add a light, and a camera that sees the widest fixed body: table or floor."""
+    ground = max(
+        (body for body in bodies if body.fixed and not body.visual_only),
+        key=lambda body: max(body.size),
+        default=Body("none", "box", (0.5, 0.5, 0.02)),
+    )
+    centre, size = np.array(ground.position), 2.0 * max(ground.size)
+    spec.worldbody.add_light(pos=centre + [-0.2, 0.0, 2.5 * size], dir=[0.0, 0.0, -1.0])
+    eye = centre + size * np.array([0.85, -0.85, 0.77])
+    target = centre + size * np.array([-0.08, 0.0, 0.14])
     backward = (eye - target) / np.linalg.norm(eye - target)
     right = np.cross([0.0, 0.0, 1.0], backward)
     right /= np.linalg.norm(right)

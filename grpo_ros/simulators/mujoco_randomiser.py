@@ -113,23 +113,27 @@ class Randomiser:
         return queue[torch.arange(len(ids)), MAX_DELAY - delay]
 
     def seen(self, scene: SceneState, rows: Rows, ids: Tensor) -> SceneState:
-        """Return the scene with noise on object positions, a function of key and step count."""
+        """Return the scene with noise on object positions and readings, by key and step count."""
         if not self.is_enabled or self.randomisation.observation_noise == 0.0:
             return scene
-        poses, names = dict(scene.poses), list(self.layout.free_qpos)
-        noise = np.stack(
-            [
-                generator("observation_noise", Key(seed, iteration, group, step)).standard_normal(
-                    (len(names), 3)
-                )
-                for (seed, iteration, group, _), step in zip(
-                    rows.key[ids].tolist(), rows.step_count[ids].tolist(), strict=True
-                )
-            ]
-        )
-        scale = rows.draws[ids, NOISE].unsqueeze(1)
-        for i, name in enumerate(names):
-            pose = poses[name].clone()
-            pose[:, :3] += scale * torch.from_numpy(noise[:, i])
-            poses[name] = pose
-        return dataclasses.replace(scene, poses=poses)
+        scale = rows.draws[ids, NOISE]
+        poses, readings = dict(scene.poses), dict(scene.readings)
+        if names := list(self.layout.free_qpos):
+            noise = self._noise("observation_noise", rows, ids, (len(names), 3))
+            for i, name in enumerate(names):
+                pose = poses[name].clone()
+                pose[:, :3] += scale.unsqueeze(1) * noise[:, i]
+                poses[name] = pose
+        for name, reading in scene.readings.items():
+            noise = self._noise(f"reading_noise/{name}", rows, ids, reading.shape[1:])
+            readings[name] = reading + scale.view(-1, *[1] * (reading.ndim - 1)) * noise
+        return dataclasses.replace(scene, poses=poses, readings=readings)
+
+    def _noise(self, stream: str, rows: Rows, ids: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return standard normal noise (n, *shape) of each environment's key and step."""
+        draws = []
+        keys, steps = rows.key[ids].tolist(), rows.step_count[ids].tolist()
+        for (seed, iteration, group, _), step in zip(keys, steps, strict=True):
+            source = generator(stream, Key(seed, iteration, group, step))
+            draws.append(source.standard_normal(tuple(shape)))
+        return torch.from_numpy(np.stack(draws))

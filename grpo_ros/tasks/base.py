@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from grpo_ros.contract import Contract
 from grpo_ros.randomness import Key
 from grpo_ros.robots.robot import Robot
 from grpo_ros.tasks.scene_state import SceneState
+
+if TYPE_CHECKING:
+    from grpo_ros.tasks.range_scan import RangeScan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,9 @@ class Task(Protocol):
 
     def bodies(self) -> Sequence[Body]:
         """Return the primitives that the scene consists of, beside the robot."""
+
+    def sensors(self) -> Sequence[RangeScan]:
+        """Return what senses the scene beside joints and poses; simulators give its readings."""
 
     def contract(self) -> Contract:
         """Return what a policy of this task observes and commands."""

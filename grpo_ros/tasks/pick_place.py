@@ -14,18 +14,19 @@ from torch import Tensor
 from grpo_ros import rotations, typed
 from grpo_ros.contract import ActionField, Contract, ObservationField, Source
 from grpo_ros.controllers import ActionController, make_controller
-from grpo_ros.errors import ConfigurationError, nearest
+from grpo_ros.errors import ConfigurationError
 from grpo_ros.observations import TIP
 from grpo_ros.randomness import Key, generator
 from grpo_ros.robots.kinematics import solve_ik
 from grpo_ros.robots.robot import Robot, load_robot
 from grpo_ros.tasks.base import Body, Outcome, Randomisation
+from grpo_ros.tasks.range_scan import RangeScan
 from grpo_ros.tasks.scene_state import SceneState
+from grpo_ros.tasks.shaping import REWARDS, check_rewards, reward_terms
 
 CUBE_HALF = 0.02
 HOVER_HEIGHT = 0.10
 """Height of the tip above the table while it travels, m."""
-REWARDS = ("outcome", "progress", "energy", "smoothness")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +61,7 @@ class PickPlace:
         self.robot: Robot = load_robot(self.config.robot)
         self.horizon = self.config.horizon
         self.randomisation = self.config.randomisation
-        self.reward_names = self.config.rewards
-        for reward in self.reward_names:
-            if reward not in REWARDS:
-                raise ConfigurationError(
-                    f"task.rewards has '{reward}'", remedy=nearest(reward, REWARDS)
-                )
+        self.reward_names = check_rewards(self.config.rewards)
         if self.robot.gripper is None:
             raise ConfigurationError(
                 f"robot '{self.robot.name}' has no gripper", expected="one for pick_place"
@@ -94,6 +90,10 @@ class PickPlace:
                 colour=(0.1, 0.7, 0.25, 0.8),
             ),
         )
+
+    def sensors(self) -> Sequence[RangeScan]:
+        """Return none: joints and poses are all that is seen."""
+        return ()
 
     def contract(self) -> Contract:
         """Return what is observed and commanded."""
@@ -234,14 +234,15 @@ class PickPlace:
         self, before: SceneState, after: SceneState, action: Tensor, outcome: Outcome
     ) -> Mapping[str, Tensor]:
         """Return the configured terms (N,): outcome is sparse, the others are shaping costs."""
-        terms = {"outcome": outcome.success.float()}
-        if "progress" in self.reward_names:
-            terms["progress"] = self._potential(after) - self._potential(before)
-        if "energy" in self.reward_names:
-            terms["energy"] = -after.joint_velocity.square().sum(-1) / self.config.control_rate_hz
-        if "smoothness" in self.reward_names:
-            terms["smoothness"] = -action.square().sum(-1)
-        return terms
+        return reward_terms(
+            self.reward_names,
+            before,
+            after,
+            action,
+            outcome,
+            self._potential,
+            self.config.control_rate_hz,
+        )
 
     def _potential(self, scene: SceneState) -> Tensor:
         cube = scene.position("cube")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.navigate import Navigate, NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 
-TASKS: dict[str, tuple[type, type]] = {"pick_place": (PickPlace, PickPlaceConfig)}
+TASKS: dict[str, tuple[type, type]] = {
+    "pick_place": (PickPlace, PickPlaceConfig),
+    "navigate": (Navigate, NavigateConfig),
+}
 """Name -> (task class, its config dataclass)."""
 
 

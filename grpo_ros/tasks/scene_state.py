@@ -27,6 +27,7 @@ class SceneState:
         joint_velocity: (N, J) rad/s or m/s.
         poses: name -> (N, 7) position and quaternion of a body or frame (objects, goal, tip).
         velocities: name -> (N, 6) linear and angular velocity; absent where nothing measures it.
+        readings: sensor -> (N, ...) what it measured; absent where nothing was sensed.
     """
 
     joint_names: tuple[str, ...]
@@ -34,6 +35,7 @@ class SceneState:
     joint_velocity: Tensor
     poses: Mapping[str, Tensor]
     velocities: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    readings: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
     @property
     def num_envs(self) -> int:
@@ -75,7 +77,15 @@ class SceneState:
             self.joint_velocity[index],
             {name: pose[index] for name, pose in self.poses.items()},
             {name: velocity[index] for name, velocity in self.velocities.items()},
+            {name: reading[index] for name, reading in self.readings.items()},
         )
+
+    def reading(self, sensor: str) -> Tensor:
+        """Return what a named sensor measured (N, ...); KeyError names the one that is missing."""
+        try:
+            return self.readings[sensor]
+        except KeyError:
+            raise KeyError(f"sensor {sensor!r}: {nearest(sensor, self.readings)}") from None
 
     def _pose(self, name: str) -> Tensor:
         try:
@@ -96,6 +106,7 @@ def concatenate(scenes: Sequence[SceneState]) -> SceneState:
             name: torch.cat([scene.velocities[name] for scene in scenes])
             for name in first.velocities
         },
+        {name: torch.cat([scene.readings[name] for scene in scenes]) for name in first.readings},
     )
 
 

@@ -11,6 +11,7 @@ from grpo_ros.algorithms.ppo import PpoConfig
 from grpo_ros.policies.flow import FlowConfig
 from grpo_ros.policies.gaussian import GaussianConfig
 from grpo_ros.simulators.mujoco import MujocoConfig
+from grpo_ros.tasks.navigate import NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlaceConfig
 
 
@@ -70,6 +71,7 @@ class TrainConfig:
     algorithm: str = typed.setting("grpo", "How it is learned")
     policy: str = typed.setting("gaussian", "What decides")
     simulator: str = typed.setting("mujoco", "Where it happens")
+    difficulty: str = typed.setting("", "easy | medium | hard; empty: the task's plain preset")
     seed: int = typed.setting(0, "Seed of everything random", minimum=0, maximum=2**31 - 1)
     resume: str = typed.setting("auto", "auto | never | a run directory")
     output: str = typed.setting("runs", "Folder that run directories are made in")
@@ -80,6 +82,7 @@ class TrainConfig:
     evaluation: EvaluationConfig = typed.setting(factory=EvaluationConfig)
     checkpoint: CheckpointConfig = typed.setting(factory=CheckpointConfig)
     pick_place: PickPlaceConfig = typed.setting(factory=PickPlaceConfig)
+    navigate: NavigateConfig = typed.setting(factory=NavigateConfig)
     grpo: GrpoConfig = typed.setting(factory=GrpoConfig)
     ppo: PpoConfig = typed.setting(factory=PpoConfig)
     gaussian: GaussianConfig = typed.setting(factory=GaussianConfig)
@@ -88,7 +91,7 @@ class TrainConfig:
 
 
 SECTIONS_BY_SELECTOR = {
-    "task": ("pick_place",),
+    "task": ("pick_place", "navigate"),
     "algorithm": ("grpo", "ppo"),
     "policy": ("gaussian", "flow"),
     "simulator": ("mujoco",),

@@ -278,7 +278,11 @@ def changed(field: ActionField, **changes: object) -> ActionField:
 
 
 MISTAKES = {
-    "twist": (changed(CARTESIAN, kind="twist"), "kind 'twist' is not supported yet"),
+    "twist components": (changed(CARTESIAN, kind="twist"), "linear_x.*for twist"),
+    "twist of an arm": (
+        changed(CARTESIAN, kind="twist", names=("linear_x", "angular_z"), scale=(0.5, 1.0)),
+        "is a twist; expected a robot whose joints are x, y",
+    ),
     "measured": (changed(CARTESIAN, reference="measured"), "reference 'measured'.*'commanded'"),
     "components": (
         changed(CARTESIAN, names=("x", "y", "z"), scale=(1.0,) * 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from deployment_fakes import (
 from grpo_ros.deployment.chunk_executor import ChunkExecutor
 from grpo_ros.deployment.policy_runner import Command, Hold, PolicyRunner, RunnerConfig
 from grpo_ros.errors import ContractError, PolicyFileError
+from grpo_ros.tasks.navigate import Navigate
 
 NAMES = (*ARM, FINGER)
 Obs = Mapping[str, np.ndarray[Any, Any]]
@@ -194,6 +196,15 @@ def test_the_same_inputs_give_the_same_commands() -> None:
     first, second = (run(make_runner(Script(slow_chunk())), 9) for _ in range(2))
     for one, two in zip(first, second, strict=True):
         assert one.points.tobytes() == two.points.tobytes()
+
+
+def test_a_base_is_refused_since_only_arms_are_served() -> None:
+    task = Navigate()
+    with pytest.raises(ContractError, match="'goal' has source 'polar'.*serves arms"):
+        PolicyRunner(task.contract(), Script(), task.robot, AddingController())
+    blind = dataclasses.replace(task.contract(), observation=())
+    with pytest.raises(ContractError, match="'base' is a twist.*grpo-ros evaluate"):
+        PolicyRunner(blind, Script(), task.robot, AddingController())
 
 
 def test_asynchronous_execution_is_refused() -> None:

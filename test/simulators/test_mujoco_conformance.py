@@ -8,24 +8,26 @@ import torch
 from grpo_ros.simulators import conformance
 from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.base import Randomisation
+from grpo_ros.tasks.navigate import Navigate, NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 
-CONFIGS = {
-    "plain": PickPlaceConfig(),
-    "randomised": PickPlaceConfig(randomisation=Randomisation(enabled=True)),
-    "joint_delta": PickPlaceConfig(action="joint_delta"),
+RANDOM = Randomisation(enabled=True)
+TASKS = {
+    "plain": PickPlace(),
+    "randomised": PickPlace(PickPlaceConfig(randomisation=RANDOM)),
+    "joint_delta": PickPlace(PickPlaceConfig(action="joint_delta")),
+    "navigate": Navigate(NavigateConfig(num_obstacles=6, randomisation=RANDOM)),
 }
 
 
 @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_conforms(check, config):
-    task = PickPlace(config)
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_conforms(check, task):
     check(lambda num_envs: MujocoSimulator(task, num_envs))
 
 
 def test_results_do_not_depend_on_thread_count():
-    task = PickPlace(PickPlaceConfig(randomisation=Randomisation(enabled=True)))
+    task = PickPlace(PickPlaceConfig(randomisation=RANDOM))
     hashes = []
     for num_threads in (0, 1, 2, 3):
         config = MujocoConfig(num_threads=num_threads)
@@ -54,7 +56,7 @@ def test_a_simulator_that_forgets_controller_state_fails_the_suite():
 
 
 def test_randomised_quantities_are_constant_in_a_group_and_differ_between_keys():
-    task = PickPlace(PickPlaceConfig(randomisation=Randomisation(enabled=True)))
+    task = PickPlace(PickPlaceConfig(randomisation=RANDOM))
     simulator = conformance._started(lambda n: MujocoSimulator(task, n), 4)
     draws = simulator.snapshot().arrays["draws"]
     assert len({tuple(row) for row in draws.tolist()}) == 4

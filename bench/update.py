@@ -144,9 +144,9 @@ def _rsl_rl() -> Callable[[], object]:
     groups = {"actor": ["policy"], "critic": ["policy"]}
     gaussian = {"class_name": "GaussianDistribution", "init_std": 1.0}
     actor = MLPModel(
-        seen[0], groups, "actor", NUM_ACTIONS, HIDDEN, "silu", distribution_cfg=gaussian
+        seen[0], groups, "actor", NUM_ACTIONS, HIDDEN, "swish", distribution_cfg=gaussian
     )
-    critic = MLPModel(seen[0], groups, "critic", 1, HIDDEN, "silu")
+    critic = MLPModel(seen[0], groups, "critic", 1, HIDDEN, "swish")
     storage = RolloutStorage("rl", NUM_ENVS, NUM_STEPS, seen[0], (NUM_ACTIONS,))
     algorithm = rsl_rl.algorithms.PPO(
         actor,

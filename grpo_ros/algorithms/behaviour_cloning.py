@@ -89,7 +89,10 @@ def fit(
     features = _checked_features(policy, obs, chunk)
     policy.normaliser.fit(features)
     optimizer = torch.optim.AdamW(
-        policy.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        policy.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     limit = _SuccessLimit(config.maximum_success, measure)
     recent: list[Tensor] = []

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from grpo_ros.errors import TrainingError
 
-LAST_EPOCH = ("approx_kl", "effective_sample_size")
-"""Metrics that grow during an update; their mean over the last epoch is reported."""
+LAST_EPOCH = ("approx_kl",)
+"""Metrics that grow during an update and whose mean over the last epoch is reported; statistics of
+the ratios are only measured there."""
 MINIMUM, MAXIMUM = ("ratio_min",), ("ratio_max",)
 
 
@@ -19,16 +20,19 @@ class Tally:
         gradient_steps: optimiser steps taken.
         skipped_non_finite: minibatches without a step, as their loss or gradient was not finite.
         skipped_too_far: minibatches without a step, as the policy had moved too far already.
+        is_last_epoch: whether the present pass is the last one.
         ratio_error: largest |ratio - 1| before the first step; None until it was measured.
     """
 
     def __init__(self) -> None:
         self.gradient_steps = self.skipped_non_finite = self.skipped_too_far = 0
+        self.is_last_epoch = False
         self.ratio_error: float | None = None
         self._epochs: list[list[Mapping[str, float]]] = []
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, is_last: bool = True) -> None:
         """Start another pass."""
+        self.is_last_epoch = is_last
         self._epochs.append([])
 
     def add(self, entries: Mapping[str, float]) -> None:

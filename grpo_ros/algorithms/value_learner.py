@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from grpo_ros import typed
 from grpo_ros.algorithms.adam_state import adam_state, load_adam_state
 from grpo_ros.algorithms.batch import minibatches
+from grpo_ros.algorithms.gradients import clip_gradients
 from grpo_ros.errors import CheckpointError, TrainingError
 from grpo_ros.policies.critic import Critic
 
@@ -54,7 +55,7 @@ class ValueLearner:
         """Take the critic whose parameters are changed in place."""
         self.config, self.critic = config, critic
         self.parameters = list(critic.named_parameters())
-        self.optimizer = torch.optim.Adam(critic.parameters(), lr=config.learning_rate)
+        self.optimizer = torch.optim.Adam(critic.parameters(), lr=config.learning_rate, fused=True)
 
     @torch.no_grad()
     def estimate(self, features: Tensor) -> Tensor:
@@ -77,6 +78,7 @@ class ValueLearner:
             TrainingError: the loss is not finite.
         """
         config, losses = self.config, []
+        parameters = [p for _, p in self.parameters]
         every = torch.ones(len(features), dtype=torch.bool)
         for _ in range(config.num_epochs):
             for index in minibatches(every, config.minibatch_size, generator):
@@ -84,7 +86,7 @@ class ValueLearner:
                 loss = value_loss(values, old_values[index], returns[index], config.clip).mean()
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(self.critic.parameters(), config.maximum_grad_norm)
+                clip_gradients(parameters, config.maximum_grad_norm)
                 self.optimizer.step()
                 losses.append(loss.detach())
         mean_loss = float(torch.stack(losses).mean())

@@ -1,0 +1,24 @@
+"""Gradient clipping for small networks, where torch's own costs as much as a backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Sequence[nn.Parameter], maximum_norm: float) -> float:
+    """Scale gradients so that their common norm is at most `maximum_norm`; return it before.
+
+    Nothing is scaled where the norm is not finite: the caller leaves that step out. Parameters
+    without a gradient are passed over.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+    norm = float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
+    if maximum_norm < norm < torch.inf:
+        for gradient in gradients:
+            gradient.mul_(maximum_norm / norm)
+    return norm

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grpo_ros.errors import ConfigurationError, nearest
+from grpo_ros.tasks.folders import task_folders
 
 PACKAGE = "grpo_ros"
 
@@ -33,14 +34,16 @@ def share_directory() -> Path:
 
 
 def preset_file(kind: str, name: str) -> Path | None:
-    """Return config/<kind>/<name>.yaml, or None where nothing needs to differ from defaults."""
-    path = share_directory() / "config" / kind / f"{name}.yaml"
-    return path if path.is_file() else None
+    """Return <name>.yaml of a kind, or None where nothing needs to differ from defaults."""
+    for folder in _folders(kind):
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    return None
 
 
 def preset_names(kind: str) -> list[str]:
     """Return the names of the presets of a kind (tasks, algorithms, policies, nodes)."""
-    return sorted(path.stem for path in (share_directory() / "config" / kind).glob("*.yaml"))
+    return sorted({path.stem for folder in _folders(kind) for path in folder.glob("*.yaml")})
 
 
 def node_parameters(node: str) -> Path:
@@ -55,6 +58,12 @@ def node_parameters(node: str) -> Path:
             f"no parameter file of node '{node}'", remedy=nearest(node, preset_names("nodes"))
         )
     return path
+
+
+def _folders(kind: str) -> list[Path]:
+    """Return config/<kind> and, for tasks, the folders of the user's own."""
+    own = share_directory() / "config" / kind
+    return [own, *task_folders()] if kind == "tasks" else [own]
 
 
 def _candidates() -> Iterator[Path]:

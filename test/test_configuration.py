@@ -284,3 +284,21 @@ def test_without_any_presets_the_places_are_named(tmp_path, monkeypatch):
 def test_an_unknown_node_has_no_parameter_file():
     with pytest.raises(ConfigurationError, match="no parameter file of node 'lerner'"):
         presets.node_parameters("lerner")
+
+
+def test_a_difficulty_stands_above_its_task_and_below_the_algorithm(share):
+    _preset(share, "tasks", "navigate", "navigate: {num_obstacles: 1, horizon: 70}")
+    _preset(share, "tasks", "navigate_hard", "navigate: {num_obstacles: 8}\nppo: {discount: 0.5}")
+    _preset(share, "algorithms", "ppo", "ppo: {discount: 0.9}")
+    config = load_config(["task=navigate", "difficulty:=hard", "algorithm=ppo"])
+    assert (config.navigate.num_obstacles, config.navigate.horizon) == (8, 70)
+    assert (config.ppo.discount, config.difficulty) == (0.9, "hard")
+    plain = load_config(["task=navigate"])
+    assert plain.navigate.num_obstacles == 1 and plain.difficulty == ""
+
+
+def test_an_unknown_difficulty_names_those_there_are():
+    with pytest.raises(ConfigurationError, match=r"'hrd' of task 'navigate'.*easy \| hard"):
+        load_config(["task=navigate", "difficulty=hrd"])
+    with pytest.raises(ConfigurationError, match="this task has one difficulty"):
+        load_config(["task=pick_place", "difficulty=hard"])

@@ -77,7 +77,10 @@ class Outcome:
 
 
 class Task(Protocol):
-    """A task whose outcome can be verified, on SceneState and in torch alone."""
+    """A task whose outcome can be verified, on SceneState and in torch alone.
+
+    Its class also has `Config`, a frozen dataclass of settings, and takes one or None.
+    """
 
     name: str
     instruction: str

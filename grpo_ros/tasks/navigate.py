@@ -59,6 +59,7 @@ class NavigateConfig:
 class Navigate:
     """Outcome: the base's centre is within 0.3 m of the goal; touching a cylinder fails."""
 
+    Config = NavigateConfig
     name = "navigate"
     instruction = "Drive to the green marker without touching the columns."
 

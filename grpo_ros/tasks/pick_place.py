@@ -53,6 +53,7 @@ class PickPlaceConfig:
 class PickPlace:
     """Outcome: the cube lies within 25 mm of the goal, at rest, released."""
 
+    Config = PickPlaceConfig
     name = "pick_place"
     instruction = "Pick up the cube and place it on the green marker."
 

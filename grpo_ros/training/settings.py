@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from grpo_ros import typed
 from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig
 from grpo_ros.algorithms.grpo import GrpoConfig
 from grpo_ros.algorithms.ppo import PpoConfig
+from grpo_ros.errors import ConfigurationError
 from grpo_ros.policies.flow import FlowConfig
 from grpo_ros.policies.gaussian import GaussianConfig
 from grpo_ros.simulators.mujoco import MujocoConfig
-from grpo_ros.tasks.navigate import NavigateConfig
-from grpo_ros.tasks.pick_place import PickPlaceConfig
+from grpo_ros.tasks.registry import TASKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,8 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """A training run. Sections of tasks, algorithms and policies not chosen have no effect."""
+class CommonConfig:
+    """What every training run has: the choices, and the settings of all but the tasks."""
 
     task: str = typed.setting("pick_place", "What is to be done")
     algorithm: str = typed.setting("grpo", "How it is learned")
@@ -81,8 +82,6 @@ class TrainConfig:
     behaviour_cloning: BehaviourCloningConfig = typed.setting(factory=BehaviourCloningConfig)
     evaluation: EvaluationConfig = typed.setting(factory=EvaluationConfig)
     checkpoint: CheckpointConfig = typed.setting(factory=CheckpointConfig)
-    pick_place: PickPlaceConfig = typed.setting(factory=PickPlaceConfig)
-    navigate: NavigateConfig = typed.setting(factory=NavigateConfig)
     grpo: GrpoConfig = typed.setting(factory=GrpoConfig)
     ppo: PpoConfig = typed.setting(factory=PpoConfig)
     gaussian: GaussianConfig = typed.setting(factory=GaussianConfig)
@@ -90,8 +89,36 @@ class TrainConfig:
     mujoco: MujocoConfig = typed.setting(factory=MujocoConfig)
 
 
+def _task_sections() -> list[tuple[str, type, Any]]:
+    """Return a section for each task, by its name; raise ConfigurationError where it is taken."""
+    taken = {field.name for field in dataclasses.fields(CommonConfig)}
+    for name in TASKS:
+        if name in taken or not name.isidentifier():
+            raise ConfigurationError(
+                f"a task is called '{name}'", expected=f"an identifier, none of {sorted(taken)}"
+            )
+    configs: dict[str, Any] = {name: task.Config for name, task in TASKS.items()}
+    return [(name, config, typed.setting(factory=config)) for name, config in configs.items()]
+
+
+if TYPE_CHECKING:
+
+    class TrainConfig(CommonConfig):
+        """A training run: the choices, and a section for each that can be chosen."""
+else:
+    TrainConfig = dataclasses.make_dataclass(
+        "TrainConfig",
+        _task_sections(),
+        bases=(CommonConfig,),
+        frozen=True,
+        module=__name__,
+        namespace={
+            "__doc__": "A training run: the choices, and a section for each that can be chosen."
+        },
+    )
+
 SECTIONS_BY_SELECTOR = {
-    "task": ("pick_place", "navigate"),
+    "task": tuple(TASKS),
     "algorithm": ("grpo", "ppo"),
     "policy": ("gaussian", "flow"),
     "simulator": ("mujoco",),

@@ -70,12 +70,21 @@ def test_metrics_hold_no_wall_clock_time(finished):
         assert not [key for key in json.loads(line) if key.endswith("_s")]
 
 
-@pytest.mark.parametrize("policy", ["gaussian", "flow"])
-def test_a_stopped_and_resumed_run_equals_one_that_was_never_stopped(tmp_path, policy):
-    whole, straight = _run(tmp_path / "a", f"policy={policy}")
-    part, first = _run(tmp_path / "b", f"policy={policy}", stop_after=1)
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ("policy=gaussian",),
+        ("policy=flow",),
+        ("algorithm=ppo",),
+        ("task=navigate", "task.randomisation.enabled=true"),
+    ],
+    ids=["gaussian", "flow", "ppo", "navigate"],
+)
+def test_a_stopped_and_resumed_run_equals_one_that_was_never_stopped(tmp_path, chosen):
+    whole, straight = _run(tmp_path / "a", *chosen)
+    part, first = _run(tmp_path / "b", *chosen, stop_after=1)
     assert part.state == "stopped" and first.iteration == 1
-    rest, second = _run(tmp_path / "b", f"policy={policy}")
+    rest, second = _run(tmp_path / "b", *chosen)
     assert rest.run == part.run and whole.state == rest.state == "finished"
     assert second.state_hash() == straight.state_hash()
     metrics = [t.run_directory.metrics.read_text() for t in (straight, second)]

@@ -1,0 +1,89 @@
+"""A user's own task: docs/how-to/add_a_task.md works as it is written, mistakes are named."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grpo_ros.errors import ConfigurationError
+from grpo_ros.simulators import conformance
+from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.tasks.folders import task_folders
+from grpo_ros.tasks.registry import TASKS, find_tasks
+
+ROOT = Path(__file__).parents[2]
+HOW_TO = (ROOT / "docs" / "how-to" / "add_a_task.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The how-to's two files, as a user would write them."""
+    folder = tmp_path_factory.mktemp("my_tasks")
+    for suffix, language in ((".py", "python"), (".yaml", "yaml")):
+        (block,) = re.findall(rf"```{language}\n(.*?)```", HOW_TO, re.S)
+        (folder / f"reach{suffix}").write_text(block)
+    return folder
+
+
+def _grpo_ros(folder, cwd, *words):
+    path = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    environment = {**os.environ, "GRPO_ROS_TASKS": str(folder), "PYTHONPATH": path}
+    return subprocess.run(
+        [sys.executable, "-m", "grpo_ros.cli", *words],
+        cwd=cwd,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_the_how_to_trains_a_policy_that_an_evaluation_finds_again(folder, tmp_path):
+    done = _grpo_ros(folder, tmp_path, "train", "task:=reach", "film:=false")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "latest"
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["episodes"] == 200 and evaluation["successes"] >= 190
+    again = _grpo_ros(folder, tmp_path, "evaluate", str(run / "policy.onnx"), "--episodes", "20")
+    assert again.returncode == 0 and "success" in again.stdout, again.stderr
+    assert "reach: Move the gripper" in _grpo_ros(folder, tmp_path, "tasks").stdout
+
+
+def test_the_how_tos_task_conforms(folder):
+    task = find_tasks([folder])["reach"]()
+    results = conformance.run_conformance(lambda num_envs: MujocoSimulator(task, num_envs))
+    assert all(result.passed for result in results), results
+
+
+MISTAKES = {
+    "import nonsense_entirely": "cannot be imported: ModuleNotFoundError",
+    "x = 1": "has no TASK",
+    "class T:\n    name = 'x'\nTASK = T": "T lacks instruction, Config, bodies",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_file_that_holds_no_task_is_named(tmp_path, text):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ConfigurationError, match=MISTAKES[text]) as found:
+        find_tasks([tmp_path])
+    assert "mine.py" in str(found.value)
+
+
+def test_a_taken_name_and_a_missing_folder_are_refused(folder, tmp_path, monkeypatch):
+    text = (folder / "reach.py").read_text().replace('name = "reach"', 'name = "navigate"')
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ConfigurationError, match="'navigate' already"):
+        find_tasks([tmp_path])
+    with pytest.raises(ConfigurationError, match="'/nowhere'"):
+        find_tasks([Path("/nowhere")])
+    monkeypatch.setenv("GRPO_ROS_TASKS", f"/one{os.pathsep}/two")
+    assert task_folders() == [Path("/one"), Path("/two")]
+
+
+def test_without_folders_there_are_the_packages_own_tasks():
+    assert find_tasks([]) == {name: TASKS[name] for name in ("pick_place", "navigate")}

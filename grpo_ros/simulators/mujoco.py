@@ -26,6 +26,7 @@ from grpo_ros.observations import ObservationAssembler
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
 from grpo_ros.simulators.mujoco_model import build_model
+from grpo_ros.simulators.mujoco_plan import Plan
 from grpo_ros.simulators.mujoco_randomiser import Randomiser
 from grpo_ros.simulators.mujoco_rows import CONTROLLER_KEYS, Layout
 from grpo_ros.simulators.snapshot import Snapshot
@@ -45,29 +46,6 @@ class MujocoConfig:
     num_threads: int = typed.setting(
         2, "Physics threads; results do not depend on it", minimum=0, maximum=1024
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """What the controllers decided for n environments.
-
-    Attributes:
-        active: (n,) environment ids. action: (n, A), as executed. state: their next state.
-        control: (n, substeps, J), joint targets on the way there.
-    """
-
-    active: Tensor
-    action: Tensor
-    state: Mapping[str, Tensor]
-    control: Tensor
-
-    def still(self, active: Tensor) -> _Plan:
-        """Return the plan of those environments that are active, a subset."""
-        if len(active) == len(self.active):
-            return self
-        kept = torch.isin(self.active, active)
-        state = {name: value[kept] for name, value in self.state.items()}
-        return _Plan(active, self.action[kept], state, self.control[kept])
 
 
 class MujocoSimulator:
@@ -157,7 +135,7 @@ class MujocoSimulator:
         actions = chunk.to(torch.float64).clamp(-1.0, 1.0)
         executed = torch.zeros(self.num_envs, num_steps, dtype=torch.bool)
         rewards = torch.zeros(self.num_envs, num_steps, len(self.task.reward_names))
-        plan: _Plan | None = None
+        plan: Plan | None = None
         for k in range(num_steps):
             active = self._active()
             if len(active) == 0:
@@ -273,7 +251,7 @@ class MujocoSimulator:
 
     def _plan(
         self, active: Tensor, actions: Tensor, state: Mapping[str, Tensor] | None = None
-    ) -> _Plan:
+    ) -> Plan:
         """Let the controllers decide on actions (N, A), by default from their present state."""
         action = self._randomiser.delayed(actions[active], self.rows, active)
         before = self._controller_state(active) if state is None else state
@@ -285,11 +263,11 @@ class MujocoSimulator:
         action: Tensor,
         before: Mapping[str, Tensor],
         state: Mapping[str, Tensor],
-    ) -> _Plan:
+    ) -> Plan:
         control = self.controller.interpolate(before["target"], state["target"], self.num_substeps)
-        return _Plan(active, action, state, control)
+        return Plan(active, action, state, control)
 
-    def _advance(self, plan: _Plan, following: Tensor | None) -> tuple[Tensor, _Plan | None]:
+    def _advance(self, plan: Plan, following: Tensor | None) -> tuple[Tensor, Plan | None]:
         """Move the plan's environments one control period.
 
         While physics runs on its threads, the controllers already decide on the `following`

@@ -108,7 +108,9 @@ class ActionController:
         self._gripper_columns = part
 
     def reset(self, joint_position: Tensor) -> dict[str, Tensor]:
-        """Return the state that commands what is measured.
+        """Return the state that commands what is measured; a gripper without action stays closed.
+
+        Such a gripper holds what it has: commanding where its fingers are would press with nothing.
 
         Args:
             joint_position: (N, J) measured, in the order of `joint_names`.
@@ -117,7 +119,11 @@ class ActionController:
         position, rotation = self.robot.chain.forward_columns(target[: self._num_arm])
         opening: Array = np.ones((1, target.shape[1]))
         gripper = self.robot.gripper
-        if gripper is not None:
+        if gripper is not None and self._gripper_columns == slice(0, 0):
+            target = target.copy()
+            target[self._num_arm] = gripper.closed_position_m
+            opening = np.zeros_like(opening)
+        elif gripper is not None:
             span = gripper.open_position_m - gripper.closed_position_m
             measured = (target[self._num_arm :] - gripper.closed_position_m) / span
             opening = np.clip(measured, 0.0, 1.0)

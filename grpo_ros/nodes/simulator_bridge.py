@@ -103,7 +103,7 @@ class SimulatorBridge(Node):
         self.sim = self._make_sim()
         self.task = self.sim.simulator.task
         self._bodies = tuple(
-            body.name for body in self.task.bodies() if body.visual_only or not body.fixed
+            body.name for body in self.task.bodies() if body.motion != "static"
         )
         self._links = LinkTransforms(self.task.robot)
         self._make_interfaces()

@@ -80,7 +80,7 @@ class TrainingView(Node, TrainingObserver):
         robot = task.robot
         self._task = task
         self._links = LinkTransforms(robot)
-        self._shown = tuple(b for b in task.bodies() if b.visual_only or not b.fixed)
+        self._shown = tuple(b for b in task.bodies() if b.motion != "static")
         self._joints_out = self.create_publisher(
             JointState, robot.interfaces.joint_states, qos.STATE
         )

@@ -305,12 +305,12 @@ class MujocoSimulator:
             self._randomiser.models(active),
             self._data,
             initial,
-            np.ascontiguousarray(control.numpy()),
+            self._layout.control(control, self.rows.placed.index_select(0, active)),
             nstep=num_substeps,
             skip_checks=True,
             state=state,
             sensordata=np.empty((num_active, num_substeps, 0)),
-            control_spec=mujoco.mjtState.mjSTATE_CTRL.value,
+            control_spec=self._layout.control_spec,
         )
 
         def finish() -> Tensor:

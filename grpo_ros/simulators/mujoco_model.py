@@ -28,7 +28,7 @@ def build_model(robot: Robot, bodies: Sequence[Body], timestep_s: float) -> mujo
 
     Every commanded joint gets a position servo of the robot's stiffness and damping; the
     gripper's mimic joints are tied by equality constraints, since a URDF's mimic is not carried
-    over. Fixed visual bodies (goals) become mocap bodies, which only rendering moves.
+    over. Kinematic bodies become mocap bodies, whose poses are given from outside.
     """
     urdf = robot.urdf
     if "<mujoco>" not in urdf:
@@ -98,23 +98,23 @@ def _add_body(spec: mujoco.MjSpec, body: Body) -> None:
     geom = parent.add_geom(
         name=body.name, type=GEOM_TYPES[body.shape], size=size, rgba=list(body.colour)
     )
+    parent.mocap = body.motion == "kinematic"
     if body.visual_only:
         geom.contype = geom.conaffinity = 0
-        parent.mocap = True
         return
     geom.contype = OBJECT_COLLISION
     geom.conaffinity = OBJECT_COLLISION | ROBOT_COLLISION
     geom.friction = [body.friction, 0.02, 0.001]
     geom.condim = 4
-    if not body.fixed:
+    if body.motion == "dynamic":
         geom.mass = body.mass
         parent.add_freejoint(name=f"{body.name}_free")
 
 
 def _add_view(spec: mujoco.MjSpec, bodies: Sequence[Body]) -> None:
-    """Add a light, and a camera that sees the widest fixed body: table or floor."""
+    """Add a light, and a camera that sees the widest static body: table or floor."""
     ground = max(
-        (body for body in bodies if body.fixed and not body.visual_only),
+        (body for body in bodies if body.motion == "static"),
         key=lambda body: max(body.size),
         default=Body("none", "box", (0.5, 0.5, 0.02)),
     )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 import mujoco
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import SceneState
 
 STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
+MOCAP = mujoco.mjtState.mjSTATE_MOCAP_POS.value | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
 
 
 @dataclasses.dataclass
@@ -66,7 +69,9 @@ class Layout:
         free_qpos, free_qvel: body -> columns of bodies that physics moves.
         free_bodies: their body ids in the model.
         placed_names: bodies that stay where they are put. placed_defaults: (B, 7) their poses.
-        mocap_rows: rows of `placed` that rendering shows through mocap bodies.
+        mocap_rows: rows of `placed` that are mocap bodies in the model.
+        has_obstacles: whether any of these is touched by what moves.
+        control_spec: what physics is given in every step, as bits of mjtState.
     """
 
     def __init__(self, model: mujoco.MjModel, task: Task) -> None:
@@ -85,7 +90,7 @@ class Layout:
                 self.mimics.append((qpos + int(model.joint(name).qposadr[0]), driver))
         self.free_qpos: dict[str, Tensor] = {}
         self.free_qvel: dict[str, Tensor] = {}
-        placed = [body for body in task.bodies() if body.fixed or body.visual_only]
+        placed = [body for body in task.bodies() if body.motion != "dynamic"]
         for body in task.bodies():
             if body not in placed:
                 joint = model.joint(f"{body.name}_free")
@@ -96,7 +101,23 @@ class Layout:
         self.placed_defaults = torch.tensor(
             [[*body.position, 0.0, 0.0, 0.0, 1.0] for body in placed], dtype=torch.float64
         ).reshape(-1, 7)
-        self.mocap_rows = [i for i, body in enumerate(placed) if body.visual_only]
+        kinematic = [body.motion == "kinematic" for body in placed]
+        self.mocap_rows = [i for i, is_kinematic in enumerate(kinematic) if is_kinematic]
+        self.has_obstacles = any(
+            body.motion == "kinematic" and not body.visual_only for body in placed
+        )
+        spec = mujoco.mjtState.mjSTATE_CTRL.value
+        self.control_spec = spec | MOCAP if self.has_obstacles else spec
+
+    def control(self, targets: Tensor, placed: Tensor) -> NDArray[np.float64]:
+        """Return what `control_spec` says (n, K, C), from targets (n, K, J) and poses (n, B, 7)."""
+        if not self.has_obstacles:
+            return np.ascontiguousarray(targets.numpy())
+        mocap = placed[:, self.mocap_rows]
+        poses = [mocap[..., :3].flatten(1), mocap[..., [6, 3, 4, 5]].flatten(1)]
+        constant = torch.cat(poses, dim=1).unsqueeze(1)
+        parts = [targets, constant.expand(-1, targets.shape[1], -1)]
+        return np.ascontiguousarray(torch.cat(parts, dim=2).numpy())
 
     def scene(self, physics: Tensor, placed: Tensor) -> SceneState:
         """Return the scenes of physics rows (n, S) and placed poses (n, B, 7)."""

@@ -27,9 +27,10 @@ class Body:
         shape: box (half extents x, y, z), cylinder (radius, half height) or sphere (radius).
         size: metres, as the shape says.
         position: initial position in the robot's base frame, m.
-        mass: kg; ignored where fixed.
+        mass: kg; of dynamic bodies.
         friction: sliding friction coefficient.
-        fixed: part of the world.
+        motion: dynamic, physics moves it; kinematic, it stands where an episode's initial state puts
+            it; static, it is part of the world.
         visual_only: seen, never touched (a goal marker).
         colour: red, green, blue, alpha in [0, 1].
     """
@@ -40,7 +41,7 @@ class Body:
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mass: float = 0.1
     friction: float = 1.0
-    fixed: bool = False
+    motion: Literal["dynamic", "kinematic", "static"] = "dynamic"
     visual_only: bool = False
     colour: tuple[float, float, float, float] = (0.6, 0.6, 0.6, 1.0)
 

@@ -86,14 +86,14 @@ class Navigate:
             "box",
             (3.5, 3.5, 0.01),
             position=(0.0, 0.0, -0.02),
-            fixed=True,
+            motion="static",
             colour=(0.75, 0.75, 0.72, 1.0),
         )
         goal = Body(
             "goal",
             "cylinder",
             (self.config.goal_radius_m, 0.002),
-            fixed=True,
+            motion="kinematic",
             visual_only=True,
             colour=(0.1, 0.7, 0.25, 0.8),
         )
@@ -102,7 +102,7 @@ class Navigate:
                 name,
                 "cylinder",
                 (OBSTACLE_RADIUS, 0.25),
-                fixed=True,
+                motion="kinematic",
                 visual_only=True,
                 colour=(0.7, 0.35, 0.2, 1.0),
             )

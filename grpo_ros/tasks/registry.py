@@ -16,8 +16,12 @@ from typing import Any
 from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.folders import FOLDERS_VARIABLE, task_folders
+from grpo_ros.tasks.insert import Insert
 from grpo_ros.tasks.navigate import Navigate
 from grpo_ros.tasks.pick_place import PickPlace
+from grpo_ros.tasks.stack import Stack
+
+BUILT_IN: tuple[Any, ...] = (PickPlace, Stack, Insert, Navigate)
 
 MEMBERS = (
     "name",
@@ -41,7 +45,7 @@ def find_tasks(folders: list[Path]) -> dict[str, Any]:
         ConfigurationError: a folder is missing, or a file in it cannot be imported, holds no
             task, an incomplete one, or one whose name is taken.
     """
-    found: dict[str, Any] = {PickPlace.name: PickPlace, Navigate.name: Navigate}
+    found: dict[str, Any] = {task.name: task for task in BUILT_IN}
     for folder in folders:
         if not folder.is_dir():
             raise ConfigurationError(

@@ -1,0 +1,221 @@
+"""ArmTask: what tasks of an arm with a gripper, pointing down at a table, have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grpo_ros import rotations, typed
+from grpo_ros.contract import ActionField, Contract, ObservationField, Source
+from grpo_ros.controllers import ActionController, make_controller
+from grpo_ros.errors import ConfigurationError
+from grpo_ros.observations import TIP
+from grpo_ros.robots.kinematics import solve_ik
+from grpo_ros.robots.robot import Gripper, Robot, load_robot
+from grpo_ros.tasks.base import Body, Outcome
+from grpo_ros.tasks.range_scan import RangeScan
+from grpo_ros.tasks.scene_state import SceneState
+from grpo_ros.tasks.shaping import check_rewards, reward_terms
+from grpo_ros.tasks.task_config import TaskConfig
+
+TABLE = Body(
+    "table",
+    "box",
+    (0.35, 0.5, 0.02),
+    position=(0.5, 0.0, -0.02),
+    motion="static",
+    colour=(0.75, 0.7, 0.62, 1.0),
+)
+"""Its surface is the plane z = 0 of the arm's base."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmTaskConfig(TaskConfig):
+    """Settings that tasks of an arm share."""
+
+    action: str = typed.setting("cartesian_delta", "cartesian_delta | joint_delta")
+    step_m: float = typed.setting(0.03, "Translation of an action of 1", unit="m", minimum=1e-3)
+    step_rad: float = typed.setting(0.15, "Rotation of an action of 1", unit="rad", minimum=1e-3)
+
+
+class ArmTask:
+    """Contract, rewards and demonstrations; a task adds its scene, its outcome and its script.
+
+    Attributes:
+        commands_gripper: whether actions open and close it; otherwise it stays closed.
+    """
+
+    Config: type[ArmTaskConfig] = ArmTaskConfig
+    name: str
+    instruction: str
+    commands_gripper = True
+
+    def __init__(self, config: ArmTaskConfig | None = None) -> None:
+        self.config = config or self.Config()
+        self.robot: Robot = load_robot(self.config.robot)
+        self.horizon = self.config.horizon
+        self.randomisation = self.config.randomisation
+        self.reward_names = check_rewards(self.config.rewards)
+        if self.robot.gripper is None:
+            raise ConfigurationError(
+                f"robot '{self.robot.name}' has no gripper", expected=f"one for {self.name}"
+            )
+        self.gripper: Gripper = self.robot.gripper
+
+    # ---------------------------------------------------------------- what a task adds
+
+    def bodies(self) -> Sequence[Body]:
+        """Return the primitives of the scene, beside the robot."""
+        raise NotImplementedError
+
+    def object_fields(self) -> tuple[ObservationField, ...]:
+        """Return the observations of the task's objects."""
+        raise NotImplementedError
+
+    def outcome(self, scene: SceneState) -> Outcome:
+        """Verify the outcome in each scene."""
+        raise NotImplementedError
+
+    def potential(self, scene: SceneState) -> Tensor:
+        """Return (N,), higher is nearer to success; its differences are the reward `progress`."""
+        raise NotImplementedError
+
+    def demonstrate_tip(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
+        """Return the script's action (N, 4 or 5): x, y, z, yaw and gripper, as cartesian_delta."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- contract
+
+    def sensors(self) -> Sequence[RangeScan]:
+        """Return none: joints and poses are all that is seen."""
+        return ()
+
+    def contract(self) -> Contract:
+        """Return what is observed and commanded."""
+        config = self.config
+        return Contract(
+            task=self.name,
+            instruction=self.instruction,
+            embodiment=self.robot.name,
+            robot_sha256=self.robot.sha256,
+            observation=self._observation_fields(),
+            action=self._action_fields(),
+            limits=self.robot.limits,
+            workspace=dict(self.robot.workspace),
+            control_rate_hz=config.control_rate_hz,
+            chunk_size=config.chunk_size,
+            num_executed=config.chunk_size,
+            horizon=self.horizon,
+            randomisation=typed.encode(self.randomisation),
+        )
+
+    def position_field(self, name: str, body: str, relative_to: str = "") -> ObservationField:
+        """Return an observation of where a body is, in the axes of the arm's base."""
+        source = Source("position", (body,), relative_to)
+        return ObservationField(name, (3,), source, unit="m", frame=self.robot.base_frame)
+
+    def _observation_fields(self) -> tuple[ObservationField, ...]:
+        fields = [
+            ObservationField("tip_height", (1,), Source("height", (TIP,)), unit="m"),
+            *self.object_fields(),
+        ]
+        if self.commands_gripper:
+            opening = Source("joint_position", (self.gripper.joint,))
+            fields.append(ObservationField("gripper_position", (1,), opening, unit="m"))
+            fields.append(ObservationField("gripper_command", (1,), Source("gripper_command")))
+        fields.append(ObservationField("command_error", (3,), Source("command_error"), unit="m"))
+        if self.config.action == "joint_delta":
+            source = Source("joint_position", self.robot.arm_joints)
+            size = len(self.robot.arm_joints)
+            fields.append(ObservationField("joint_position", (size,), source, unit="rad"))
+        return tuple(fields)
+
+    def _action_fields(self) -> tuple[ActionField, ...]:
+        config, frame, tip = self.config, self.robot.base_frame, self.robot.tip_frame
+        if config.action == "cartesian_delta":
+            names: tuple[str, ...] = ("x", "y", "z", "yaw")
+            scale, unit = (*(config.step_m,) * 3, config.step_rad), "m, rad"
+        elif config.action == "joint_delta":
+            names = self.robot.arm_joints
+            scale, unit = (config.step_rad,) * len(names), "rad"
+        else:
+            raise ConfigurationError(
+                f"task.action = '{config.action}'", expected="cartesian_delta | joint_delta"
+            )
+        kind = config.action
+        arm = ActionField("arm", kind, names, scale, unit, frame, tip, controller="arm")
+        if not self.commands_gripper:
+            return (arm,)
+        joint = (self.gripper.joint,)
+        return arm, ActionField("gripper", "gripper", joint, (1.0,), controller="gripper")
+
+    # ---------------------------------------------------------------- rewards and demonstrations
+
+    def reward_terms(
+        self, before: SceneState, after: SceneState, action: Tensor, outcome: Outcome
+    ) -> Mapping[str, Tensor]:
+        """Return the configured terms (N,): outcome is sparse, the others are shaping costs."""
+        return reward_terms(
+            self.reward_names,
+            before,
+            after,
+            action,
+            outcome,
+            self.potential,
+            self.config.control_rate_hz,
+        )
+
+    def demonstrate(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
+        """Return the scripted action (N, A); a function of the scene, so it can take over."""
+        action = self.demonstrate_tip(scene, controller_state)
+        if self.config.action == "cartesian_delta":
+            return action
+        # The joint motion that the cartesian controller would have made of it.
+        reached = self._cartesian_controller.step(controller_state, action)
+        arm = len(self.robot.arm_joints)
+        delta = (reached["target"] - controller_state["target"])[:, :arm] / self.config.step_rad
+        return torch.cat([delta.clamp(-1.0, 1.0), action[:, 4:]], dim=-1)
+
+    @functools.cached_property
+    def _cartesian_controller(self) -> ActionController:
+        config = dataclasses.replace(self.config, action="cartesian_delta")
+        return make_controller(type(self)(config).contract(), self.robot)
+
+    # ---------------------------------------------------------------- for scenes and scripts
+
+    def arm_at(self, tip: Tensor, yaw: Tensor, opening_m: float) -> Tensor:
+        """Return joint positions (N, J) with the tip at (N, 3), pointing down, turned by (N,)."""
+        joints = self.robot.home.repeat(len(tip), 1)
+        arm = len(self.robot.arm_joints)
+        joints[:, :arm] = solve_ik(
+            self.robot.chain, tip, rotations.pointing_down(yaw), joints[:, :arm]
+        )
+        joints[:, arm] = opening_m
+        return joints
+
+    def tip(self, scene: SceneState) -> Tensor:
+        """Return the measured position of the tip (N, 3)."""
+        position: Tensor = self.robot.chain.forward(scene.joints(self.robot.arm_joints))[0]
+        return position
+
+    def opening(self, scene: SceneState) -> Tensor:
+        """Return the measured position of the gripper's driver joint (N,), m."""
+        return scene.joint_position[:, len(self.robot.arm_joints)]
+
+
+def pose(x: float, y: float, z: float, yaw: float = 0.0) -> Tensor:
+    """Return the pose (7,) of a body that stands upright, turned by yaw (rad) about z."""
+    half = yaw / 2.0
+    return torch.tensor([x, y, z, 0.0, 0.0, np.sin(half), np.cos(half)], dtype=torch.float64)
+
+
+def turn_to_face(wanted: Tensor, commanded: Tensor) -> Tensor:
+    """Return the smallest turn (N,) from a yaw to one of the four faces at another, rad."""
+    error = wanted - commanded
+    quarter = torch.pi / 2
+    return error - quarter * torch.round(error / quarter)

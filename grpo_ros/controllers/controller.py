@@ -108,9 +108,9 @@ class ActionController:
         self._gripper_columns = part
 
     def reset(self, joint_position: Tensor) -> dict[str, Tensor]:
-        """Return the state that commands what is measured; a gripper without action stays closed.
+        """Return the state that commands what is measured.
 
-        Such a gripper holds what it has: commanding where its fingers are would press with nothing.
+        A gripper that no action commands is closed, and holds what it has between its fingers.
 
         Args:
             joint_position: (N, J) measured, in the order of `joint_names`.

@@ -102,9 +102,7 @@ class SimulatorBridge(Node):
         self.config = read_parameters(self, SimulatorBridgeConfig(), read_only=False)
         self.sim = self._make_sim()
         self.task = self.sim.simulator.task
-        self._bodies = tuple(
-            body.name for body in self.task.bodies() if body.motion != "static"
-        )
+        self._bodies = tuple(body.name for body in self.task.bodies() if body.motion != "static")
         self._links = LinkTransforms(self.task.robot)
         self._make_interfaces()
         self._begin()

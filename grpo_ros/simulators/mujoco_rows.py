@@ -110,7 +110,7 @@ class Layout:
         self.control_spec = spec | MOCAP if self.has_obstacles else spec
 
     def control(self, targets: Tensor, placed: Tensor) -> NDArray[np.float64]:
-        """Return what `control_spec` says (n, K, C), from targets (n, K, J) and poses (n, B, 7)."""
+        """Return what `control_spec` says (n, K, C) of targets (n, K, J) and poses (n, B, 7)."""
         if not self.has_obstacles:
             return np.ascontiguousarray(targets.numpy())
         mocap = placed[:, self.mocap_rows]

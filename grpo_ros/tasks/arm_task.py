@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grpo_ros import rotations, typed
-from grpo_ros.contract import ActionField, Contract, ObservationField, Source
+from grpo_ros.contract import ActionField, ActionKind, Contract, ObservationField, Source
 from grpo_ros.controllers import ActionController, make_controller
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.observations import TIP
@@ -137,17 +137,20 @@ class ArmTask:
 
     def _action_fields(self) -> tuple[ActionField, ...]:
         config, frame, tip = self.config, self.robot.base_frame, self.robot.tip_frame
+        kind: ActionKind
+        scale: tuple[float, ...]
         if config.action == "cartesian_delta":
+            kind, unit = "cartesian_delta", "m, rad"
             names: tuple[str, ...] = ("x", "y", "z", "yaw")
-            scale, unit = (*(config.step_m,) * 3, config.step_rad), "m, rad"
+            scale = (*(config.step_m,) * 3, config.step_rad)
         elif config.action == "joint_delta":
+            kind, unit = "joint_delta", "rad"
             names = self.robot.arm_joints
-            scale, unit = (config.step_rad,) * len(names), "rad"
+            scale = (config.step_rad,) * len(names)
         else:
             raise ConfigurationError(
                 f"task.action = '{config.action}'", expected="cartesian_delta | joint_delta"
             )
-        kind = config.action
         arm = ActionField("arm", kind, names, scale, unit, frame, tip, controller="arm")
         if not self.commands_gripper:
             return (arm,)
@@ -208,10 +211,10 @@ class ArmTask:
         return scene.joint_position[:, len(self.robot.arm_joints)]
 
 
-def pose(x: float, y: float, z: float, yaw: float = 0.0) -> Tensor:
+def pose(position: tuple[float, float, float], yaw: float = 0.0) -> Tensor:
     """Return the pose (7,) of a body that stands upright, turned by yaw (rad) about z."""
     half = yaw / 2.0
-    return torch.tensor([x, y, z, 0.0, 0.0, np.sin(half), np.cos(half)], dtype=torch.float64)
+    return torch.tensor([*position, 0.0, 0.0, np.sin(half), np.cos(half)], dtype=torch.float64)
 
 
 def turn_to_face(wanted: Tensor, commanded: Tensor) -> Tensor:

@@ -29,8 +29,8 @@ class Body:
         position: initial position in the robot's base frame, m.
         mass: kg; of dynamic bodies.
         friction: sliding friction coefficient.
-        motion: dynamic, physics moves it; kinematic, it stands where an episode's initial state puts
-            it; static, it is part of the world.
+        motion: dynamic, physics moves it; kinematic, it stands where an episode's initial state
+            puts it; static, it is part of the world.
         visual_only: seen, never touched (a goal marker).
         colour: red, green, blue, alpha in [0, 1].
     """

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grpo_ros import rotations, typed
@@ -86,7 +87,14 @@ class Insert(ArmTask):
         sides = (WALL_HALF, inner + 2.0 * WALL_HALF, half_height)
         ends = (inner, WALL_HALF, half_height)
         walls = [
-            Body(name, "box", size, friction=FRICTION, motion="kinematic", colour=(0.3, 0.35, 0.42, 1.0))
+            Body(
+                name,
+                "box",
+                size,
+                friction=FRICTION,
+                motion="kinematic",
+                colour=(0.3, 0.35, 0.42, 1.0),
+            )
             for name, size in zip(WALLS, (sides, sides, ends, ends), strict=True)
         ]
         peg = Body(
@@ -131,7 +139,7 @@ class Insert(ArmTask):
             yaw[i] = source.uniform(-0.4, 0.4)
             along, up = source.uniform(-grip, grip, 2)
             seen = hole + source.uniform(-error, error, 2)
-            poses["hole"][i] = pose(*seen, HOLE_DEPTH, turn)
+            poses["hole"][i] = pose((*seen, HOLE_DEPTH), turn)
             for name, wall in zip(WALLS, self._walls(hole, turn), strict=True):
                 poses[name][i] = wall
             poses["peg"][i] = self._held(tip[i], float(yaw[i]), along, up)
@@ -139,15 +147,17 @@ class Insert(ArmTask):
         still = {"peg": torch.zeros(num, 6, dtype=torch.float64)}
         return SceneState(self.robot.joint_names, joints, torch.zeros_like(joints), poses, still)
 
-    def _walls(self, hole: np.ndarray, turn: float) -> list[Tensor]:
+    def _walls(self, hole: NDArray[np.float64], turn: float) -> list[Tensor]:
         """Return the poses of the walls around a hole at (2,)."""
         reach = PEG_HALF + self.config.clearance_m + WALL_HALF
         sine, cosine = math.sin(turn), math.cos(turn)
         return [
             pose(
-                hole[0] + reach * (x * cosine - y * sine),
-                hole[1] + reach * (x * sine + y * cosine),
-                HOLE_DEPTH / 2.0,
+                (
+                    hole[0] + reach * (x * cosine - y * sine),
+                    hole[1] + reach * (x * sine + y * cosine),
+                    HOLE_DEPTH / 2.0,
+                ),
                 turn,
             )
             for x, y in DIRECTIONS
@@ -157,7 +167,7 @@ class Insert(ArmTask):
         """Return the peg's pose in a hand whose fingers close across its x axis."""
         x, y, z = tip.tolist()
         sine, cosine = math.sin(yaw), math.cos(yaw)
-        return pose(x + along * cosine, y + along * sine, z - GRIP_HEIGHT + up, yaw)
+        return pose((x + along * cosine, y + along * sine, z - GRIP_HEIGHT + up), yaw)
 
     # ---------------------------------------------------------------- verification
 
@@ -205,15 +215,16 @@ class Insert(ArmTask):
     # ---------------------------------------------------------------- demonstrator
 
     def demonstrate_tip(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
-        """Return the script's action: align above where the hole is seen, settle, push down."""
-        config = self.config
-        peg, hole = scene.position("peg"), scene.position("hole")
+        """Return the script's action: travel, align above the hole, settle, push down.
+
+        It sees the hole where it is, also where the policy is told something else.
+        """
+        config, peg, hole = self.config, scene.position("peg"), self._mouth(scene)
         tip, rotation = self.robot.chain.forward(scene.joints(self.robot.arm_joints))
         bottom = peg[:, 2] - PEG_HALF_LENGTH
         offset = hole - peg
         away = torch.linalg.vector_norm(offset[:, :2], dim=-1)
-        seen_yaw = rotations.yaw_of_quaternion(scene.quaternion("hole"))
-        turn = turn_to_face(seen_yaw, self._peg_yaw(scene))
+        turn = turn_to_face(self._hole_yaw(scene), self._peg_yaw(scene))
         above = bottom - HOLE_DEPTH
         wanted = torch.cat([tip[:, :2] + offset[:, :2], tip[:, 2:]], dim=-1)
         # Vertical accelerations sway the tip sideways: the descent is slow at the hole's mouth,
@@ -225,8 +236,8 @@ class Insert(ArmTask):
         fall = torch.where(above < HOVER, gate * near, near)
         rise = 0.03 - above
         wanted[:, 2] += torch.where(away > 0.02, rise, -fall)
-        delta = wanted - controller_state["tip"]
-        delta = delta / config.step_m
+        delta = (wanted - controller_state["tip"]) / config.step_m
         ahead = controller_state["yaw"][:, 0] - rotations.yaw_of_matrix(rotation)
-        turning = (turn - torch.remainder(ahead + math.pi, 2.0 * math.pi) + math.pi) / config.step_rad
+        ahead = torch.remainder(ahead + math.pi, 2.0 * math.pi) - math.pi
+        turning = (turn - ahead) / config.step_rad
         return torch.cat([delta, turning.unsqueeze(1)], dim=-1).clamp(-1.0, 1.0)

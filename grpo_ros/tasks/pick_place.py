@@ -82,8 +82,8 @@ class PickPlace(ArmTask):
             goal_xy = centre + source.uniform(-half, half)
             while np.linalg.norm(goal_xy - cube_xy) < 0.12:
                 goal_xy = centre + source.uniform(-half, half)
-            cube[i] = pose(*cube_xy, CUBE_HALF, cube_yaw)
-            goal[i] = pose(*goal_xy, 0.0)
+            cube[i] = pose((*cube_xy, CUBE_HALF), cube_yaw)
+            goal[i] = pose((*goal_xy, 0.0))
             tip[i] = torch.from_numpy(source.uniform([0.42, -0.12, 0.14], [0.58, 0.12, 0.26]))
             yaw[i] = source.uniform(-0.4, 0.4)
         joints = self.arm_at(tip, yaw[:, 0], self.gripper.open_position_m)

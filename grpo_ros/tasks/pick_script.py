@@ -94,7 +94,8 @@ class PickScript:
             return target
         stuck = ~is_over & (to_cube > NEAR) & (tip[:, 2] < above - 0.03)
         rise = torch.cat([tip[:, :2], above.unsqueeze(1)], dim=-1)
-        return torch.where(stuck.unsqueeze(1), rise, target)
+        chosen: Tensor = torch.where(stuck.unsqueeze(1), rise, target)
+        return chosen
 
 
 def released(scene: SceneState, cube: str, tip: Tensor, opening: Tensor) -> Tensor:

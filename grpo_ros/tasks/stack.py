@@ -89,14 +89,12 @@ class Stack(ArmTask):
         for i, key in enumerate(keys):
             source = generator("stack/initial_state", key)
             for name, place in zip(self.cubes, self._places(source), strict=True):
-                poses[name][i] = pose(*place, CUBE_HALF, source.uniform(-0.6, 0.6))
+                poses[name][i] = pose((*place, CUBE_HALF), source.uniform(-0.6, 0.6))
             tip[i] = torch.from_numpy(source.uniform([0.42, -0.12, 0.14], [0.58, 0.12, 0.26]))
             yaw[i] = source.uniform(-0.4, 0.4)
         joints = self.arm_at(tip, yaw, self.gripper.open_position_m)
         still = {name: torch.zeros(num, 6, dtype=torch.float64) for name in self.cubes}
-        return SceneState(
-            self.robot.joint_names, joints, torch.zeros_like(joints), poses, still
-        )
+        return SceneState(self.robot.joint_names, joints, torch.zeros_like(joints), poses, still)
 
     def _places(self, source: np.random.Generator) -> list[NDArray[np.float64]]:
         """Draw until all cubes have room."""

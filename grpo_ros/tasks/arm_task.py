@@ -217,8 +217,14 @@ def pose(position: tuple[float, float, float], yaw: float = 0.0) -> Tensor:
     return torch.tensor([*position, 0.0, 0.0, np.sin(half), np.cos(half)], dtype=torch.float64)
 
 
+def upward(height: float) -> Tensor:
+    """Return the vector (3,) of a height, m."""
+    return torch.tensor([0.0, 0.0, height], dtype=torch.float64)
+
+
 def turn_to_face(wanted: Tensor, commanded: Tensor) -> Tensor:
     """Return the smallest turn (N,) from a yaw to one of the four faces at another, rad."""
     error = wanted - commanded
     quarter = torch.pi / 2
-    return error - quarter * torch.round(error / quarter)
+    turn: Tensor = error - quarter * torch.round(error / quarter)
+    return turn

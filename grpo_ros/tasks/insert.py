@@ -15,7 +15,7 @@ from grpo_ros import rotations, typed
 from grpo_ros.contract import ObservationField, Source
 from grpo_ros.observations import TIP
 from grpo_ros.randomness import Key, generator
-from grpo_ros.tasks.arm_task import TABLE, ArmTask, ArmTaskConfig, pose, turn_to_face
+from grpo_ros.tasks.arm_task import TABLE, ArmTask, ArmTaskConfig, pose, turn_to_face, upward
 from grpo_ros.tasks.base import Body, Outcome
 from grpo_ros.tasks.scene_state import SceneState
 
@@ -193,7 +193,7 @@ class Insert(ArmTask):
     def potential(self, scene: SceneState) -> Tensor:
         """Return minus the way of the peg's bottom to its place in the hole, and of its turn."""
         bottom = scene.position("peg") - PEG_HALF_LENGTH * self._peg_axis(scene)
-        way = bottom - self._mouth(scene) + torch.tensor([0.0, 0.0, self.config.depth_m])
+        way = bottom - self._mouth(scene) + upward(self.config.depth_m)
         turn = turn_to_face(self._hole_yaw(scene), self._peg_yaw(scene)).abs()
         potential: Tensor = -torch.linalg.vector_norm(way, dim=-1) - 0.05 * turn
         return potential
@@ -201,7 +201,7 @@ class Insert(ArmTask):
     def _mouth(self, scene: SceneState) -> Tensor:
         """Return the true middle of the hole's opening (N, 3)."""
         middle = torch.stack([scene.position(name) for name in WALLS]).mean(dim=0)
-        return middle + torch.tensor([0.0, 0.0, HOLE_DEPTH / 2.0])
+        return middle + upward(HOLE_DEPTH / 2.0)
 
     def _hole_yaw(self, scene: SceneState) -> Tensor:
         return rotations.yaw_of_quaternion(scene.quaternion(WALLS[0]))

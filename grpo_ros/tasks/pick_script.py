@@ -100,5 +100,6 @@ class PickScript:
 
 def released(scene: SceneState, cube: str, tip: Tensor, opening: Tensor) -> Tensor:
     """Return (N,) bool: the fingers are open around a cube, or away from it."""
-    away = torch.linalg.vector_norm(scene.position(cube) - tip, dim=-1) > 0.06
-    return (opening > CUBE_HALF + 0.005) | away
+    away = torch.linalg.vector_norm(scene.position(cube) - tip, dim=-1) > 0.035
+    result: Tensor = (opening > CUBE_HALF + 0.005) | away
+    return result

@@ -14,7 +14,7 @@ from grpo_ros import rotations, typed
 from grpo_ros.contract import ObservationField, Source
 from grpo_ros.observations import TIP
 from grpo_ros.randomness import Key, generator
-from grpo_ros.tasks.arm_task import TABLE, ArmTask, ArmTaskConfig, pose, turn_to_face
+from grpo_ros.tasks.arm_task import TABLE, ArmTask, ArmTaskConfig, pose, turn_to_face, upward
 from grpo_ros.tasks.base import Body, Outcome
 from grpo_ros.tasks.pick_script import CUBE_HALF, PickScript, released
 from grpo_ros.tasks.scene_state import SceneState
@@ -140,7 +140,7 @@ class Stack(ArmTask):
         """Return levels minus the next cube's way to its place and half the tip's way to it, m."""
         cube, place = self._next(scene)
         centre = cube[:, :3]
-        to_place = place - centre + torch.tensor([0.0, 0.0, CUBE_HALF])
+        to_place = place - centre + upward(CUBE_HALF)
         way = torch.linalg.vector_norm(to_place, dim=-1)
         to_cube = torch.linalg.vector_norm(self.tip(scene) - centre, dim=-1)
         # A level is worth more than the way to the farthest next cube takes away again.
@@ -166,4 +166,4 @@ class Stack(ArmTask):
         row = torch.arange(scene.num_envs)
         poses = torch.stack([scene.poses[name] for name in self.cubes], dim=1)
         cube, below = poses[row, index + 1], poses[row, index]
-        return cube, below[:, :3] + torch.tensor([0.0, 0.0, CUBE_HALF])
+        return cube, below[:, :3] + upward(CUBE_HALF)

@@ -8,14 +8,18 @@ import torch
 from grpo_ros.simulators import conformance
 from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.base import Randomisation
+from grpo_ros.tasks.insert import Insert, InsertConfig
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
+from grpo_ros.tasks.stack import Stack, StackConfig
 
 RANDOM = Randomisation(enabled=True)
 TASKS = {
     "plain": PickPlace(),
     "randomised": PickPlace(PickPlaceConfig(randomisation=RANDOM)),
     "joint_delta": PickPlace(PickPlaceConfig(action="joint_delta")),
+    "stack": Stack(StackConfig(num_cubes=3)),
+    "insert": Insert(InsertConfig(pose_error_m=0.002, randomisation=RANDOM)),
     "navigate": Navigate(NavigateConfig(num_obstacles=6, randomisation=RANDOM)),
 }
 

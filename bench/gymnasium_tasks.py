@@ -281,7 +281,7 @@ CONTENDERS = {
 }
 
 
-def returns(seeds: int = 5, episodes: int = 20) -> Iterator[Row]:
+def returns(seeds: int = 5, episodes: int = 100) -> Iterator[Row]:
     """Train each on each task with each seed; yield mean and spread of the seeds' returns."""
     for setting in TASKS:
         for name, train in CONTENDERS.items():

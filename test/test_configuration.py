@@ -8,6 +8,7 @@ import pytest
 from grpo_ros import configuration, presets, typed
 from grpo_ros.configuration import Layer, config_hash, load_config, merge, read_layer, to_yaml
 from grpo_ros.errors import ConfigurationError
+from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.settings import TrainConfig
 
 
@@ -300,5 +301,16 @@ def test_a_difficulty_stands_above_its_task_and_below_the_algorithm(share):
 def test_an_unknown_difficulty_names_those_there_are():
     with pytest.raises(ConfigurationError, match=r"'hrd' of task 'navigate'.*easy \| hard"):
         load_config(["task=navigate", "difficulty=hrd"])
+
+
+def test_a_task_without_presets_of_its_difficulty_says_so(share):
     with pytest.raises(ConfigurationError, match="this task has one difficulty"):
         load_config(["task=pick_place", "difficulty=hard"])
+
+
+@pytest.mark.parametrize("difficulty", ["easy", "medium", "hard"])
+@pytest.mark.parametrize("task", ["pick_place", "stack", "insert", "navigate"])
+def test_every_task_has_three_difficulties(task, difficulty):
+    config = load_config([f"task={task}", f"difficulty={difficulty}"])
+    made = make_task(task, getattr(config, task))
+    assert made.name == task and made.horizon == getattr(config, task).horizon

@@ -7,7 +7,7 @@ joints; beside that it knows the outcome. Its clock never goes back, whatever is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -53,6 +53,9 @@ class TargetSimulator(Protocol):
 
     def scene(self) -> SceneState:
         """Return the current scene."""
+
+    def controller_state(self) -> Mapping[str, Tensor]:
+        """Return what is commanded."""
 
     def close(self) -> None:
         """Stop."""
@@ -201,7 +204,9 @@ class SimulatedRobot:
         self.scene = self.simulator.scene()
         arm = self.scene.joints(self.robot.arm_joints)[0].numpy()
         self._arm = TrajectoryFollower(arm)
-        self.gripper_target = self.gripper_position
+        # What the gripper is told at the start is not where it is, when it holds something.
+        commanded = self.simulator.controller_state()["target"][0, len(arm) :]
+        self.gripper_target = float(commanded[0]) if len(commanded) else 0.0
 
     def _count(self, result: StepResult) -> None:
         if self.phase != "running":

@@ -15,6 +15,8 @@ from grpo_ros.deployment.policy_runner import Command, PolicyRunner
 from grpo_ros.deployment.simulated_robot import EpisodeResult, SimulatedRobot
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
+from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.insert import Insert, InsertConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.training.evaluation import evaluate, held_out_keys
@@ -41,12 +43,16 @@ class WanderingPolicy:
         return np.stack(chunks).reshape(-1, *self.shape).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def task() -> PickPlace:
-    return PickPlace(PickPlaceConfig(horizon=24))
+@pytest.fixture(
+    scope="module",
+    params=[PickPlace(PickPlaceConfig(horizon=24)), Insert(InsertConfig(horizon=24))],
+    ids=["pick_place", "insert"],
+)
+def task(request: pytest.FixtureRequest) -> Task:
+    return request.param
 
 
-def run_deployed(task: PickPlace, policy: WanderingPolicy, keys: list[Key]) -> list[Episode]:
+def run_deployed(task: Task, policy: WanderingPolicy, keys: list[Key]) -> list[Episode]:
     contract = task.contract()
     simulator = MujocoSimulator(task, 1, MujocoConfig(num_threads=1))
     robot = SimulatedRobot(simulator, lambda i: keys[i], 0)
@@ -84,7 +90,7 @@ def run_deployed(task: PickPlace, policy: WanderingPolicy, keys: list[Key]) -> l
     return results
 
 
-def test_deployed_episodes_equal_the_in_process_ones_bit_for_bit(task: PickPlace) -> None:
+def test_deployed_episodes_equal_the_in_process_ones_bit_for_bit(task: Task) -> None:
     keys = held_out_keys(6)
     policy = WanderingPolicy(task.contract())
     simulator = MujocoSimulator(task, 6, MujocoConfig(num_threads=1))
@@ -99,5 +105,6 @@ def test_deployed_episodes_equal_the_in_process_ones_bit_for_bit(task: PickPlace
         assert result.score == float(evaluation.score[row])
         assert result.steps == int(evaluation.num_steps[row])
         assert torch.equal(scene.joint_position[0], expected.joint_position[row])
-        assert torch.equal(scene.poses["cube"][0], expected.poses["cube"][row])
+        for name, pose in expected.poses.items():
+            assert torch.equal(scene.poses[name][0], pose[row])
     simulator.close()

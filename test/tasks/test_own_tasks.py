@@ -86,4 +86,5 @@ def test_a_taken_name_and_a_missing_folder_are_refused(folder, tmp_path, monkeyp
 
 
 def test_without_folders_there_are_the_packages_own_tasks():
-    assert find_tasks([]) == {name: TASKS[name] for name in ("pick_place", "navigate")}
+    names = ("pick_place", "stack", "insert", "navigate")
+    assert find_tasks([]) == {name: TASKS[name] for name in names}

@@ -18,10 +18,11 @@ from grpo_ros.errors import ConfigurationError
 from grpo_ros.observations import TIP
 from grpo_ros.randomness import Key, generator
 from grpo_ros.robots.robot import Robot, load_robot
-from grpo_ros.tasks.base import Body, Outcome, Randomisation
+from grpo_ros.tasks.base import Body, Outcome
 from grpo_ros.tasks.range_scan import RangeScan
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.tasks.shaping import check_rewards, reward_terms
+from grpo_ros.tasks.task_config import TaskConfig
 
 SCAN = "base_scan"
 BASE_RADIUS, OBSTACLE_RADIUS = 0.2, 0.25
@@ -37,23 +38,16 @@ ATTEMPTS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class NavigateConfig:
+class NavigateConfig(TaskConfig):
     """Settings of the navigate task."""
 
     robot: str = typed.setting("diff_base", "Name or folder of the robot description")
-    num_obstacles: int = typed.setting(3, "Cylinders in the way", minimum=0, maximum=10)
     horizon: int = typed.setting(120, "Control periods per episode", minimum=1, maximum=10_000)
-    chunk_size: int = typed.setting(4, "Actions per decision", minimum=1, maximum=64)
     control_rate_hz: float = typed.setting(10.0, "Rate of actions", unit="Hz", minimum=1.0)
+    num_obstacles: int = typed.setting(3, "Cylinders in the way", minimum=0, maximum=10)
     speed_m_s: float = typed.setting(0.6, "Speed of an action of 1", unit="m/s", minimum=0.01)
     turn_rad_s: float = typed.setting(1.5, "Turning of an action of 1", unit="rad/s", minimum=0.01)
     goal_radius_m: float = typed.setting(0.3, "Largest distance to the goal", unit="m")
-    rewards: tuple[str, ...] = typed.setting(
-        ("outcome",), "Reward terms, of outcome, progress, energy, smoothness"
-    )
-    randomisation: Randomisation = typed.setting(
-        factory=Randomisation, description="What is drawn per episode"
-    )
 
 
 class Navigate:

@@ -1,8 +1,8 @@
 """Returns on Gymnasium tasks: our PPO, stable-baselines3's and rsl_rl's at equal steps.
 
-All three get the same networks, batches, epochs, discounts and observations, and as many steps;
-the peers' own classes train. What is compared is the mean undiscounted return of the deterministic
-policy on fresh episodes after training.
+All three get the same sizes of networks and batches, epochs, rates, clips, discounts, observations
+and steps; activations and first weights are each one's own, and the peers' own classes train. What
+is compared is the mean undiscounted return of the deterministic policy on fresh episodes.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Setting:
     trace_decay: float = 0.95
     rate: float = 3e-4
     reward_scale: float = 1.0
+    maximum_grad_norm: float = 0.5
     hidden: tuple[int, ...] = (64, 64)
 
     @property
@@ -120,7 +121,7 @@ class Envs:
         return torch.from_numpy(np.asarray(array, dtype=np.float32).copy())
 
 
-def train_ours(setting: Setting, seed: int, **ppo: object) -> Decide:
+def train_ours(setting: Setting, seed: int) -> Decide:
     """Train our PPO; every window is cut where an episode ends, and each piece is an episode."""
     envs = Envs(setting, seed)
     names = tuple(f"a{i}" for i in range(envs.num_actions))
@@ -138,17 +139,24 @@ def train_ours(setting: Setting, seed: int, **ppo: object) -> Decide:
     gaussian = GaussianConfig(setting.hidden, initial_std=1.0)
     policy = make_policy(gaussian, contract, start)
     critic = CriticConfig(
-        setting.hidden, setting.rate, setting.num_epochs, setting.minibatch, clip=0.0
+        hidden=setting.hidden,
+        learning_rate=setting.rate,
+        num_epochs=setting.num_epochs,
+        minibatch_size=setting.minibatch,
+        clip=0.0,
+        maximum_grad_norm=setting.maximum_grad_norm,
     )
     config = PpoConfig(
         objectives=("reward",),
         num_epochs=setting.num_epochs,
         minibatch_size=setting.minibatch,
         learning_rate=setting.rate,
+        kl_target=0.0,
+        warmup_steps=0,
+        maximum_grad_norm=setting.maximum_grad_norm,
         discount=setting.discount,
         trace_decay=setting.trace_decay,
         critic=critic,
-        **{"kl_target": 0.0, "warmup_steps": 0, **ppo},  # type: ignore[arg-type]
     )
     algorithm = make_algorithm(config, policy, torch_generator("critic_weights", Key(seed)))
     random = torch_generator("policy_noise", Key(seed))
@@ -221,6 +229,7 @@ def train_stable_baselines3(setting: Setting, seed: int) -> Decide:
         n_epochs=setting.num_epochs,
         gamma=setting.discount,
         gae_lambda=setting.trace_decay,
+        max_grad_norm=setting.maximum_grad_norm,
         policy_kwargs={"net_arch": list(setting.hidden)},
         device="cpu",
         seed=seed,
@@ -230,7 +239,7 @@ def train_stable_baselines3(setting: Setting, seed: int) -> Decide:
 
 
 def train_rsl_rl(setting: Setting, seed: int) -> Decide:
-    """Train rsl_rl's PPO with its adaptive step size, as its robots' configurations have it."""
+    """Train rsl_rl's PPO."""
     torch.manual_seed(seed)
     envs = Envs(setting, seed)
 
@@ -254,7 +263,11 @@ def train_rsl_rl(setting: Setting, seed: int) -> Decide:
         gamma=setting.discount,
         lam=setting.trace_decay,
         learning_rate=setting.rate,
+        schedule="fixed",
+        value_loss_coef=0.5,
         entropy_coef=0.0,
+        use_clipped_value_loss=False,
+        max_grad_norm=setting.maximum_grad_norm,
     )
     for _ in range(setting.num_iterations):
         with torch.inference_mode():

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from grpo_ros import rotations, typed
-from grpo_ros.contract import ActionField, ActionKind, Contract, ObservationField, Source
+from grpo_ros.contract import ActionField, ActionKind, ObservationField, Source
 from grpo_ros.controllers import ActionController, make_controller
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.observations import TIP
 from grpo_ros.robots.kinematics import solve_ik
-from grpo_ros.robots.robot import Gripper, Robot, load_robot
+from grpo_ros.robots.robot import Gripper
 from grpo_ros.tasks.base import Body, Outcome
-from grpo_ros.tasks.range_scan import RangeScan
+from grpo_ros.tasks.configured_task import ConfiguredTask, TaskConfig
 from grpo_ros.tasks.scene_state import SceneState
-from grpo_ros.tasks.shaping import check_rewards, reward_terms
-from grpo_ros.tasks.task_config import TaskConfig
 
 TABLE = Body(
     "table",
@@ -43,24 +41,19 @@ class ArmTaskConfig(TaskConfig):
     step_rad: float = typed.setting(0.15, "Rotation of an action of 1", unit="rad", minimum=1e-3)
 
 
-class ArmTask:
-    """Contract, rewards and demonstrations; a task adds its scene, its outcome and its script.
+class ArmTask(ConfiguredTask):
+    """Contract and demonstrations; a task adds its scene, its outcome and its script.
 
     Attributes:
         commands_gripper: whether actions open and close it; otherwise it stays closed.
     """
 
     Config: type[ArmTaskConfig] = ArmTaskConfig
-    name: str
-    instruction: str
+    config: ArmTaskConfig
     commands_gripper = True
 
     def __init__(self, config: ArmTaskConfig | None = None) -> None:
-        self.config = config or self.Config()
-        self.robot: Robot = load_robot(self.config.robot)
-        self.horizon = self.config.horizon
-        self.randomisation = self.config.randomisation
-        self.reward_names = check_rewards(self.config.rewards)
+        super().__init__(config)
         if self.robot.gripper is None:
             raise ConfigurationError(
                 f"robot '{self.robot.name}' has no gripper", expected=f"one for {self.name}"
@@ -81,45 +74,19 @@ class ArmTask:
         """Verify the outcome in each scene."""
         raise NotImplementedError
 
-    def potential(self, scene: SceneState) -> Tensor:
-        """Return (N,), higher is nearer to success; its differences are the reward `progress`."""
-        raise NotImplementedError
-
     def demonstrate_tip(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
         """Return the script's action (N, 4 or 5): x, y, z, yaw and gripper, as cartesian_delta."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- contract
 
-    def sensors(self) -> Sequence[RangeScan]:
-        """Return none: joints and poses are all that is seen."""
-        return ()
-
-    def contract(self) -> Contract:
-        """Return what is observed and commanded."""
-        config = self.config
-        return Contract(
-            task=self.name,
-            instruction=self.instruction,
-            embodiment=self.robot.name,
-            robot_sha256=self.robot.sha256,
-            observation=self._observation_fields(),
-            action=self._action_fields(),
-            limits=self.robot.limits,
-            workspace=dict(self.robot.workspace),
-            control_rate_hz=config.control_rate_hz,
-            chunk_size=config.chunk_size,
-            num_executed=config.chunk_size,
-            horizon=self.horizon,
-            randomisation=typed.encode(self.randomisation),
-        )
-
     def position_field(self, name: str, body: str, relative_to: str = "") -> ObservationField:
         """Return an observation of where a body is, in the axes of the arm's base."""
         source = Source("position", (body,), relative_to)
         return ObservationField(name, (3,), source, unit="m", frame=self.robot.base_frame)
 
-    def _observation_fields(self) -> tuple[ObservationField, ...]:
+    def observation_fields(self) -> tuple[ObservationField, ...]:
+        """Return what is seen of tip, objects, gripper, and of how far the command is ahead."""
         fields = [
             ObservationField("tip_height", (1,), Source("height", (TIP,)), unit="m"),
             *self.object_fields(),
@@ -135,7 +102,8 @@ class ArmTask:
             fields.append(ObservationField("joint_position", (size,), source, unit="rad"))
         return tuple(fields)
 
-    def _action_fields(self) -> tuple[ActionField, ...]:
+    def action_fields(self) -> tuple[ActionField, ...]:
+        """Return the arm's motion, and the gripper's if it is commanded."""
         config, frame, tip = self.config, self.robot.base_frame, self.robot.tip_frame
         kind: ActionKind
         scale: tuple[float, ...]
@@ -157,21 +125,7 @@ class ArmTask:
         joint = (self.gripper.joint,)
         return arm, ActionField("gripper", "gripper", joint, (1.0,), controller="gripper")
 
-    # ---------------------------------------------------------------- rewards and demonstrations
-
-    def reward_terms(
-        self, before: SceneState, after: SceneState, action: Tensor, outcome: Outcome
-    ) -> Mapping[str, Tensor]:
-        """Return the configured terms (N,): outcome is sparse, the others are shaping costs."""
-        return reward_terms(
-            self.reward_names,
-            before,
-            after,
-            action,
-            outcome,
-            self.potential,
-            self.config.control_rate_hz,
-        )
+    # ---------------------------------------------------------------- demonstrations
 
     def demonstrate(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
         """Return the scripted action (N, A); a function of the scene, so it can take over."""

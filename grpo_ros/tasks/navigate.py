@@ -12,17 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grpo_ros import typed
-from grpo_ros.contract import ActionField, Contract, ObservationField, Source
+from grpo_ros.contract import ActionField, ObservationField, Source
 from grpo_ros.controllers.twist import COMPONENTS
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.observations import TIP
 from grpo_ros.randomness import Key, generator
-from grpo_ros.robots.robot import Robot, load_robot
 from grpo_ros.tasks.base import Body, Outcome
+from grpo_ros.tasks.configured_task import ConfiguredTask, TaskConfig
 from grpo_ros.tasks.range_scan import RangeScan
 from grpo_ros.tasks.scene_state import SceneState
-from grpo_ros.tasks.shaping import check_rewards, reward_terms
-from grpo_ros.tasks.task_config import TaskConfig
 
 SCAN = "base_scan"
 BASE_RADIUS, OBSTACLE_RADIUS = 0.2, 0.25
@@ -50,19 +48,16 @@ class NavigateConfig(TaskConfig):
     goal_radius_m: float = typed.setting(0.3, "Largest distance to the goal", unit="m")
 
 
-class Navigate:
+class Navigate(ConfiguredTask):
     """Outcome: the base's centre is within 0.3 m of the goal; touching a cylinder fails."""
 
     Config = NavigateConfig
+    config: NavigateConfig
     name = "navigate"
     instruction = "Drive to the green marker without touching the columns."
 
     def __init__(self, config: NavigateConfig | None = None) -> None:
-        self.config = config or NavigateConfig()
-        self.robot: Robot = load_robot(self.config.robot)
-        self.horizon = self.config.horizon
-        self.randomisation = self.config.randomisation
-        self.reward_names = check_rewards(self.config.rewards)
+        super().__init__(config)
         self.obstacles = tuple(f"column_{i}" for i in range(self.config.num_obstacles))
         if len(self.robot.arm_joints) != 3 or self.robot.gripper is not None:
             raise ConfigurationError(
@@ -108,40 +103,21 @@ class Navigate:
         """Return the laser."""
         return self._sensors
 
-    def contract(self) -> Contract:
-        """Return what is observed and commanded."""
-        config, base = self.config, self.robot.tip_frame
-        return Contract(
-            task=self.name,
-            instruction=self.instruction,
-            embodiment=self.robot.name,
-            robot_sha256=self.robot.sha256,
-            observation=(
-                ObservationField("goal", (3,), Source("polar", ("goal",), TIP), frame=base),
-                ObservationField("last_action", (2,), Source("last_action")),
-                ObservationField(
-                    "scan", (self._sensors[0].num_beams,), Source("scan", (SCAN,)), unit="m"
-                ),
-            ),
-            action=(
-                ActionField(
-                    "base",
-                    "twist",
-                    COMPONENTS,
-                    (config.speed_m_s, config.turn_rad_s),
-                    unit="m/s, rad/s",
-                    frame=base,
-                    tip=base,
-                    controller="base",
-                ),
-            ),
-            limits=self.robot.limits,
-            workspace=dict(self.robot.workspace),
-            control_rate_hz=config.control_rate_hz,
-            chunk_size=config.chunk_size,
-            num_executed=config.chunk_size,
-            horizon=self.horizon,
-            randomisation=typed.encode(self.randomisation),
+    def observation_fields(self) -> tuple[ObservationField, ...]:
+        """Return where the goal is, the last action and the scan."""
+        goal, scan = Source("polar", ("goal",), TIP), Source("scan", (SCAN,))
+        return (
+            ObservationField("goal", (3,), goal, frame=self.robot.tip_frame),
+            ObservationField("last_action", (2,), Source("last_action")),
+            ObservationField("scan", (self._sensors[0].num_beams,), scan, unit="m"),
+        )
+
+    def action_fields(self) -> tuple[ActionField, ...]:
+        """Return the base's speed and turning."""
+        base = self.robot.tip_frame
+        scale, unit = (self.config.speed_m_s, self.config.turn_rad_s), "m/s, rad/s"
+        return (
+            ActionField("base", "twist", COMPONENTS, scale, unit, base, base, controller="base"),
         )
 
     # ---------------------------------------------------------------- initial states
@@ -189,19 +165,9 @@ class Navigate:
         near = torch.clamp(1.0 - distance / (4.0 * HALF_AREA), 0.0, 1.0)
         return Outcome(success, touches, torch.where(success, 1.0, 0.9 * near).float())
 
-    def reward_terms(
-        self, before: SceneState, after: SceneState, action: Tensor, outcome: Outcome
-    ) -> Mapping[str, Tensor]:
-        """Return the configured terms (N,)."""
-        return reward_terms(
-            self.reward_names,
-            before,
-            after,
-            action,
-            outcome,
-            lambda scene: -self._to_goal(scene),
-            self.config.control_rate_hz,
-        )
+    def potential(self, scene: SceneState) -> Tensor:
+        """Return minus the distance to the goal, m."""
+        return -self._to_goal(scene)
 
     def _base(self, scene: SceneState) -> Tensor:
         return scene.joints(self.robot.arm_joints)

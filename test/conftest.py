@@ -1,3 +1,5 @@
+"""The toy contract that tests of algorithms, policies and exports share."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Returns on Gymnasium tasks: our PPO, stable-baselines3's and rsl_rl's at equal steps.
 
-All three get the same sizes of networks and batches, epochs, rates, clips, discounts, observations
-and steps; activations and first weights are each one's own, and the peers' own classes train. What
-is compared is the mean undiscounted return of the deterministic policy on fresh episodes.
+All three get the same networks, batches, epochs, rates, clips, discounts, observations and steps;
+first weights are each one's own, and the peers' own classes train. What is compared is the mean
+undiscounted return of the deterministic policy on fresh episodes.
 """
 
 from __future__ import annotations
@@ -136,10 +136,11 @@ def train_ours(setting: Setting, seed: int) -> Decide:
         num_executed=1,
     )
     start = torch_generator("policy_weights", Key(seed))
-    gaussian = GaussianConfig(setting.hidden, initial_std=1.0)
+    gaussian = GaussianConfig(setting.hidden, "tanh", initial_std=1.0)
     policy = make_policy(gaussian, contract, start)
     critic = CriticConfig(
         hidden=setting.hidden,
+        activation="tanh",
         learning_rate=setting.rate,
         num_epochs=setting.num_epochs,
         minibatch_size=setting.minibatch,
@@ -250,9 +251,9 @@ def train_rsl_rl(setting: Setting, seed: int) -> Decide:
     gaussian = {"class_name": "GaussianDistribution", "init_std": 1.0}
     first, hidden = seen(envs.obs), setting.hidden
     actor = MLPModel(
-        first, groups, "actor", envs.num_actions, hidden, "elu", distribution_cfg=gaussian
+        first, groups, "actor", envs.num_actions, hidden, "tanh", distribution_cfg=gaussian
     )
-    critic = MLPModel(first, groups, "critic", 1, hidden, "elu")
+    critic = MLPModel(first, groups, "critic", 1, hidden, "tanh")
     storage = RolloutStorage("rl", setting.num_envs, setting.num_steps, first, (envs.num_actions,))
     algorithm = rsl_rl.algorithms.PPO(
         actor,

@@ -69,7 +69,7 @@ def _ours() -> tuple[Callable[[], object], Callable[[], object]]:
         minibatch_size=MINIBATCH,
         learning_rate=RATE,
         kl_target=0.0,
-        critic=CriticConfig(HIDDEN, RATE, NUM_EPOCHS, MINIBATCH),
+        critic=CriticConfig(HIDDEN, "silu", RATE, NUM_EPOCHS, MINIBATCH),
     )
     algorithm = make_algorithm(config, policy)
     random = torch.Generator().manual_seed(0)

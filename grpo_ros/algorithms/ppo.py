@@ -68,7 +68,8 @@ class Ppo:
         self.config, self.policy = config, policy
         self.gradient = PolicyGradient(config, policy)
         generator = generator or torch.Generator().manual_seed(0)
-        self.critic = Critic(policy.contract.state_size, config.critic.hidden, generator)
+        size, critic = policy.contract.state_size, config.critic
+        self.critic = Critic(size, critic.hidden, generator, critic.activation)
         self.value = ValueLearner(config.critic, self.critic)
 
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:

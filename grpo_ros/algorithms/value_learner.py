@@ -15,6 +15,7 @@ from grpo_ros.algorithms.batch import minibatches
 from grpo_ros.algorithms.gradients import clip_gradients
 from grpo_ros.errors import CheckpointError, TrainingError
 from grpo_ros.policies.critic import Critic
+from grpo_ros.policies.mlp import Activation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class CriticConfig:
         "Widths of the hidden layers; three of 2048 make 8 M parameters",
         minimum=1,
     )
+    activation: Activation = typed.setting("silu", "What follows each hidden layer")
     learning_rate: float = typed.setting(1e-3, "Adam's learning rate", minimum=0.0, maximum=1.0)
     num_epochs: int = typed.setting(8, "Passes over each rollout", minimum=1, maximum=100)
     minibatch_size: int = typed.setting(1024, "Decisions per gradient step", minimum=1)

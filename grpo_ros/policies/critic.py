@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from grpo_ros.policies.mlp import make_mlp
+from grpo_ros.policies.mlp import Activation, make_mlp
 
 
 class Critic(nn.Module):
@@ -15,15 +15,19 @@ class Critic(nn.Module):
 
     Args:
         num_features: O.
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers. activation: what follows each.
         generator: decides the first weights; the first estimates are near 0.
     """
 
     def __init__(
-        self, num_features: int, hidden: Sequence[int], generator: torch.Generator
+        self,
+        num_features: int,
+        hidden: Sequence[int],
+        generator: torch.Generator,
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
-        self.network = make_mlp(num_features, hidden, 1, generator, output_gain=0.1)
+        self.network = make_mlp(num_features, hidden, 1, generator, 0.1, activation)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the values (*B,) of normalised features (*B, O)."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from grpo_ros import typed
 from grpo_ros.contract import Contract
 from grpo_ros.policies.base import ActionSample, Observation
-from grpo_ros.policies.mlp import make_mlp
+from grpo_ros.policies.mlp import Activation, make_mlp
 from grpo_ros.policies.normal import normal_entropy, normal_log_prob
 from grpo_ros.policies.state_policy import StatePolicy
 
@@ -21,6 +21,7 @@ class GaussianConfig:
     """Settings of GaussianPolicy."""
 
     hidden: tuple[int, ...] = typed.setting((128, 128), "Widths of the hidden layers", minimum=1)
+    activation: Activation = typed.setting("silu", "What follows each hidden layer")
     initial_std: float = typed.setting(
         0.2, "Standard deviation of actions at the start", minimum=1e-3, maximum=2.0
     )
@@ -46,7 +47,12 @@ class GaussianPolicy(StatePolicy):
         super().__init__(contract, chunk_shape)
         self.config = config
         self.network = make_mlp(
-            contract.state_size, config.hidden, math.prod(chunk_shape), generator, output_gain=0.1
+            contract.state_size,
+            config.hidden,
+            math.prod(chunk_shape),
+            generator,
+            output_gain=0.1,
+            activation=config.activation,
         )
         self.log_std = nn.Parameter(
             torch.full((contract.action_size,), math.log(config.initial_std))

@@ -2,11 +2,14 @@
 
 All three get the same networks, batches, epochs, rates, clips, discounts, observations and steps;
 first weights are each one's own, and the peers' own classes train. What is compared is the mean
-undiscounted return of the deterministic policy on fresh episodes.
+undiscounted return of the deterministic policy on fresh episodes. Ours is measured twice: as the
+learner deploys it, which is the running average of its iterates, and as the last iterate alone.
 """
 
 from __future__ import annotations
 
+import collections
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,13 +29,17 @@ from torch import Tensor
 from grpo_ros.algorithms import PpoConfig, make_algorithm
 from grpo_ros.algorithms.value_learner import CriticConfig
 from grpo_ros.contract import ActionField, Contract, ObservationField, Source
-from grpo_ros.policies import ActionSample, GaussianConfig, make_policy
+from grpo_ros.policies import ActionSample, GaussianConfig, Policy, make_policy
 from grpo_ros.randomness import Key, torch_generator
+from grpo_ros.training.averaging import PolicyAverage
 from grpo_ros.training.rollout import Rollout
+from grpo_ros.training.settings import CollectionConfig
 
 Row = tuple[str, str, str]
 Decide = Callable[[np.ndarray], np.ndarray]
 """Observations (N, O) -> actions (N, A) in [-1, 1]."""
+Trained = dict[str, Decide]
+"""What a training gave, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +128,7 @@ class Envs:
         return torch.from_numpy(np.asarray(array, dtype=np.float32).copy())
 
 
-def train_ours(setting: Setting, seed: int) -> Decide:
+def train_ours(setting: Setting, seed: int) -> Trained:
     """Train our PPO; every window is cut where an episode ends, and each piece is an episode."""
     envs = Envs(setting, seed)
     names = tuple(f"a{i}" for i in range(envs.num_actions))
@@ -161,6 +168,8 @@ def train_ours(setting: Setting, seed: int) -> Decide:
     )
     algorithm = make_algorithm(config, policy, torch_generator("critic_weights", Key(seed)))
     random = torch_generator("policy_noise", Key(seed))
+    deployed = PolicyAverage(policy, CollectionConfig().averaging)
+    deployed.start(policy)
     for iteration in range(setting.num_iterations):
         window = []
         for _ in range(setting.num_steps):
@@ -170,7 +179,17 @@ def train_ours(setting: Setting, seed: int) -> Decide:
                 sample = policy.act({"state": obs}, noise)
             window.append((obs, sample, *envs.step(sample.chunk[:, 0])))
         algorithm.update(as_rollout(window), Key(seed, iteration))
-    return lambda obs: policy.mode({"state": torch.from_numpy(obs)})[:, 0].detach().numpy()
+        deployed.update(policy)
+    last = copy.deepcopy(policy)
+    return {"grpo_ros": _mode(deployed.policy), "grpo_ros, last iterate": _mode(last)}
+
+
+def _mode(policy: Policy) -> Decide:
+    @torch.no_grad()
+    def decide(obs: np.ndarray) -> np.ndarray:
+        return policy.mode({"state": torch.from_numpy(obs)})[:, 0].numpy()
+
+    return decide
 
 
 def as_rollout(window: list[tuple]) -> Rollout:
@@ -219,7 +238,7 @@ def as_rollout(window: list[tuple]) -> Rollout:
     )
 
 
-def train_stable_baselines3(setting: Setting, seed: int) -> Decide:
+def train_stable_baselines3(setting: Setting, seed: int) -> Trained:
     """Train stable-baselines3's PPO."""
     model = stable_baselines3.PPO(
         "MlpPolicy",
@@ -236,10 +255,14 @@ def train_stable_baselines3(setting: Setting, seed: int) -> Decide:
         seed=seed,
     )
     model.learn(setting.num_iterations * setting.num_envs * setting.num_steps)
-    return lambda obs: np.clip(model.predict(obs, deterministic=True)[0], -1.0, 1.0)
+
+    def decide(obs: np.ndarray) -> np.ndarray:
+        return np.clip(model.predict(obs, deterministic=True)[0], -1.0, 1.0)
+
+    return {"stable-baselines3": decide}
 
 
-def train_rsl_rl(setting: Setting, seed: int) -> Decide:
+def train_rsl_rl(setting: Setting, seed: int) -> Trained:
     """Train rsl_rl's PPO."""
     torch.manual_seed(seed)
     envs = Envs(setting, seed)
@@ -285,23 +308,21 @@ def train_rsl_rl(setting: Setting, seed: int) -> Decide:
         with torch.inference_mode():
             return np.clip(actor(seen(torch.from_numpy(obs))).numpy(), -1.0, 1.0)
 
-    return decide
+    return {"rsl_rl": decide}
 
 
-CONTENDERS = {
-    "grpo_ros": train_ours,
-    "stable-baselines3": train_stable_baselines3,
-    "rsl_rl": train_rsl_rl,
-}
+CONTENDERS = (train_ours, train_stable_baselines3, train_rsl_rl)
 
 
 def returns(seeds: int = 5, episodes: int = 100) -> Iterator[Row]:
     """Train each on each task with each seed; yield mean and spread of the seeds' returns."""
     for setting in TASKS:
-        for name, train in CONTENDERS.items():
-            means = []
+        for train in CONTENDERS:
+            found: dict[str, list[float]] = collections.defaultdict(list)
             for seed in range(seeds):
-                decide = train(setting, seed)
-                means.append(episode_returns(setting, decide, episodes, 10_000).mean())
-            spread = f"{min(means):.1f} to {max(means):.1f}"
-            yield f"{setting.name}: {name}", f"{np.mean(means):.1f}", spread
+                for name, decide in train(setting, seed).items():
+                    mean = episode_returns(setting, decide, episodes, 10_000).mean()
+                    found[name].append(float(mean))
+            for name, means in found.items():
+                spread = f"{min(means):.1f} to {max(means):.1f}"
+                yield f"{setting.name}: {name}", f"{np.mean(means):.1f}", spread

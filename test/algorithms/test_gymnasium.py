@@ -81,5 +81,5 @@ def test_it_learns_to_swing_a_pendulum_up():
     torch.set_num_threads(1)
     setting = dataclasses.replace(PENDULUM, total_steps=49_152)
     idle = episode_returns(setting, lambda obs: np.zeros((len(obs), 1)), 10, 0).mean()
-    learned = episode_returns(setting, train_ours(setting, 0), 10, 0).mean()
+    learned = episode_returns(setting, train_ours(setting, 0)["grpo_ros"], 10, 0).mean()
     assert idle < -900.0 and learned > -500.0

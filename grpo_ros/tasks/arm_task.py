@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from grpo_ros import rotations, typed
@@ -15,6 +17,7 @@ from grpo_ros.contract import ActionField, ActionKind, ObservationField, Source
 from grpo_ros.controllers import ActionController, make_controller
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.observations import TIP
+from grpo_ros.randomness import Key
 from grpo_ros.robots.kinematics import solve_ik
 from grpo_ros.robots.robot import Gripper
 from grpo_ros.tasks.base import Body, Outcome
@@ -30,6 +33,8 @@ TABLE = Body(
     colour=(0.75, 0.7, 0.62, 1.0),
 )
 """Its surface is the plane z = 0 of the arm's base."""
+CENTRE = (0.5, 0.0)
+"""Of the area where things are drawn, m."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,21 +67,25 @@ class ArmTask(ConfiguredTask):
 
     # ---------------------------------------------------------------- what a task adds
 
+    @abc.abstractmethod
     def bodies(self) -> Sequence[Body]:
         """Return the primitives of the scene, beside the robot."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def object_fields(self) -> tuple[ObservationField, ...]:
         """Return the observations of the task's objects."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
+    def sample(self, keys: Sequence[Key]) -> SceneState:
+        """Draw one initial state per key; a state depends on its own key alone."""
+
+    @abc.abstractmethod
     def outcome(self, scene: SceneState) -> Outcome:
         """Verify the outcome in each scene."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def demonstrate_tip(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
         """Return the script's action (N, 4 or 5): x, y, z, yaw and gripper, as cartesian_delta."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------- contract
 
@@ -145,6 +154,15 @@ class ArmTask(ConfiguredTask):
 
     # ---------------------------------------------------------------- for scenes and scripts
 
+    def start(
+        self, tip: Tensor, yaw: Tensor, opening_m: float, poses: Mapping[str, Tensor]
+    ) -> SceneState:
+        """Return a scene at rest: the arm as in `arm_at`, bodies at their poses (N, 7)."""
+        joints = self.arm_at(tip, yaw, opening_m)
+        moving = [body.name for body in self.bodies() if body.motion == "dynamic"]
+        still = {name: torch.zeros(len(tip), 6, dtype=torch.float64) for name in moving}
+        return SceneState(self.robot.joint_names, joints, torch.zeros_like(joints), poses, still)
+
     def arm_at(self, tip: Tensor, yaw: Tensor, opening_m: float) -> Tensor:
         """Return joint positions (N, J) with the tip at (N, 3), pointing down, turned by (N,)."""
         joints = self.robot.home.repeat(len(tip), 1)
@@ -163,6 +181,20 @@ class ArmTask(ConfiguredTask):
     def opening(self, scene: SceneState) -> Tensor:
         """Return the measured position of the gripper's driver joint (N,), m."""
         return scene.joint_position[:, len(self.robot.arm_joints)]
+
+
+def draw_place(source: np.random.Generator, area_m: tuple[float, float]) -> NDArray[np.float64]:
+    """Draw x and y (2,) in an area around CENTRE, m."""
+    half = np.array(area_m) / 2.0
+    return np.array(CENTRE) + source.uniform(-half, half)
+
+
+def draw_tip(
+    source: np.random.Generator, lowest: float, highest: float
+) -> tuple[NDArray[np.float64], float]:
+    """Draw the tip's position (3,) between two heights above the table, and its yaw."""
+    tip = source.uniform([0.42, -0.12, lowest], [0.58, 0.12, highest])
+    return tip, source.uniform(-0.4, 0.4)
 
 
 def pose(position: tuple[float, float, float], yaw: float = 0.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +33,7 @@ class TaskConfig:
     )
 
 
-class ConfiguredTask:
+class ConfiguredTask(abc.ABC):
     """A task from its settings; what it sees, does and is rewarded for comes from subclasses."""
 
     Config: type[TaskConfig] = TaskConfig
@@ -51,17 +52,17 @@ class ConfiguredTask:
         """Return none: joints and poses are all that is seen."""
         return ()
 
+    @abc.abstractmethod
     def observation_fields(self) -> tuple[ObservationField, ...]:
         """Return what is observed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def action_fields(self) -> tuple[ActionField, ...]:
         """Return what is commanded."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def potential(self, scene: SceneState) -> Tensor:
         """Return (N,), higher is nearer to success; its differences are the reward `progress`."""
-        raise NotImplementedError
 
     def contract(self) -> Contract:
         """Return what is observed and commanded."""

@@ -15,7 +15,16 @@ from grpo_ros import rotations, typed
 from grpo_ros.contract import ObservationField, Source
 from grpo_ros.observations import TIP
 from grpo_ros.randomness import Key, generator
-from grpo_ros.tasks.arm_task import TABLE, ArmTask, ArmTaskConfig, pose, turn_to_face, upward
+from grpo_ros.tasks.arm_task import (
+    TABLE,
+    ArmTask,
+    ArmTaskConfig,
+    draw_place,
+    draw_tip,
+    pose,
+    turn_to_face,
+    upward,
+)
 from grpo_ros.tasks.base import Body, Outcome
 from grpo_ros.tasks.scene_state import SceneState
 
@@ -32,7 +41,6 @@ GRIP_OPENING = PEG_HALF - 3e-4
 WALLS = ("wall_right", "wall_left", "wall_front", "wall_back")
 DIRECTIONS = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
 """Where each wall is from the hole's axis."""
-CENTRE = (0.5, 0.0)
 HOVER = 0.006
 """How far above the hole the script's peg waits until it is in line and still, m."""
 DESCENT = 0.004
@@ -130,22 +138,19 @@ class Insert(ArmTask):
         poses = {name: torch.empty(num, 7, dtype=torch.float64) for name in names}
         tip = torch.empty(num, 3, dtype=torch.float64)
         yaw = torch.empty(num, dtype=torch.float64)
-        half = np.array(self.config.area_m) / 2.0
         grip, error = self.config.grip_offset_m, self.config.pose_error_m
         for i, key in enumerate(keys):
             source = generator("insert/initial_state", key)
-            hole, turn = np.array(CENTRE) + source.uniform(-half, half), source.uniform(-0.3, 0.3)
-            tip[i] = torch.from_numpy(source.uniform([0.42, -0.12, 0.16], [0.58, 0.12, 0.24]))
-            yaw[i] = source.uniform(-0.4, 0.4)
+            hole, turn = draw_place(source, self.config.area_m), source.uniform(-0.3, 0.3)
+            position, yaw[i] = draw_tip(source, 0.16, 0.24)
+            tip[i] = torch.from_numpy(position)
             along, up = source.uniform(-grip, grip, 2)
             seen = hole + source.uniform(-error, error, 2)
             poses["hole"][i] = pose((*seen, HOLE_DEPTH), turn)
             for name, wall in zip(WALLS, self._walls(hole, turn), strict=True):
                 poses[name][i] = wall
             poses["peg"][i] = self._held(tip[i], float(yaw[i]), along, up)
-        joints = self.arm_at(tip, yaw, GRIP_OPENING)
-        still = {"peg": torch.zeros(num, 6, dtype=torch.float64)}
-        return SceneState(self.robot.joint_names, joints, torch.zeros_like(joints), poses, still)
+        return self.start(tip, yaw, GRIP_OPENING, poses)
 
     def _walls(self, hole: NDArray[np.float64], turn: float) -> list[Tensor]:
         """Return the poses of the walls around a hole at (2,)."""
@@ -172,7 +177,7 @@ class Insert(ArmTask):
     # ---------------------------------------------------------------- verification
 
     def outcome(self, scene: SceneState) -> Outcome:
-        """Verify depth, place, turn and tilt; a peg that left the hand above ground fails."""
+        """Verify depth, place, turn and tilt; a peg that has left the hand fails."""
         axis = self._peg_axis(scene)
         bottom = scene.position("peg") - PEG_HALF_LENGTH * axis
         depth = HOLE_DEPTH - bottom[:, 2]

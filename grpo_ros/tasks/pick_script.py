@@ -8,8 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from grpo_ros.tasks.scene_state import SceneState
-
 CUBE_HALF = 0.02
 HOVER_HEIGHT = 0.10
 """Height of the tip above what the cube stands on and is put on, while it travels, m."""
@@ -96,10 +94,3 @@ class PickScript:
         rise = torch.cat([tip[:, :2], above.unsqueeze(1)], dim=-1)
         chosen: Tensor = torch.where(stuck.unsqueeze(1), rise, target)
         return chosen
-
-
-def released(scene: SceneState, cube: str, tip: Tensor, opening: Tensor) -> Tensor:
-    """Return (N,) bool: the fingers are open around a cube, or away from it."""
-    away = torch.linalg.vector_norm(scene.position(cube) - tip, dim=-1) > 0.035
-    result: Tensor = (opening > CUBE_HALF + 0.005) | away
-    return result

@@ -81,6 +81,7 @@ def _checked(task: Any, path: Path) -> Any:
     if not isinstance(task, type):
         raise ConfigurationError(f"{path} has no TASK", expected="TASK = <the task's class>")
     missing = [member for member in MEMBERS if not hasattr(task, member)]
+    missing += sorted(getattr(task, "__abstractmethods__", ()))
     if missing:
         raise ConfigurationError(
             f"{path}: {task.__name__} lacks {', '.join(missing)}",

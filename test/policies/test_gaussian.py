@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 from grpo_ros import typed
 from grpo_ros.contract import ObservationField, Source
@@ -126,3 +127,11 @@ def test_a_contract_with_images_is_refused(make_contract):
 def test_configuration_survives_the_round_trip_through_json():
     config = GaussianConfig(hidden=(8,), initial_std=0.2)
     assert typed.decode(GaussianConfig, typed.encode(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("activation", "kind"), [("silu", nn.SiLU), ("tanh", nn.Tanh), ("elu", nn.ELU)]
+)
+def test_the_activation_is_a_setting(make_contract, activation, kind):
+    policy = make_policy(GaussianConfig(hidden=(8, 8), activation=activation), make_contract())
+    assert [type(layer) for layer in policy.network[1::2]] == [kind, kind]

@@ -10,7 +10,6 @@ from grpo_ros import rotations
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.mujoco import MujocoSimulator
 from grpo_ros.tasks.insert import PEG_HALF, WALLS, Insert, InsertConfig
-from grpo_ros.training.evaluation import held_out_keys
 
 
 def _keys(num):
@@ -164,15 +163,5 @@ def test_the_walls_are_solid_and_stand_where_each_episode_puts_them(task):
     ],
     ids=["1.5 mm", "1 mm", "1 mm, noisy", "hidden error", "joint_delta"],
 )
-def test_the_demonstrator_succeeds(config, noise):
-    task = Insert(config)
-    simulator = MujocoSimulator(task, 128)
-    simulator.reset(task.sample(held_out_keys(128)))
-    source = torch.Generator().manual_seed(0)
-    for _ in range(task.horizon):
-        action = task.demonstrate(simulator.scene(), simulator.controller_state())
-        shape = (128, action.shape[1])
-        action += noise * torch.randn(shape, generator=source, dtype=torch.float64)
-        result = simulator.step(action.unsqueeze(1).float())
-    assert result.outcome.float().mean() >= 0.97
-    simulator.close()
+def test_the_demonstrator_succeeds(demonstrated, config, noise):
+    assert demonstrated(Insert(config), noise) >= 0.97

@@ -63,6 +63,9 @@ MISTAKES = {
     "import nonsense_entirely": "cannot be imported: ModuleNotFoundError",
     "x = 1": "has no TASK",
     "class T:\n    name = 'x'\nTASK = T": "T lacks instruction, Config, bodies",
+    "from grpo_ros.tasks.arm_task import ArmTask\n"
+    "class T(ArmTask):\n    name, instruction = 'x', 'do x'\n    def bodies(self): ...\n"
+    "TASK = T": "T lacks demonstrate_tip, object_fields, outcome, potential, sample;",
 }
 
 

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from grpo_ros.randomness import Key
-from grpo_ros.simulators.mujoco import MujocoSimulator
 from grpo_ros.tasks.stack import SPACING, Stack, StackConfig
-from grpo_ros.training.evaluation import held_out_keys
 
 PLACES = {
     "blue_cube": (0.5, 0.1, 0.02),
@@ -121,14 +119,5 @@ def test_the_instruction_names_the_order(task):
     ],
     ids=["two", "two, noisy", "three", "two, joint_delta"],
 )
-def test_the_demonstrator_builds_the_tower(config, noise, least):
-    task = Stack(config)
-    simulator = MujocoSimulator(task, 128)
-    simulator.reset(task.sample(held_out_keys(128)))
-    source = torch.Generator().manual_seed(0)
-    for _ in range(task.horizon):
-        action = task.demonstrate(simulator.scene(), simulator.controller_state())
-        action[:, :4] += noise * torch.randn(128, 4, generator=source, dtype=torch.float64)
-        result = simulator.step(action.unsqueeze(1).float())
-    assert result.outcome.float().mean() >= least
-    simulator.close()
+def test_the_demonstrator_builds_the_tower(demonstrated, config, noise, least):
+    assert demonstrated(Stack(config), noise) >= least

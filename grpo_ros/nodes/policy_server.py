@@ -287,7 +287,15 @@ class PolicyServer(GuardedLifecycleNode):
 
     def _on_jump_back(self) -> None:
         """Forget inputs of a time that is yet to come, e.g. after the simulator was restarted."""
-        self.get_logger().warning("the clock jumped back; inputs are forgotten")
+        num_clocks = self.count_publishers("/clock")
+        remedy = (
+            f"; {num_clocks} nodes publish /clock: give each simulation its own ROS_DOMAIN_ID"
+            if num_clocks > 1
+            else ""
+        )
+        self.get_logger().warning(
+            f"the clock jumped back; inputs are forgotten{remedy}", throttle_duration_sec=1.0
+        )
         self._require_runner().buffer.clear()
         self._last_tick_ns = -1
 

@@ -68,6 +68,6 @@ def test_randomised_quantities_are_constant_in_a_group_and_differ_between_keys()
     restored = simulator.snapshot().arrays["draws"]
     assert torch.equal(restored, draws[1].expand(4, -1))
     cube = simulator.model.body("cube").id
-    masses = {simulator._randomiser.own_models[i].body_mass[cube] for i in range(4)}
+    masses = {simulator.physics._own_models[i].body_mass[cube] for i in range(4)}
     assert masses == {simulator.model.body_mass[cube] * float(draws[1, 0])}
     simulator.close()

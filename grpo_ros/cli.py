@@ -1,6 +1,6 @@
 """The command `grpo-ros`: training, evaluation and export without ROS.
 
-Exit codes: 0 done; 2 a mistake in what was asked for, one line on stderr; 130 interrupted.
+Exit codes: 0 done; 1 a check failed; 2 a mistake in what was asked for, one line on stderr; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_ros import __version__
+from grpo_ros import __version__, typed
 from grpo_ros.errors import GrpoRosError
 
-MISTAKE, INTERRUPTED = 2, 130
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,6 +124,34 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def check(options: argparse.Namespace) -> int:
+    """Run the conformance suite on a simulator; write what held as JSON."""
+    from grpo_ros import configuration
+    from grpo_ros.simulators.check import check_simulator
+    from grpo_ros.simulators.registry import make_simulator
+    from grpo_ros.tasks.registry import make_task
+    from grpo_ros.training.checkpoint import write_atomically
+    from grpo_ros.training.run_directory import versions
+
+    config = configuration.load_config(options.settings)
+    task = make_task(config.task, configuration.section(config, "task"))
+    settings = configuration.section(config, "simulator")
+    report = check_simulator(
+        lambda num_envs: make_simulator(config.simulator, task, num_envs, settings), print
+    )
+    report = {
+        "simulator": config.simulator,
+        "settings": typed.encode(settings),
+        "task": config.task,
+        **report,
+        "versions": versions(),
+    }
+    target = Path(options.output or f"check_{config.simulator}.json")
+    write_atomically(target, (json.dumps(report, indent=1) + "\n").encode())
+    print(f"{report['passed']} of {len(report['checks'])} checks passed; wrote {target}")
+    return 0 if report["passed"] == len(report["checks"]) else FAILED
+
+
 def tasks(options: argparse.Namespace) -> int:
     """List the tasks: instruction, horizon, what is observed and commanded."""
     from grpo_ros.tasks.registry import TASKS, make_task
@@ -170,6 +198,15 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "export", export)
     command.add_argument("run_folder", metavar="RUN", help="a run's folder, e.g. runs/latest")
     command.add_argument("--output", metavar="FILE", help="instead of RUN/policy.onnx")
+
+    command = _command(commands, "check", check)
+    command.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key:=value",
+        help="e.g. simulator:=isaaclab backend:=kit task:=insert",
+    )
+    command.add_argument("--output", metavar="FILE", help="where the report is written")
 
     _command(commands, "tasks", tasks)
     return parser

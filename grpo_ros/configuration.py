@@ -23,6 +23,7 @@ from grpo_ros.training.settings import (
     SECTIONS_BY_SELECTOR,
     WITHOUT_EFFECT_ON_RESULTS,
     TrainConfig,
+    section_name,
 )
 
 __all__ = [
@@ -45,6 +46,8 @@ SHORT_NAMES = {
     "num_groups": "collection.num_groups",
     "env_steps": "collection.env_steps",
     "num_threads": "mujoco.num_threads",
+    "backend": "isaaclab.backend",
+    "device": "isaaclab.device",
     "robot": "task.robot",
     "randomise": "task.randomisation.enabled",
 }
@@ -160,7 +163,8 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def section(config: TrainConfig, selector: str) -> Any:
     """Return the settings of what a selector (task, algorithm, policy, simulator) chose."""
-    return getattr(config, getattr(config, selector))
+    value = getattr(config, selector)
+    return getattr(config, section_name(selector, value) or value)
 
 
 def to_yaml(config: Any) -> str:
@@ -177,7 +181,7 @@ def config_hash(config: TrainConfig) -> str:
     tree = typed.encode(config)
     for selector, sections in SECTIONS_BY_SELECTOR.items():
         for name in sections:
-            if name != getattr(config, selector):
+            if name != section_name(selector, getattr(config, selector)):
                 tree.pop(name, None)
     for key in WITHOUT_EFFECT_ON_RESULTS:
         *parents, last = key.split(".")
@@ -233,20 +237,21 @@ def _keyed_overrides(overrides: Sequence[str], keys: Collection[str]) -> list[La
 
 
 def _selectors(layers: Sequence[Layer]) -> dict[str, str]:
-    """Return what each selector chooses, checked."""
+    """Return the section that each selector chooses, checked."""
     chosen = {name: str(getattr(TrainConfig(), name)) for name in SECTIONS_BY_SELECTOR}
     for layer in layers:
         for selector, sections in SECTIONS_BY_SELECTOR.items():
             if selector not in layer.tree:
                 continue
             value = layer.tree[selector]
-            if value not in sections:
+            name = section_name(selector, str(value))
+            if name is None:
                 raise ConfigurationError(
                     f"'{selector}' = {value!r} ({layer.origin})",
                     expected=" | ".join(sections),
                     remedy=nearest(str(value), sections),
                 )
-            chosen[selector] = value
+            chosen[selector] = name
     return chosen
 
 

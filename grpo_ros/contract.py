@@ -32,6 +32,7 @@ SourceKind = Literal[
     "odometry",
     "wrench",
     "instruction",
+    "environment",
 ]
 """Where a field comes from.
 
@@ -44,6 +45,7 @@ gripper_command: commanded opening, 0 closed to 1 open.
 last_action: the action executed last, A numbers.
 polar: planar distance of a body from `relative_to`, cos and sin of its bearing from its heading.
 camera, scan, odometry, wrench, instruction: taken as measured.
+environment: computed by a simulator's environment; no robot can measure it.
 """
 
 
@@ -93,7 +95,9 @@ class ObservationField:
         return size
 
 
-ActionKind = Literal["joint_position", "joint_delta", "cartesian_delta", "twist", "gripper"]
+ActionKind = Literal[
+    "joint_position", "joint_delta", "cartesian_delta", "twist", "gripper", "environment"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +105,8 @@ class ActionField:
     """One named part of an action; its components lie in [-clip, clip] before scaling.
 
     cartesian_delta has 3 translations (m) and a yaw (rad) per control period; joint_delta one
-    angle per joint and period; gripper one number, open where it is >= 0.
+    angle per joint and period; gripper one number, open where it is >= 0; environment is what a
+    simulator's environment takes, and no robot does.
     """
 
     name: str

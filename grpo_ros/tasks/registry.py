@@ -11,10 +11,11 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.environment import PREFIX, EnvironmentConfig, EnvironmentTask
 from grpo_ros.tasks.folders import FOLDERS_VARIABLE, task_folders
 from grpo_ros.tasks.insert import Insert
 from grpo_ros.tasks.navigate import Navigate
@@ -105,6 +106,8 @@ def make_task(name: str, config: object | None = None) -> Task:
     Raises:
         ConfigurationError: no task of that name.
     """
+    if name.startswith(PREFIX):
+        return EnvironmentTask(name, cast(EnvironmentConfig | None, config))
     if name not in TASKS:
         raise ConfigurationError(f"task '{name}'", remedy=nearest(name, TASKS))
     task: Task = TASKS[name](config)

@@ -119,6 +119,7 @@ def scene_arrays(scene: SceneState) -> dict[str, NDArray[Any]]:
     }
     arrays.update({f"pose/{name}": pose.numpy() for name, pose in scene.poses.items()})
     arrays.update({f"velocity/{name}": v.numpy() for name, v in scene.velocities.items()})
+    arrays.update({f"reading/{name}": r.numpy() for name, r in scene.readings.items()})
     return arrays
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from grpo_ros.errors import TrainingError
+from grpo_ros.policies.state_policy import StatePolicy
 from grpo_ros.randomness import Key, generator
 from grpo_ros.simulators.base import Simulator
+from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.evaluation import HELD_OUT
 
 DEMONSTRATION = HELD_OUT + 1
@@ -75,6 +77,15 @@ def record(simulator: Simulator, episodes: int, action_noise: float, seed: int) 
         torch.cat([d.weight for d in kept]),
         successes,
         attempts,
+    )
+
+
+def fit_normaliser(collector: GroupCollector, policy: StatePolicy, seed: int) -> None:
+    """Fit a policy's normaliser, for want of demonstrations, to what its own noise leads to."""
+    rollout = collector.collect(policy, seed, DEMONSTRATION)
+    seen = rollout.executed[:, :, 0]
+    policy.normaliser.fit(
+        policy.features({name: value[seen] for name, value in rollout.obs.items()})
     )
 
 

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -113,7 +114,7 @@ class RunDirectory:
 
 def create_run(output: Path, task: str, algorithm: str, seed: int) -> RunDirectory:
     """Make a new run folder; `<output>/latest` points to it."""
-    parent = output / task / algorithm
+    parent = output / re.sub(r"[^\w.-]+", "_", task) / algorithm
     parent.mkdir(parents=True, exist_ok=True)
     stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
@@ -139,7 +140,7 @@ def find_resumable(
     output: Path, task: str, algorithm: str, config_hash: str
 ) -> tuple[RunDirectory | None, list[str]]:
     """Return the newest unfinished run of the same configuration, and why others were skipped."""
-    parent = output / task / algorithm
+    parent = output / re.sub(r"[^\w.-]+", "_", task) / algorithm
     skipped: list[str] = []
     if not parent.is_dir():
         return None, skipped

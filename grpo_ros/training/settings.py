@@ -14,6 +14,8 @@ from grpo_ros.policies.flow import FlowConfig
 from grpo_ros.policies.gaussian import GaussianConfig
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.mujoco import MujocoConfig
+from grpo_ros.tasks import environment
+from grpo_ros.tasks.environment import EnvironmentConfig
 from grpo_ros.tasks.registry import TASKS
 
 
@@ -39,7 +41,9 @@ class CollectionConfig:
 class DemonstrationConfig:
     """Scripted demonstrations that the policy is cloned from first."""
 
-    episodes: int = typed.setting(20, "Successful episodes recorded", minimum=1)
+    episodes: int = typed.setting(
+        20, "Successful episodes recorded; 0: learn from scratch", minimum=0
+    )
     action_noise: float = typed.setting(
         0.1, "Standard deviation of noise on executed actions; labels stay clean", minimum=0.0
     )
@@ -89,6 +93,7 @@ class CommonConfig:
     flow: FlowConfig = typed.setting(factory=FlowConfig)
     mujoco: MujocoConfig = typed.setting(factory=MujocoConfig)
     isaaclab: IsaacLabConfig = typed.setting(factory=IsaacLabConfig)
+    environment: EnvironmentConfig = typed.setting(factory=EnvironmentConfig)
 
 
 def _task_sections() -> list[tuple[str, type, Any]]:
@@ -126,6 +131,14 @@ SECTIONS_BY_SELECTOR = {
     "simulator": ("mujoco", "isaaclab"),
 }
 """Selector -> the sections it chooses among."""
+
+
+def section_name(selector: str, value: str) -> str | None:
+    """Return the section that a selector's value chooses; None where there is none."""
+    if selector == "task" and value.startswith(environment.PREFIX):
+        return environment.SECTION
+    return value if value in SECTIONS_BY_SELECTOR[selector] else None
+
 
 WITHOUT_EFFECT_ON_RESULTS = ("resume", "output", "film", "checkpoint", "mujoco.num_threads")
 """Keys that the config hash leaves out."""

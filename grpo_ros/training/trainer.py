@@ -40,7 +40,7 @@ from grpo_ros.training.checkpoint import (
     write_atomically,
 )
 from grpo_ros.training.collector import GroupCollector
-from grpo_ros.training.demonstrations import Demonstrations, record
+from grpo_ros.training.demonstrations import Demonstrations, fit_normaliser, record
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
@@ -168,18 +168,22 @@ class Trainer:
         demonstrations = config.demonstrations
         self._measure_simulator()
         began = time.monotonic()
-        data = record(
-            self.simulator, demonstrations.episodes, demonstrations.action_noise, config.seed
-        )
-        say(f"{data.episodes} demonstrations of {data.attempts} attempts")
-        self._clone(data)
+        if demonstrations.episodes:
+            data = record(
+                self.simulator, demonstrations.episodes, demonstrations.action_noise, config.seed
+            )
+            say(f"{data.episodes} demonstrations of {data.attempts} attempts")
+            self._clone(data)
+        else:
+            fit_normaliser(self.collector, self.policy, config.seed)
+            say("no demonstrations: learning from scratch")
         self._elapsed_s += time.monotonic() - began
         self.deployed.start(self.policy)
         self._record_terms()
         self._film("before")
         start = self._evaluate(held_out_keys(config.evaluation.final_episodes))
         self.start = start.to_json()
-        say(f"cloned policy: success {start} on held-out initial states")
+        say(f"start: success {start} on held-out initial states")
         self._evaluate_curve()
         self._record_metrics({}, 0.0, 0.0)
         self.save()

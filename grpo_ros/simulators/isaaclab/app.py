@@ -13,6 +13,9 @@ from typing import Any
 from grpo_ros.errors import MissingExtraError, SimulatorError
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 
+SELECTORS = {"newton": "newton_mjwarp", "kit": "isaacsim_physx"}
+"""Backend -> Isaac Lab's name of it, which chooses among an environment's presets."""
+
 _stack = contextlib.ExitStack()
 _holder: object | None = None
 
@@ -27,10 +30,16 @@ def require() -> None:
             )
 
 
-def launch(config: IsaacLabConfig, holder: object) -> Any:
+def launch(config: IsaacLabConfig, holder: object, environment: Any = None) -> Any:
     """Start what the backend needs; return Isaac Lab's physics configuration.
 
     Isaac Lab has one simulation context per process, so the second holder is refused.
+
+    Args:
+        config: backend and device.
+        holder: who releases it.
+        environment: configuration of an environment; the solver settings it has for the backend,
+            plain or as a preset, are kept.
 
     Raises:
         MissingExtraError: Isaac Lab or Isaac Sim is not installed.
@@ -44,11 +53,17 @@ def launch(config: IsaacLabConfig, holder: object) -> Any:
             remedy="close the other simulator, or give it a process of its own",
         )
     _quiet()
-    physics = _physics(config)
     from isaaclab.app import launch_simulation
 
-    launched = {"device": config.device, "visualizer": [], "headless": True}
-    _stack.enter_context(launch_simulation(physics, launched))
+    launched: dict[str, Any] = {"device": config.device, "visualizer": [], "headless": True}
+    if environment is None:
+        physics = _physics(config)
+        _stack.enter_context(launch_simulation(physics, launched))
+    else:
+        if environment.sim.physics is None:
+            environment.sim.physics = _physics(config)
+        launched["physics"] = SELECTORS[config.backend]
+        physics = _stack.enter_context(launch_simulation(environment, launched))
     _holder = holder
     return physics
 

@@ -12,6 +12,11 @@ from torch import Tensor
 
 from grpo_ros.errors import SimulatorError
 
+MIN_WORLDS = 4
+"""On the CPU mujoco-warp splits the sums of a world of more than 32 degrees of freedom among
+6 // worlds groups, so that up to three worlds round otherwise than any larger number: fewer
+environments get idle company, and one does the same alone as in a batch."""
+
 
 class NewtonSolver:
     """Newton's MuJoCo-Warp solver inside Isaac Lab, where the backend has one.

@@ -18,7 +18,7 @@ from grpo_ros.errors import SimulatorError
 from grpo_ros.simulators.base import Capabilities
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
-from grpo_ros.simulators.isaaclab.newton import NewtonSolver
+from grpo_ros.simulators.isaaclab.newton import MIN_WORLDS, NewtonSolver
 from grpo_ros.simulators.physics import whole_substeps
 from grpo_ros.simulators.rows import placed_bodies
 from grpo_ros.tasks.base import Task
@@ -61,15 +61,16 @@ class IsaacLabPhysics:
         self._sim = sim_utils.SimulationContext(
             sim_utils.SimulationCfg(dt=config.timestep_s, device=config.device, physics=physics)
         )
-        self._scene = InteractiveScene(scene_config(task.robot, bodies, num_envs))
+        num_worlds = max(num_envs, MIN_WORLDS)
+        self._scene = InteractiveScene(scene_config(task.robot, bodies, num_worlds))
         self._sim.reset()
         self._arm: Any = self._scene[ROBOT]
         self._timestep_s = config.timestep_s
         self._device = torch.device(config.device)
-        self._solver = NewtonSolver(self._sim, num_envs)
+        self._solver = NewtonSolver(self._sim, num_worlds)
         self._lay_out()
-        self._held = torch.full((num_envs, self.state_size), torch.nan)
-        self._held_placed = torch.full((num_envs, len(placed_bodies(bodies)), 7), torch.nan)
+        self._held = torch.full((num_worlds, self.state_size), torch.nan)
+        self._held_placed = torch.full((num_worlds, len(placed_bodies(bodies)), 7), torch.nan)
         version = importlib.metadata.version("isaaclab")
         self.engine = f"isaaclab {version} {config.backend} {task.name} {task.robot.sha256[:12]}"
         self.capabilities = Capabilities(
@@ -170,7 +171,7 @@ class IsaacLabPhysics:
         self._solver.write_warm_start(on_device, physics[:, self._warm_columns])
 
     def _read(self) -> Tensor:
-        """Return what the engine holds, as rows (N, S) on the CPU."""
+        """Return what the engine holds, as rows of all worlds on the CPU."""
         data = self._arm.data
         parts = [data.joint_pos.torch, data.joint_vel.torch]
         for name in self._dynamic:

@@ -1,6 +1,7 @@
 """The command `grpo-ros`: training, evaluation and export without ROS.
 
-Exit codes: 0 done; 1 a check failed; 2 a mistake in what was asked for, one line on stderr; 130 interrupted.
+Exit codes: 0 done; 1 a check failed; 2 a mistake in what was asked for, one line on stderr; 130
+interrupted.
 """
 
 from __future__ import annotations

@@ -40,14 +40,20 @@ class ObservationAssembler:
     Args:
         contract: what the policy observes.
         robot: whose kinematics give the tip.
+        has_images: whether fields of cameras are given by somebody else; they are left out here.
 
     Raises:
         ContractError: a field's source is of a kind that this version does not assemble.
     """
 
-    def __init__(self, contract: Contract, robot: Robot) -> None:
+    def __init__(self, contract: Contract, robot: Robot, has_images: bool = False) -> None:
         self.contract, self.robot = contract, robot
-        for field in contract.observation:
+        self._fields = [
+            field
+            for field in contract.observation
+            if not (has_images and field.source.kind == "camera")
+        ]
+        for field in self._fields:
             if field.source.kind not in VECTOR_KINDS:
                 raise ContractError(
                     f"observation field '{field.name}' has source '{field.source.kind}'",
@@ -79,7 +85,7 @@ class ObservationAssembler:
             last_action,
         )
         obs = {}
-        for field in self.contract.observation:
+        for field in self._fields:
             value = measured.read(field)
             if field.scale != 1.0:
                 value = value * field.scale

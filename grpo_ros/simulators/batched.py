@@ -54,7 +54,12 @@ class BatchedSimulator:
         self.contract = task.contract()
         self.robot = task.robot
         self.controller = make_controller(self.contract, self.robot)
-        self.assemble = ObservationAssembler(self.contract, self.robot)
+        self.assemble = ObservationAssembler(self.contract, self.robot, has_images=True)
+        self._images = {
+            field.name: field.source.names[0]
+            for field in self.contract.observation
+            if field.source.kind == "camera"
+        }
         self._bodies, self._sensors = task.bodies(), task.sensors()
         self._placed_names = tuple(body.name for body in placed_bodies(self._bodies))
         self._randomiser = Randomiser(task.randomisation, self._bodies, physics)
@@ -292,7 +297,10 @@ class BatchedSimulator:
         scene = self._scene(ids)
         scene = sense(scene, self._sensors, self._bodies)
         scene = self._randomiser.seen(scene, self.rows, ids)
-        return self.assemble(scene, self._controller_state(ids), self.rows.last_action[ids])
+        obs = self.assemble(scene, self._controller_state(ids), self.rows.last_action[ids])
+        for field, camera in self._images.items():
+            obs[field] = self.render(ids, camera)
+        return obs
 
     def _controller_state(self, ids: Tensor) -> dict[str, Tensor]:
         return {name: getattr(self.rows, name).index_select(0, ids) for name in CONTROLLER_KEYS}

@@ -27,10 +27,14 @@ from grpo_ros.simulators.mujoco_model import build_model
 from grpo_ros.simulators.physics import whole_substeps
 from grpo_ros.simulators.rows import FRICTION, GAIN, MASS
 from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.camera import OVERVIEW
 from grpo_ros.tasks.scene_state import SceneState
 
 if TYPE_CHECKING:
     from grpo_ros.simulators.mujoco_renderer import MujocoRenderer
+
+FILM_SIZE = (240, 180)
+"""Of images of a camera that is not observed, pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,21 +59,22 @@ class MujocoPhysics:
         SimulatorError: the control period is not a multiple of the time step.
     """
 
-    capabilities = Capabilities(
-        exact_mid_episode=True, bit_equal_group=True, deterministic=True, cameras=("overview",)
-    )
-
     def __init__(self, task: Task, num_envs: int, config: MujocoConfig) -> None:
         self.num_envs = num_envs
+        names = dict.fromkeys((OVERVIEW, *(camera.name for camera in task.cameras())))
+        self.capabilities = Capabilities(True, True, True, tuple(names))
         self.num_substeps = whole_substeps(task.contract().period_s, config.timestep_s)
-        self.model = build_model(task.robot, task.bodies(), config.timestep_s)
+        self._cameras = {camera.name: camera for camera in task.cameras()}
+        self.model = build_model(
+            task.robot, task.bodies(), config.timestep_s, tuple(self._cameras.values())
+        )
         self._data = [mujoco.MjData(self.model) for _ in range(max(1, config.num_threads))]
         self._pool: rollout.Rollout | None = rollout.Rollout(nthread=config.num_threads)
         self._caller = ThreadPoolExecutor(1, "physics")
         self._layout = Layout(self.model, task.robot, task.bodies())
         self.state_size = self._layout.state_size
         self.engine = f"mujoco {mujoco.__version__} {task.name} {task.robot.sha256[:12]}"
-        self._renderer: MujocoRenderer | None = None
+        self._renderers: dict[tuple[int, int], MujocoRenderer] = {}
         self._own_models: list[mujoco.MjModel] = []
 
     def empty(self) -> Tensor:
@@ -137,11 +142,13 @@ class MujocoPhysics:
         """Return images (n, H, W, 3) uint8 of physics rows."""
         from grpo_ros.simulators.mujoco_renderer import MujocoRenderer
 
-        if self._renderer is None:
-            self._renderer = MujocoRenderer(self.model, width=240, height=180)
+        observed = self._cameras.get(camera)
+        size = (observed.width, observed.height) if observed else FILM_SIZE
+        if size not in self._renderers:
+            self._renderers[size] = MujocoRenderer(self.model, *size)
         qpos = physics[:, self._layout.qpos].numpy()
         mocap = placed[:, self._layout.mocap_rows].numpy()
-        return torch.from_numpy(self._renderer.render(qpos, mocap, camera))
+        return torch.from_numpy(self._renderers[size].render(qpos, mocap, camera))
 
     def close(self) -> None:
         """Stop the threads and free the renderer."""
@@ -149,9 +156,8 @@ class MujocoPhysics:
             self._caller.shutdown()
             self._pool.close()
             self._pool = None
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        while self._renderers:
+            self._renderers.popitem()[1].close()
 
     def _model(self, env: int) -> mujoco.MjModel:
         return self._own_models[env] if self._own_models else self.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import mujoco
@@ -9,6 +10,7 @@ import numpy as np
 
 from grpo_ros.robots.robot import Robot
 from grpo_ros.tasks.base import Body
+from grpo_ros.tasks.camera import Camera, overview
 
 GEOM_TYPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -23,7 +25,9 @@ COMPILER = (
 )
 
 
-def build_model(robot: Robot, bodies: Sequence[Body], timestep_s: float) -> mujoco.MjModel:
+def build_model(
+    robot: Robot, bodies: Sequence[Body], timestep_s: float, cameras: Sequence[Camera] = ()
+) -> mujoco.MjModel:
     """Return the compiled model of a robot among primitives.
 
     Every commanded joint gets a position servo of the robot's stiffness and damping; the
@@ -52,7 +56,7 @@ def build_model(robot: Robot, bodies: Sequence[Body], timestep_s: float) -> mujo
     _add_servos(spec, robot)
     for body in bodies:
         _add_body(spec, body)
-    _add_view(spec, bodies)
+    _add_view(spec, bodies, cameras)
     return spec.compile()
 
 
@@ -111,21 +115,17 @@ def _add_body(spec: mujoco.MjSpec, body: Body) -> None:
         parent.add_freejoint(name=f"{body.name}_free")
 
 
-def _add_view(spec: mujoco.MjSpec, bodies: Sequence[Body]) -> None:
-    """Add a light, and a camera that sees the widest static body: table or floor."""
-    ground = max(
-        (body for body in bodies if body.motion == "static"),
-        key=lambda body: max(body.size),
-        default=Body("none", "box", (0.5, 0.5, 0.02)),
-    )
-    centre, size = np.array(ground.position), 2.0 * max(ground.size)
-    spec.worldbody.add_light(pos=centre + [-0.2, 0.0, 2.5 * size], dir=[0.0, 0.0, -1.0])
-    eye = centre + size * np.array([0.85, -0.85, 0.77])
-    target = centre + size * np.array([-0.12, 0.0, 0.26])
-    backward = (eye - target) / np.linalg.norm(eye - target)
-    right = np.cross([0.0, 0.0, 1.0], backward)
-    right /= np.linalg.norm(right)
-    up = np.cross(backward, right)
-    quaternion = np.zeros(4)
-    mujoco.mju_mat2Quat(quaternion, np.stack([right, up, backward], axis=1).ravel())
-    spec.worldbody.add_camera(name="overview", pos=eye, quat=quaternion, fovy=50.0)
+def _add_view(spec: mujoco.MjSpec, bodies: Sequence[Body], cameras: Sequence[Camera]) -> None:
+    """Add a light, the overview, and the cameras that are observed."""
+    view = overview(bodies)
+    size = 2.0 * max((max(b.size) for b in bodies if b.motion == "static"), default=0.5)
+    x, y, z = view.target[0] + 0.12 * size, view.target[1], view.target[2] - 0.26 * size
+    spec.worldbody.add_light(pos=[x - 0.2, y, z + 2.5 * size], dir=[0.0, 0.0, -1.0])
+    for camera in {view.name: view, **{camera.name: camera for camera in cameras}}.values():
+        x, y, z, w = camera.quaternion
+        spec.worldbody.add_camera(
+            name=camera.name,
+            pos=list(camera.eye),
+            quat=[w, x, y, z],
+            fovy=math.degrees(camera.field_of_view),
+        )

@@ -15,6 +15,7 @@ from grpo_ros.robots.robot import Robot
 from grpo_ros.tasks.scene_state import SceneState
 
 if TYPE_CHECKING:
+    from grpo_ros.tasks.camera import Camera
     from grpo_ros.tasks.range_scan import RangeScan
 
 
@@ -95,6 +96,9 @@ class Task(Protocol):
 
     def sensors(self) -> Sequence[RangeScan]:
         """Return what senses the scene beside joints and poses; simulators give its readings."""
+
+    def cameras(self) -> Sequence[Camera]:
+        """Return the cameras whose images are observed."""
 
     def contract(self) -> Contract:
         """Return what a policy of this task observes and commands."""

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from grpo_ros import typed
-from grpo_ros.contract import ActionField, Contract, ObservationField
+from grpo_ros.contract import ActionField, Contract, ObservationField, Source
+from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.robots.robot import Robot, load_robot
-from grpo_ros.tasks.base import Outcome, Randomisation
+from grpo_ros.tasks.base import Body, Outcome, Randomisation
+from grpo_ros.tasks.camera import Camera, overview
 from grpo_ros.tasks.range_scan import RangeScan
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.tasks.shaping import REWARDS, check_rewards, reward_terms
@@ -27,6 +29,10 @@ class TaskConfig:
     control_rate_hz: float = typed.setting(20.0, "Rate of actions", unit="Hz", minimum=1.0)
     rewards: tuple[str, ...] = typed.setting(
         ("outcome",), f"Reward terms, of {', '.join(REWARDS)}"
+    )
+    cameras: tuple[str, ...] = typed.setting((), "Cameras whose images are observed: overview")
+    image_size: tuple[int, int] = typed.setting(
+        (96, 96), "Width and height of observed images", unit="pixels", minimum=8
     )
     randomisation: Randomisation = typed.setting(
         factory=Randomisation, description="What is drawn per episode"
@@ -52,6 +58,32 @@ class ConfiguredTask(abc.ABC):
         """Return none: joints and poses are all that is seen."""
         return ()
 
+    def views(self) -> Sequence[Camera]:
+        """Return the cameras that there are; `config.cameras` chooses among them."""
+        return (overview(self.bodies()),)
+
+    def cameras(self) -> Sequence[Camera]:
+        """Return the cameras whose images are observed, in the configured order and size.
+
+        Raises:
+            ConfigurationError: there is no camera of that name.
+        """
+        known = {view.name: view for view in self.views()}
+        for name in self.config.cameras:
+            if name not in known:
+                raise ConfigurationError(
+                    f"'{self.name}.cameras' names '{name}'", remedy=nearest(name, known)
+                )
+        width, height = self.config.image_size
+        return tuple(
+            dataclasses.replace(known[name], width=width, height=height)
+            for name in self.config.cameras
+        )
+
+    @abc.abstractmethod
+    def bodies(self) -> Sequence[Body]:
+        """Return the primitives that the scene consists of, beside the robot."""
+
     @abc.abstractmethod
     def observation_fields(self) -> tuple[ObservationField, ...]:
         """Return what is observed."""
@@ -71,7 +103,7 @@ class ConfiguredTask(abc.ABC):
             instruction=self.instruction,
             embodiment=self.robot.name,
             robot_sha256=self.robot.sha256,
-            observation=self.observation_fields(),
+            observation=(*self.observation_fields(), *map(image_field, self.cameras())),
             action=self.action_fields(),
             limits=self.robot.limits,
             workspace=dict(self.robot.workspace),
@@ -95,3 +127,10 @@ class ConfiguredTask(abc.ABC):
             self.potential,
             self.config.control_rate_hz,
         )
+
+
+def image_field(camera: Camera) -> ObservationField:
+    """Return the observation of a camera's image: (height, width, 3) uint8, RGB."""
+    shape = (camera.height, camera.width, 3)
+    source = Source("camera", (camera.name,), encoding="rgb8")
+    return ObservationField(f"{camera.name}_image", shape, source, "uint8")

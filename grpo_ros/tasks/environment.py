@@ -18,6 +18,7 @@ from grpo_ros.contract import Contract
 from grpo_ros.errors import ConfigurationError, TrainingError
 from grpo_ros.randomness import Key
 from grpo_ros.tasks.base import Body, Outcome, Randomisation
+from grpo_ros.tasks.camera import Camera
 from grpo_ros.tasks.range_scan import RangeScan
 from grpo_ros.tasks.scene_state import SceneState
 
@@ -98,6 +99,10 @@ class EnvironmentTask:
 
     def sensors(self) -> Sequence[RangeScan]:
         """Return nothing: the environment brings its own sensors."""
+        return ()
+
+    def cameras(self) -> Sequence[Camera]:
+        """Return nothing: the environment brings its own cameras."""
         return ()
 
     def contract(self) -> Contract:

@@ -30,6 +30,7 @@ MEMBERS = (
     "Config",
     "bodies",
     "sensors",
+    "cameras",
     "contract",
     "sample",
     "outcome",

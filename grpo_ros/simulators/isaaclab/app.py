@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from grpo_ros.errors import MissingExtraError, SimulatorError
@@ -30,10 +31,12 @@ def require() -> None:
             )
 
 
-def launch(config: IsaacLabConfig, holder: object, environment: Any = None) -> Any:
-    """Start what the backend needs; return Isaac Lab's physics configuration.
+@contextlib.contextmanager
+def launched(config: IsaacLabConfig, holder: object, environment: Any = None) -> Iterator[Any]:
+    """Start what the backend needs; give Isaac Lab's physics configuration to build with.
 
-    Isaac Lab has one simulation context per process, so the second holder is refused.
+    Isaac Lab has one simulation context per process, so the second holder is refused. A holder
+    whose building fails does not stay it.
 
     Args:
         config: backend and device.
@@ -55,17 +58,21 @@ def launch(config: IsaacLabConfig, holder: object, environment: Any = None) -> A
     _quiet()
     from isaaclab.app import launch_simulation
 
-    launched: dict[str, Any] = {"device": config.device, "visualizer": [], "headless": True}
+    arguments: dict[str, Any] = {"device": config.device, "visualizer": [], "headless": True}
     if environment is None:
         physics = _physics(config)
-        _stack.enter_context(launch_simulation(physics, launched))
+        _stack.enter_context(launch_simulation(physics, arguments))
     else:
         if environment.sim.physics is None:
             environment.sim.physics = _physics(config)
-        launched["physics"] = SELECTORS[config.backend]
-        physics = _stack.enter_context(launch_simulation(environment, launched))
+        arguments["physics"] = SELECTORS[config.backend]
+        physics = _stack.enter_context(launch_simulation(environment, arguments))
     _holder = holder
-    return physics
+    try:
+        yield physics
+    except BaseException:
+        release(holder)
+        raise
 
 
 def release(holder: object) -> None:

@@ -60,16 +60,17 @@ class IsaacLabEnvironment:
         found, self.changed = environment_config(
             task.specification, self._num_worlds, task.config, config
         )
-        found.sim.physics = app.launch(config, self, found)
-        self._env: Any = _environment_class()(found)
-        self._state = EnvironmentState(self._env, NewtonSolver(self._env.sim, self._num_worlds))
-        self._outcome = self._outcome_of(task.config.outcome)
-        self._score = _function(task.config.score) if task.config.score else None
-        self._rewards = tuple(self._env.reward_manager.active_terms)
-        with self._env.automatic_resets():
-            self._env.reset()
-        self.contract = self._make_contract()
-        task.bind(self.contract, ("outcome", *self._rewards))
+        with app.launched(config, self, found) as physics:
+            found.sim.physics = physics
+            self._env: Any = _environment_class()(found)
+            solver = NewtonSolver(self._env.sim, self._num_worlds)
+            self._state = EnvironmentState(self._env, solver)
+            self._outcome = self._outcome_of(task.config.outcome)
+            self._score = _function(task.config.score) if task.config.score else None
+            with self._env.automatic_resets():
+                self._env.reset()
+            self.contract = self._make_contract()
+        task.bind(self.contract, ("outcome", *self._env.reward_manager.active_terms))
         version = importlib.metadata.version("isaaclab")
         self._engine = f"isaaclab {version} {config.backend} {task.name}"
         self.capabilities = Capabilities(

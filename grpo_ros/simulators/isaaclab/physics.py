@@ -50,25 +50,14 @@ class IsaacLabPhysics:
         self._placed = [
             (i, body.name)
             for i, body in enumerate(placed_bodies(bodies))
-            if body.motion == "kinematic"
+            if body.motion == "kinematic" and (task.cameras() or not body.visual_only)
         ]
-        physics = app.launch(config, self)
-        import isaaclab.sim as sim_utils
-        from isaaclab.scene import InteractiveScene
-
-        from grpo_ros.simulators.isaaclab.scene import ROBOT, scene_config
-
-        self._sim = sim_utils.SimulationContext(
-            sim_utils.SimulationCfg(dt=config.timestep_s, device=config.device, physics=physics)
-        )
+        self._timestep_s, self._device = config.timestep_s, torch.device(config.device)
         num_worlds = max(num_envs, MIN_WORLDS)
-        self._scene = InteractiveScene(scene_config(task.robot, bodies, num_worlds))
-        self._sim.reset()
-        self._arm: Any = self._scene[ROBOT]
-        self._timestep_s = config.timestep_s
-        self._device = torch.device(config.device)
-        self._solver = NewtonSolver(self._sim, num_worlds)
-        self._lay_out()
+        with app.launched(config, self) as physics:
+            self._build(task, physics, num_worlds, config)
+            self._solver = NewtonSolver(self._sim, num_worlds)
+            self._lay_out()
         self._held = torch.full((num_worlds, self.state_size), torch.nan)
         self._held_placed = torch.full((num_worlds, len(placed_bodies(bodies)), 7), torch.nan)
         version = importlib.metadata.version("isaaclab")
@@ -77,7 +66,23 @@ class IsaacLabPhysics:
             exact_mid_episode=self._solver.warm_size > 0,
             bit_equal_group=True,
             deterministic=config.device == "cpu",
+            cameras=tuple(camera.name for camera in task.cameras()),
         )
+
+    def _build(self, task: Task, physics: Any, num_worlds: int, config: IsaacLabConfig) -> None:
+        import isaaclab.sim as sim_utils
+        from isaaclab.scene import InteractiveScene
+
+        from grpo_ros.simulators.isaaclab.scene import ROBOT, scene_config
+
+        self._sim: Any = sim_utils.SimulationContext(
+            sim_utils.SimulationCfg(dt=config.timestep_s, device=config.device, physics=physics)
+        )
+        self._scene: Any = InteractiveScene(
+            scene_config(task.robot, task.bodies(), task.cameras(), num_worlds, config.backend)
+        )
+        self._sim.reset()
+        self._arm: Any = self._scene[ROBOT]
 
     def _lay_out(self) -> None:
         """Decide which columns of a row hold what."""
@@ -193,8 +198,21 @@ class IsaacLabPhysics:
         )
 
     def render(self, ids: Tensor, physics: Tensor, placed: Tensor, camera: str) -> Tensor:
-        """Refuse: no camera is configured."""
-        raise SimulatorError("the isaaclab simulator has no camera", remedy="film:=false")
+        """Return images (n, H, W, 3) uint8 of physics rows; the renderer draws all environments.
+
+        Raises:
+            SimulatorError: no camera of that name is observed.
+        """
+        if camera not in self.capabilities.cameras:
+            raise SimulatorError(
+                f"the isaaclab simulator has no camera '{camera}'",
+                expected=", ".join(self.capabilities.cameras) or "none: task.cameras is empty",
+            )
+        self._write(ids, physics, placed)
+        sensor = self._scene[camera]
+        sensor.update(0.0, force_recompute=True)
+        image: Tensor = sensor.data.output["rgb"].torch
+        return image[ids.to(image.device), ..., :3].cpu().clone()
 
     def close(self) -> None:
         """Clear Isaac Lab's simulation context."""

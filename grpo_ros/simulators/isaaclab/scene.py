@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import isaaclab.sim as sim_utils
 from isaaclab.actuators import ImplicitActuatorCfg
 from isaaclab.assets import ArticulationCfg, AssetBaseCfg, RigidObjectCfg
 from isaaclab.scene import InteractiveSceneCfg
+from isaaclab.sensors import CameraCfg
 from isaaclab.sim.spawners.materials import UsdPhysicsRigidBodyMaterialCfg
 from isaaclab_newton.sim.schemas import MujocoCollisionCfg, MujocoRigidBodyCfg
 from isaaclab_newton.sim.spawners.materials import NewtonMaterialCfg
@@ -16,15 +18,22 @@ from isaaclab_newton.sim.spawners.materials import NewtonMaterialCfg
 from grpo_ros.robots.robot import Robot
 from grpo_ros.simulators.isaaclab.assets import robot_usd
 from grpo_ros.tasks.base import Body
+from grpo_ros.tasks.camera import Camera
 
 ROBOT = "robot"
 TORSION, ROLLING = 0.02, 0.001
 """Friction against turning and rolling in a contact, as in our MuJoCo model."""
 ROBOT_FRICTION = 1.0
+FOCAL_LENGTH = 24.0
+"""Of every camera, in USD's tenths of a stage unit; only its ratio to the aperture counts."""
 
 
-def scene_config(robot: Robot, bodies: Sequence[Body], num_envs: int) -> Any:
+def scene_config(
+    robot: Robot, bodies: Sequence[Body], cameras: Sequence[Camera], num_envs: int, backend: str
+) -> Any:
     """Return the configuration of N environments, all at the origin.
+
+    Marks that are seen and never touched are left out where no camera is there to see them.
 
     Environments lie on top of each other (spacing 0): an environment's place in the world enters
     its float32 coordinates, so that two copies of one state would differ. Newton's worlds and
@@ -32,12 +41,18 @@ def scene_config(robot: Robot, bodies: Sequence[Body], num_envs: int) -> Any:
     """
     config = InteractiveSceneCfg(num_envs=num_envs, env_spacing=0.0)
     for body in bodies:
-        setattr(config, body.name, _asset(body))
-    setattr(config, ROBOT, _articulation(robot))
+        if cameras or not body.visual_only:
+            setattr(config, body.name, _asset(body))
+    for camera in cameras:
+        setattr(config, camera.name, _camera(camera, backend))
+    if cameras:
+        light = sim_utils.DistantLightCfg(intensity=2000.0, color=(1.0, 1.0, 1.0))
+        config.light = AssetBaseCfg(prim_path="/World/light", spawn=light)
+    setattr(config, ROBOT, _articulation(robot, backend))
     return config
 
 
-def _articulation(robot: Robot) -> ArticulationCfg:
+def _articulation(robot: Robot, backend: str) -> ArticulationCfg:
     joints = dict(zip(robot.joint_names, robot.home.tolist(), strict=True))
     mimics = robot.gripper.mimic_joints if robot.gripper else ()
     if robot.gripper:
@@ -66,7 +81,7 @@ def _articulation(robot: Robot) -> ArticulationCfg:
         )
     spawn = sim_utils.UsdFileCfg(
         usd_path=str(robot_usd(robot)),
-        rigid_props=[MujocoRigidBodyCfg(gravcomp=1.0)],  # as the arm's own controller does
+        rigid_props=[_weightless(backend)],
         collision_props=[sim_utils.UsdPhysicsCollisionCfg(), MujocoCollisionCfg(condim=4)],
         physics_material=_material(ROBOT_FRICTION),
     )
@@ -76,6 +91,15 @@ def _articulation(robot: Robot) -> ArticulationCfg:
         init_state=ArticulationCfg.InitialStateCfg(joint_pos=joints),
         actuators=actuators,
     )
+
+
+def _weightless(backend: str) -> Any:
+    """Return what compensates the arm's weight, as its own controller does."""
+    if backend == "kit":
+        from isaaclab_physx.sim.schemas import PhysxRigidBodyCfg
+
+        return PhysxRigidBodyCfg(disable_gravity=True)
+    return MujocoRigidBodyCfg(gravcomp=1.0)
 
 
 def _asset(body: Body) -> AssetBaseCfg:
@@ -111,6 +135,34 @@ def _spawn(body: Body) -> Any:
     if body.shape == "cylinder":
         return sim_utils.CylinderCfg(radius=body.size[0], height=2.0 * body.size[1], **common)
     return sim_utils.SphereCfg(radius=body.size[0], **common)
+
+
+def _camera(camera: Camera, backend: str) -> CameraCfg:
+    if backend == "kit":
+        from isaaclab_physx.renderers import IsaacRtxRendererCfg
+
+        renderer: Any = IsaacRtxRendererCfg()
+    else:
+        from isaaclab_newton.renderers import NewtonWarpRendererCfg
+
+        renderer = NewtonWarpRendererCfg(use_cuda_graph=False)
+    # A pinhole's field of view is that of its aperture, seen over the focal length.
+    aperture = 2.0 * FOCAL_LENGTH * math.tan(camera.field_of_view / 2.0)
+    lens = sim_utils.PinholeCameraCfg(
+        focal_length=FOCAL_LENGTH,
+        horizontal_aperture=aperture * camera.width / camera.height,
+        vertical_aperture=aperture,
+        clipping_range=(0.01, 20.0),
+    )
+    return CameraCfg(
+        prim_path=f"{{ENV_REGEX_NS}}/{camera.name}",
+        spawn=lens,
+        offset=CameraCfg.OffsetCfg(pos=camera.eye, rot=camera.quaternion, convention="opengl"),
+        width=camera.width,
+        height=camera.height,
+        data_types=["rgb"],
+        renderer_cfg=renderer,
+    )
 
 
 def _material(friction: float) -> list[Any]:

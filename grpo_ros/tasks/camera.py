@@ -1,0 +1,64 @@
+"""Cameras that stand in a scene, engine-neutral."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from grpo_ros import rotations
+from grpo_ros.tasks.base import Body
+
+OVERVIEW = "overview"
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """A pinhole camera that does not move.
+
+    Attributes:
+        name: of the camera.
+        eye: where it is in the robot's base frame, m.
+        target: the point that it looks at, m; never straight above or below the eye.
+        field_of_view: vertical, rad.
+        width, height: of images, pixels.
+    """
+
+    name: str
+    eye: tuple[float, float, float]
+    target: tuple[float, float, float]
+    field_of_view: float = math.radians(50.0)
+    width: int = 240
+    height: int = 180
+
+    @property
+    def axes(self) -> NDArray[np.float64]:
+        """Rotation matrix (3, 3): columns right, up, and backward, against the view."""
+        backward = np.array(self.eye) - np.array(self.target)
+        backward /= np.linalg.norm(backward)
+        right = np.cross([0.0, 0.0, 1.0], backward)
+        right /= np.linalg.norm(right)
+        return np.stack([right, np.cross(backward, right), backward], axis=1)
+
+    @property
+    def quaternion(self) -> tuple[float, float, float, float]:
+        """Orientation of `axes`: x, y, z, w."""
+        x, y, z, w = rotations.matrix_to_quaternion(torch.from_numpy(self.axes)).tolist()
+        return x, y, z, w
+
+
+def overview(bodies: Sequence[Body], width: int = 240, height: int = 180) -> Camera:
+    """Return a camera that sees the widest static body: table or floor."""
+    ground = max(
+        (body for body in bodies if body.motion == "static"),
+        key=lambda body: max(body.size),
+        default=Body("none", "box", (0.5, 0.5, 0.02)),
+    )
+    (x, y, z), size = ground.position, 2.0 * max(ground.size)
+    eye = (x + 0.85 * size, y - 0.85 * size, z + 0.77 * size)
+    target = (x - 0.12 * size, y, z + 0.26 * size)
+    return Camera(OVERVIEW, eye, target, width=width, height=height)

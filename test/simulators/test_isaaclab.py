@@ -1,0 +1,171 @@
+"""Isaac Lab on Newton: the conformance suite, demonstrators, and what is refused.
+
+One Isaac Lab simulation per process: the simulators of this module are made one after the other.
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from grpo_ros.errors import ConfigurationError, MissingExtraError, RobotError, SimulatorError
+from grpo_ros.randomness import Key
+from grpo_ros.simulators import conformance
+from grpo_ros.simulators.isaaclab import app
+from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
+from grpo_ros.simulators.measured import measure
+from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.registry import make_simulator
+from grpo_ros.tasks.environment import EnvironmentConfig
+from grpo_ros.tasks.registry import make_task
+
+pytest.importorskip("isaaclab", reason="Isaac Lab is not installed: make isaaclab")
+
+REACH = "isaaclab:reach_environment:ReachEnvCfg"
+ENVIRONMENT = EnvironmentConfig(outcome="reached", chunk_size=2)
+BUILD_TIMEOUT_S = 600
+"""The first build on a machine compiles some hundred kernels."""
+pytestmark = pytest.mark.timeout(BUILD_TIMEOUT_S)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment_modules():
+    sys.path.insert(0, str(Path(__file__).parent))
+    yield
+    sys.path.remove(str(Path(__file__).parent))
+
+
+def _task(name):
+    return make_task(name, ENVIRONMENT if name.startswith("isaaclab:") else None)
+
+
+@pytest.fixture(scope="module", params=["pick_place", "insert", REACH], ids=lambda n: n[:10])
+def simulators(request):
+    task = _task(request.param)
+    make = lambda num_envs: make_simulator("isaaclab", task, num_envs, IsaacLabConfig())  # noqa: E731
+    with conformance.Simulators(make) as found:
+        yield found
+
+
+@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
+def test_conforms(check, simulators):
+    check(simulators)
+
+
+def test_measured_capabilities_are_those_that_are_claimed(simulators):
+    simulator = simulators.get()
+    measured = measure(simulator)
+    assert measured.bit_equal_group == simulator.capabilities.bit_equal_group is True
+    assert measured.exact_mid_episode == simulator.capabilities.exact_mid_episode is True
+    assert measured.group_drift == measured.restore_drift == 0.0
+
+
+def test_a_second_simulation_in_one_process_is_refused(simulators):
+    simulators.get()
+    with pytest.raises(SimulatorError, match="it can hold only one"):
+        make_simulator("isaaclab", make_task("pick_place"), 4)
+
+
+@pytest.fixture
+def built():
+    """Make simulators that are closed at the end of a test."""
+    opened = []
+
+    def make(name, num_envs):
+        opened.append(make_simulator("isaaclab", _task(name), num_envs, IsaacLabConfig()))
+        return opened[-1]
+
+    yield make
+    for simulator in opened:
+        simulator.close()
+
+
+@pytest.mark.parametrize("name", ["pick_place", "insert"])
+def test_the_demonstrator_succeeds(built, name):
+    simulator = built(name, 32)
+    task, keys = simulator.task, [Key(5, 0, group) for group in range(32)]
+    simulator.reset(task.sample(keys), None, keys)
+    for _ in range(task.horizon):
+        action = task.demonstrate(simulator.scene(), simulator.controller_state())
+        result = simulator.step(action.unsqueeze(1).float())
+        if bool((result.terminated | result.truncated).all()):
+            break
+    assert float(result.outcome.float().mean()) >= 0.95
+
+
+def test_both_engines_start_from_the_same_states_under_the_same_contract(built):
+    simulator = built("insert", 4)
+    other = MujocoSimulator(simulator.task, 4)
+    keys = [Key(5, 0, group) for group in range(4)]
+    assert simulator.contract == other.contract
+    for each in (simulator, other):
+        each.reset(each.task.sample(keys), None, keys)
+    ours, theirs = simulator.observe(), other.observe()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], atol=1e-6, rtol=0.0)
+    other.close()
+
+
+def test_an_environment_ends_with_its_outcome_and_rewards_what_it_rewards(built):
+    simulator = built(REACH, 8)
+    keys = [Key(1, 0, group) for group in range(8)]
+    simulator.reset(simulator.task.sample(keys), None, keys)
+    assert simulator.task.reward_names == ("outcome", "closeness")
+    assert set(simulator.changed) == {"observation noise", "event 'push'"}
+    total = torch.zeros(8)
+    for _ in range(simulator.task.horizon // 2):
+        result = simulator.step(torch.zeros(8, 2, 7))
+        total += result.reward_terms[..., 1].sum(dim=1)
+    assert bool((result.terminated | result.truncated).all())
+    assert torch.equal(result.terminated, result.outcome)
+    assert bool((total < 0.0).all())
+
+
+def test_what_would_be_fetched_is_refused_at_once():
+    began = time.monotonic()
+    task = make_task("isaaclab:reach_environment:RemoteReachEnvCfg", ENVIRONMENT)
+    with pytest.raises(RobotError, match=r"ground.*is fetched from.*nothing is fetched"):
+        make_simulator("isaaclab", task, 4)
+    with pytest.raises(RobotError, match="is fetched from"):
+        make_simulator("isaaclab", make_task("isaaclab:Isaac-Cartpole", ENVIRONMENT), 4)
+    assert time.monotonic() - began < 40.0
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("isaaclab:Isaac-Cartpol", ENVIRONMENT, "did you mean 'Isaac-Cartpole"),
+        ("isaaclab:no_such_module:Cfg", ENVIRONMENT, "importable module"),
+        ("isaaclab:reach_environment:ReachCfg", ENVIRONMENT, "did you mean 'ReachEnvCfg'"),
+        ("isaaclab:Isaac-Cartpole-Direct", ENVIRONMENT, "ManagerBasedRLEnv"),
+    ],
+)
+def test_a_wrong_environment_is_named_with_the_nearest_match(name, config, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make_simulator("isaaclab", make_task(name, config), 4)
+
+
+def test_a_wrong_outcome_is_named_and_leaves_nothing_open(built):
+    config = dataclasses.replace(ENVIRONMENT, outcome="reachd")
+    with pytest.raises(ConfigurationError, match="did you mean 'reached'"):
+        make_simulator("isaaclab", make_task(REACH, config), 4)
+    built("pick_place", 4)
+
+
+def test_a_task_without_an_outcome_is_refused():
+    with pytest.raises(ConfigurationError, match=r"names no outcome.*task\.outcome"):
+        make_task(REACH)
+
+
+def test_the_kit_backend_says_what_it_needs():
+    with pytest.raises(MissingExtraError, match="needs Isaac Sim"):
+        make_simulator("isaaclab", make_task("pick_place"), 4, IsaacLabConfig(backend="kit"))
+
+
+def test_a_missing_extra_gives_one_line_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="run `make isaaclab`"):
+        make_simulator("isaaclab", make_task("pick_place"), 4)

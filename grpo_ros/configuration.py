@@ -45,6 +45,7 @@ SHORT_NAMES = {
     "num_groups": "collection.num_groups",
     "env_steps": "collection.env_steps",
     "num_threads": "mujoco.num_threads",
+    "placement": "bridge.placement",
     "robot": "task.robot",
     "randomise": "task.randomisation.enabled",
 }

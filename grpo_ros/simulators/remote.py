@@ -1,10 +1,10 @@
 """RemoteSimulator: a simulator that another process owns, behind the same protocol.
 
-Every call is one request and its answer (`channel.py`), with a deadline. What comes back is bit for
-bit what the simulator gave, as tensors of the caller's own on the CPU. A bridge that died, stalled
-or was restarted raises `BridgeError` and leaves the simulator lost: its environments are gone, so
-every further call is refused until `reconnect`, after which episodes begin with `reset` or
-`restore` as usual. Snapshots are data and outlive the bridge that they came from.
+Every call is one request and its answer (`channel.py`), with a deadline. What comes back is what
+the simulator gave, bit for bit, in tensors of the caller's own on the CPU. A bridge that died,
+stalled or was restarted raises `BridgeError` and leaves the simulator lost: its environments are
+gone, so every further call is refused until `reconnect`, after which episodes begin with `reset`
+or `restore` as usual. Snapshots are data and outlive the bridge that they came from.
 """
 
 from __future__ import annotations

@@ -52,6 +52,8 @@ class ServedSimulator:
         """Return the answer to a request: what it gave, or the error that it raised."""
         try:
             operation = str(field(request, "operation"))
+            if operation == "hello":
+                return Message()
             if operation == "open":
                 return self._open(request)
             if operation not in OPERATIONS:

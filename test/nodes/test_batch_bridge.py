@@ -1,0 +1,150 @@
+"""A simulator in a node of its own: found by its announcement, the same bits, found again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from deploy_helpers import DEADLINE_S, Client, NodeProcess, running_client  # noqa: E402
+from std_msgs.msg import String, UInt8MultiArray  # noqa: E402
+
+from grpo_ros.configuration import load_config  # noqa: E402
+from grpo_ros.errors import BridgeError  # noqa: E402
+from grpo_ros.nodes import qos, tensor_messages  # noqa: E402
+from grpo_ros.nodes.batch_port import BatchPort  # noqa: E402
+from grpo_ros.randomness import Key, normal  # noqa: E402
+from grpo_ros.serve import served_simulator  # noqa: E402
+from grpo_ros.simulators.base import Simulator  # noqa: E402
+from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator  # noqa: E402
+from grpo_ros.simulators.remote import RemoteSimulator  # noqa: E402
+from grpo_ros.simulators.wire import Message  # noqa: E402
+from grpo_ros.tasks.pick_place import PickPlace  # noqa: E402
+from grpo_ros.training.settings import BridgeConfig  # noqa: E402
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
+N = 4
+TRANSPORTS = ("shared_memory", "messages")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with running_client() as running:
+        yield running
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], NodeProcess]]:
+    """Starts bridges that are ended with the test, whatever state they are in."""
+    started: list[NodeProcess] = []
+
+    def run(transport: str) -> NodeProcess:
+        settings = ("task=pick_place", "num_threads=1", f"bridge.transport={transport}")
+        log = tmp_path / f"{len(started)}.log"
+        started.append(NodeProcess("batch_bridge", log, settings=settings))
+        return started[-1]
+
+    yield run
+    for process in started:
+        if process.process.poll() is None:
+            process.process.send_signal(signal.SIGCONT)
+            assert process.stop() == 0, process.output
+        assert "Traceback" not in process.output
+
+
+def remote(client: Client, transport: Any, timeout_s: float = DEADLINE_S) -> RemoteSimulator:
+    config = BridgeConfig(attach="batch_bridge", transport=transport)
+    return RemoteSimulator(
+        PickPlace(), N, BatchPort(client.node, config), timeout_s, 2 * DEADLINE_S
+    )
+
+
+def trajectory(simulator: Simulator) -> list[str]:
+    """Return the state's hashes along one trajectory of every environment."""
+    keys = [Key(3, 0, group) for group in range(N)]
+    simulator.reset(simulator.task.sample(keys), None, keys)
+    contract = simulator.contract
+    chunks = normal("test", keys, (3, contract.chunk_size, contract.action_size))
+    hashes = []
+    for i in range(chunks.shape[1]):
+        simulator.step(chunks[:, i])
+        hashes += simulator.snapshot().row_hashes()
+    return hashes
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_killed_bridge_is_found_again_and_gives_the_same_bits(
+    client: Client, start: Callable[[str], NodeProcess], transport: str
+) -> None:
+    composed = MujocoSimulator(PickPlace(), N, MujocoConfig(num_threads=1))
+    expected = trajectory(composed)
+    composed.close()
+    first = start(transport)
+    simulator = remote(client, transport, timeout_s=10.0)
+    assert trajectory(simulator) == expected
+    middle = simulator.snapshot()
+    first.process.kill()
+    first.wait()
+    start(transport)
+    with pytest.raises(BridgeError, match="'scene': .*(gone|restarted|answer within)"):
+        simulator.scene()
+    simulator.reconnect()
+    simulator.restore(middle, range(N))
+    assert simulator.snapshot().row_hashes() == middle.row_hashes()
+    assert trajectory(simulator) == expected
+    simulator.close()
+
+
+def test_a_stalled_bridge_is_a_named_error_within_the_deadline(
+    client: Client, start: Callable[[str], NodeProcess]
+) -> None:
+    process = start("messages")
+    simulator = remote(client, "messages", timeout_s=1.0)
+    os.kill(process.process.pid, signal.SIGSTOP)
+    with pytest.raises(BridgeError, match="'observe': the bridge 'batch_bridge' did not answer"):
+        simulator.observe()
+    os.kill(process.process.pid, signal.SIGCONT)
+    simulator.reconnect()
+    simulator.observe()
+    simulator.close()
+
+
+def test_two_that_mean_different_transports_are_told_so(
+    client: Client, start: Callable[[str], NodeProcess]
+) -> None:
+    start("messages")
+    config = BridgeConfig(attach="batch_bridge")
+    port = BatchPort(client.node, config)
+    client.listen(String, "batch_bridge/port", qos.LATCHED)
+    client.wait_for("batch_bridge/port")
+    with pytest.raises(BridgeError, match="offers transport 'messages'.*same bridge.transport"):
+        port.connect(2.0)
+    port.close()
+
+
+@pytest.mark.parametrize("codec", tensor_messages.CODECS.values(), ids=tensor_messages.CODECS)
+def test_messages_hold_every_dtype_shape_and_bit(codec: Any) -> None:
+    served = served_simulator(load_config(["task=pick_place", "num_threads=1"]))
+    opened = {"task": "pick_place", "num_envs": N, "contract_hash": served.contract.sha256}
+    served.answer(Message({"operation": "open", **opened}))
+    message = served.answer(Message({"operation": "snapshot", "env_ids": None}))
+    served.close()
+    found = codec.decode(codec.encode(message))
+    assert found.fields == message.fields and found.tensors.keys() == message.tensors.keys()
+    for name, value in message.tensors.items():
+        assert found.tensors[name].dtype == value.dtype and found.tensors[name].equal(value), name
+
+
+@pytest.mark.parametrize("codec", tensor_messages.CODECS.values(), ids=tensor_messages.CODECS)
+def test_a_message_that_cannot_be_read_is_a_named_error(codec: Any) -> None:
+    received = codec.kind()
+    if codec.kind is UInt8MultiArray:
+        received.data = [1, 2, 3]
+    with pytest.raises(BridgeError, match="cannot be read"):
+        codec.decode(received)

@@ -30,7 +30,7 @@ from grpo_ros.tasks.scene_state import SceneState, concatenate
 
 MakeSimulator = Callable[[int], Simulator]
 """Number of environments -> simulator."""
-POLL_S = 1.0
+POLL_S = 0.2
 """How often a loop that waits for requests looks whether it should end."""
 
 log = logging.getLogger(__name__)

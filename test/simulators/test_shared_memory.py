@@ -76,7 +76,9 @@ def test_an_answer_beyond_the_bound_becomes_the_error_that_is_answered(connected
 def test_the_bridge_gets_what_was_asked(connected):
     request = Message({"operation": "step"}, {"chunk": torch.randn(2, 3)})
     found = _ring(connected, request)
-    assert found.fields == request.fields and found.tensors["chunk"].equal(request.tensors["chunk"])
+    assert found.fields == request.fields and found.tensors["chunk"].equal(
+        request.tensors["chunk"]
+    )
 
 
 def test_a_request_that_nobody_took_up_is_told_from_one_that_takes_long(connected):

@@ -16,7 +16,9 @@ from grpo_ros.simulators.serving import ServedSimulator
 from grpo_ros.simulators.shared_memory import SharedMemoryChannel
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["bridge_helpers"])
+FORKS.set_forkserver_preload(
+    ["grpo_ros.configuration", "grpo_ros.simulators.serving", "grpo_ros.simulators.shared_memory"]
+)
 DEADLINE_S = 20.0
 ONE_THREAD = MujocoConfig(num_threads=1)
 KILL, STOP, RAISE = 2.0, 3.0, 4.0

@@ -10,6 +10,8 @@ import socket
 import time
 from pathlib import Path
 
+import torch
+
 from grpo_ros import serve
 from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
 from grpo_ros.simulators.serving import ServedSimulator
@@ -42,6 +44,13 @@ class Faulty(MujocoSimulator):
         if fault in (KILL, STOP):
             os.kill(os.getpid(), signal.SIGKILL if fault == KILL else signal.SIGSTOP)
         return super().step(chunk)
+
+    def render(self, env_ids=None, camera="overview"):
+        """Return images that tell what was asked for; nothing is rendered."""
+        ids = range(self.num_envs) if env_ids is None else env_ids
+        return torch.stack(
+            [torch.full((8, 6, 3), i + len(camera), dtype=torch.uint8) for i in ids]
+        )
 
 
 def _serve(connection, task, config, poison):

@@ -77,6 +77,9 @@ class BridgeProcess:
             code = self._kill()
             how = f"{problem.what}; it ended with exit code {code}"
             raise BridgeError(how, expected=problem.expected, remedy=problem.remedy) from problem
+        except BaseException:  # what has only begun to start has nothing to put in order
+            self._kill()
+            raise
         self._say(f"the simulator's process is ready after {time.monotonic() - began:.1f} s")
         return channel
 

@@ -6,6 +6,7 @@ decided by its keys, so work whose bridge was lost is done again and gives the s
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from grpo_ros import configuration
@@ -50,6 +51,12 @@ def place_simulator(
             )
         connector = BridgeProcess(configuration.to_yaml(config), bridge.python, say=say)
     return RemoteSimulator(task, num_envs, connector, bridge.timeout_s, bridge.start_timeout_s)
+
+
+def without_ros(config: TrainConfig) -> TrainConfig:
+    """Return a configuration whose bridge is started, where it was found over ROS."""
+    bridge = dataclasses.replace(config.bridge, attach="", transport="shared_memory")
+    return dataclasses.replace(config, bridge=bridge)
 
 
 class Losses:

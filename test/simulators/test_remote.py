@@ -98,6 +98,13 @@ def _expect_equal(one, other):
         assert one == other
 
 
+def test_images_of_the_environments_and_the_camera_that_were_asked_for_come_back(remote):
+    images = remote.render(torch.tensor([2, 0]), "wrist")
+    assert images.dtype == torch.uint8 and images.shape == (2, 8, 6, 3)
+    assert images[:, 0, 0, 0].tolist() == [7, 5]
+    assert len(remote.render()) == 3
+
+
 def test_what_one_call_gave_is_not_touched_by_the_next(remote):
     first = remote.observe()
     kept = {name: value.clone() for name, value in first.items()}

@@ -13,6 +13,7 @@ from grpo_ros.configuration import config_hash, load_config
 from grpo_ros.errors import BridgeError, ConfigurationError
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.observer import TrainingObserver
+from grpo_ros.training.placement import without_ros
 from grpo_ros.training.trainer import Trainer
 
 SMALL = (
@@ -130,6 +131,12 @@ def test_a_bridge_that_is_lost_again_and_again_ends_training_by_name(tmp_path):
 def test_without_ros_a_running_bridge_cannot_be_found(tmp_path, setting):
     with pytest.raises(ConfigurationError, match="the node `learner`"):
         _trainer(tmp_path, SEPARATE, setting)
+
+
+def test_a_run_whose_bridge_was_found_over_ros_is_exported_without_it():
+    config = load_config([SEPARATE, "bridge.attach=batch_bridge", "bridge.transport=messages"])
+    bridge = without_ros(config).bridge
+    assert (bridge.placement, bridge.attach, bridge.transport) == ("separate", "", "shared_memory")
 
 
 def test_the_placement_is_no_part_of_what_decides_results():

@@ -19,7 +19,7 @@ from grpo_ros.training.settings import SECTIONS_BY_SELECTOR
 
 SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "180", "60"
 """After Ctrl-C the iteration is finished and saved; an evaluation or a report may be under way."""
-BRIDGE = "batch_bridge"
+BRIDGE, RESPAWN_DELAY_S = "batch_bridge", 0.5
 OWN = (
     "task",
     "difficulty",
@@ -93,7 +93,10 @@ def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
         ],
         output="screen",
         emulate_tty=False,
+        sigterm_timeout=SIGTERM_TIMEOUT_S,
+        sigkill_timeout=SIGKILL_TIMEOUT_S,
         respawn=True,
+        respawn_delay=RESPAWN_DELAY_S,
     )
 
 

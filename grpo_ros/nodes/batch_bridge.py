@@ -15,7 +15,9 @@ Subscribes:
     ~/request (the same): a learner's requests.
 Parameters: none; the settings are the learner's, and given as the learner's are.
 
-One learner at a time is served; when it is gone the next one. Exit code 0: ended by a signal.
+One learner at a time is served; when it is gone the next one. SIGINT ends the node once its
+learner is done, since a Ctrl-C reaches both and the learner still finishes its iteration; SIGTERM
+ends it at once. Exit code 0 either way.
 
     ros2 run grpo_ros batch_bridge task=pick_place
     ros2 run grpo_ros learner task=pick_place placement=separate bridge.attach=batch_bridge
@@ -27,8 +29,10 @@ import argparse
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,20 +69,31 @@ class BatchBridge(Node):
         self.epoch = secrets.randbits(62)
         self._port = self.create_publisher(String, f"~/{PORT}", qos.LATCHED)
 
-    def serve(self, is_stopping: Callable[[], bool]) -> None:
-        """Serve learners, one after the other, until the process is to end."""
+    def serve(self, is_stopping: Callable[[], bool], must_stop: Callable[[], bool]) -> None:
+        """Serve learners, one after the other.
+
+        Args:
+            is_stopping: whether to end once no learner is there.
+            must_stop: whether to end at once.
+        """
         try:
             if self.config.bridge.transport == "messages":
                 message_type = list(CODECS)[-1]
                 channel = ServedMessages(self, message_type, self.epoch)
                 self._announce(message_type=message_type)
-                serve(channel, self.served, is_stopping)
+
+                def has_ended() -> bool:
+                    return must_stop() or (is_stopping() and not channel.has_learner)
+
+                serve(channel, self.served, has_ended)
             else:
-                self._serve_shared_memory(is_stopping)
+                self._serve_shared_memory(is_stopping, must_stop)
         finally:
             self.served.close()
 
-    def _serve_shared_memory(self, is_stopping: Callable[[], bool]) -> None:
+    def _serve_shared_memory(
+        self, is_stopping: Callable[[], bool], must_stop: Callable[[], bool]
+    ) -> None:
         listener, name = local_socket.listen()
         with listener:
             self._announce(socket=name)
@@ -92,7 +107,7 @@ class BatchBridge(Node):
                         channel = ServedSharedMemory(connection, self.epoch)
                     except BridgeError:
                         continue
-                    serve(channel, self.served, is_stopping)
+                    serve(channel, self.served, must_stop)
                     channel.close()
                 self.get_logger().info("the learner is gone")
 
@@ -125,7 +140,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return BatchBridge(load_config(options.settings, options.config))
 
     with spinning(make, args=argv) as process:
-        process.node.serve(process.stopping.is_set)
+        at_once = threading.Event()
+
+        def stop(*_: Any) -> None:
+            at_once.set()
+            process.request_stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        process.node.serve(process.stopping.is_set, at_once.is_set)
         return process.exit_code
 
 

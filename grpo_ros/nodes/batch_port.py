@@ -17,6 +17,7 @@ from grpo_ros.nodes.exchange import WAIT_S, MessageChannel
 from grpo_ros.nodes.tensor_messages import CODECS
 from grpo_ros.simulators import local_socket
 from grpo_ros.simulators.channel import Channel
+from grpo_ros.simulators.serving import HELLO
 from grpo_ros.simulators.shared_memory import SharedMemoryChannel
 from grpo_ros.simulators.wire import Message
 from grpo_ros.training.settings import BridgeConfig
@@ -106,7 +107,7 @@ class BatchPort:
             self._present_epoch,
         )
         try:
-            channel.request(Message({"operation": "hello"}), min(HELLO_S, timeout_s))
+            channel.request(Message({"operation": HELLO}), min(HELLO_S, timeout_s))
         except BaseException:
             channel.close()
             raise

@@ -15,12 +15,15 @@ from typing import Any
 from grpo_ros.errors import BridgeError
 from grpo_ros.nodes import qos
 from grpo_ros.nodes.tensor_messages import CODECS
+from grpo_ros.simulators.serving import GOODBYE, HELLO, OPEN
 from grpo_ros.simulators.transfer import error_fields
 from grpo_ros.simulators.wire import Message
 
 RESEND_S = 1.0
 WAIT_S = 0.2
 """How often a wait looks whether it should go on."""
+PRESENT_S = 30.0
+"""A learner that has asked nothing for longer may be gone; messages do not tell."""
 REQUEST, RESPONSE = "request", "response"
 
 
@@ -77,6 +80,10 @@ class MessageChannel:
     def close(self) -> None:
         """Stop listening; idempotent."""
         if self._in is not None:
+            self._sequence += 1
+            farewell = Message({"operation": GOODBYE})
+            envelope = _enveloped(farewell, self._session, self._epoch, self._sequence)
+            self._out.publish(self._codec.encode(envelope))
             self._node.destroy_subscription(self._in)
             self._node.destroy_publisher(self._out)
             self._in = None
@@ -106,6 +113,7 @@ class ServedMessages:
         self._node, self._epoch, self._codec = node, epoch, CODECS[message_type]
         self._session = self._sequence = 0
         self._last: Any = None
+        self._is_open, self._asked_s = False, 0.0
         self._waiting: list[tuple[int, int, Message]] = []
         self._changed = threading.Condition()
         kind = self._codec.kind
@@ -119,7 +127,7 @@ class ServedMessages:
                 return None
             session, sequence, message = self._waiting.pop(0)
         if session != self._session:
-            if message.fields.get("operation") != "open":
+            if message.fields.get("operation") not in (HELLO, OPEN):
                 refusal = error_fields(BridgeError("another learner has taken the bridge over"))
                 self._publish(Message(refusal), session, sequence)
                 return None
@@ -128,8 +136,14 @@ class ServedMessages:
             self._out.publish(self._last)
         if sequence <= self._sequence:
             return None
-        self._sequence, self._last = sequence, None
+        self._sequence, self._last, self._asked_s = sequence, None, time.monotonic()
+        self._is_open = message.fields.get("operation") != GOODBYE
         return message
+
+    @property
+    def has_learner(self) -> bool:
+        """Whether a learner has opened the bridge, not left it, and asked not long ago."""
+        return self._is_open and time.monotonic() - self._asked_s < PRESENT_S
 
     def answer(self, message: Message) -> None:
         """Answer the last request; see the protocol."""
@@ -152,8 +166,12 @@ class ServedMessages:
         if epoch != self._epoch:
             return
         with self._changed:
-            self._waiting.append((session, sequence, message))
-            self._changed.notify_all()
+            known = [(waiting[0], waiting[1]) for waiting in self._waiting]
+            if self._last is None:  # still at work on this one
+                known.append((self._session, self._sequence))
+            if (session, sequence) not in known:
+                self._waiting.append((session, sequence, message))
+                self._changed.notify_all()
 
 
 def _enveloped(message: Message, session: int, epoch: int, sequence: int) -> Message:

@@ -23,6 +23,9 @@ from grpo_ros.simulators.shared_memory import SharedMemoryChannel
 MODULE = "grpo_ros.serve"
 EXIT_S = 5.0
 """How long a process may take to end by itself once nobody needs it."""
+EXIT_CODE_S = 1.0
+"""How long one whose connection broke may take until its exit code is known."""
+POLL_S = 0.01
 
 
 class BridgeProcess:
@@ -74,9 +77,12 @@ class BridgeProcess:
         try:
             channel = SharedMemoryChannel(ours, timeout_s)
         except BridgeError as problem:
-            code = self._kill()
-            how = f"{problem.what}; it ended with exit code {code}"
-            raise BridgeError(how, expected=problem.expected, remedy=problem.remedy) from problem
+            code = self._kill(EXIT_CODE_S)
+            raise BridgeError(
+                f"{problem.what}; it ended with exit code {code}",
+                expected=problem.expected,
+                remedy=problem.remedy or "see what it wrote",
+            ) from problem
         except BaseException:  # what has only begun to start has nothing to put in order
             self._kill()
             raise
@@ -85,10 +91,7 @@ class BridgeProcess:
 
     def close(self) -> None:
         """Wait for the process to end by itself, or end it; idempotent."""
-        if self.process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(EXIT_S)
-            self._kill()
+        self._kill(EXIT_S)
 
     def _start(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         settings = os.memfd_create("grpo_ros_settings", os.MFD_CLOEXEC)
@@ -106,13 +109,30 @@ class BridgeProcess:
         finally:
             os.close(settings)
 
-    def _kill(self) -> int | None:
-        """Make sure that the process and what it started are gone; return its exit code."""
+    def _kill(self, grace_s: float = 0.0) -> int | None:
+        """Make sure that the process and what it started are gone.
+
+        Args:
+            grace_s: how long it may take to end by itself.
+
+        Returns:
+            its exit code; None where there is no process, or the kernel does not let go of it.
+        """
         if self.process is None:
             return None
         process, self.process = self.process, None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.0)
+        if process.returncode is not None:
+            return process.returncode
+        until = time.monotonic() + grace_s
+        while not _has_ended(process.pid) and time.monotonic() < until:
+            time.sleep(POLL_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        return process.wait(EXIT_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(EXIT_S)
+        return None
+
+
+def _has_ended(pid: int) -> bool:
+    """Return whether a child has ended; it is not reaped yet, so that nobody gets its number."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

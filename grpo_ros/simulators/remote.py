@@ -19,6 +19,7 @@ from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
 from grpo_ros.simulators.channel import Channel, Connector
+from grpo_ros.simulators.serving import OPEN
 from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.simulators.transfer import (
     field,
@@ -105,15 +106,9 @@ class RemoteSimulator:
     def _connect(self) -> tuple[Capabilities, str]:
         """Connect and open; return the bridge's capabilities and its device."""
         self._channel = self._connector.connect(self._start_timeout_s)
-        answer = self._call(
-            "open",
-            {
-                "task": self.task.name,
-                "num_envs": self.num_envs,
-                "contract_hash": self.contract.sha256,
-            },
-            timeout_s=self._start_timeout_s,
-        )
+        request = _request(OPEN, task=self.task.name, num_envs=self.num_envs)
+        request.fields["contract_hash"] = self.contract.sha256
+        answer = self._ask(request, self._start_timeout_s)
         mine = {"contract_hash": self.contract.sha256, "num_envs": self.num_envs}
         for name, value in mine.items():
             if field(answer, name) != value:
@@ -122,17 +117,7 @@ class RemoteSimulator:
         capabilities = take_capabilities(field(answer, "capabilities"))
         return capabilities, str(field(answer, "device"))
 
-    def _call(
-        self,
-        operation: str,
-        fields: Mapping[str, Any] | None = None,
-        tensors: Mapping[str, Tensor] | None = None,
-        timeout_s: float | None = None,
-    ) -> Message:
-        message = Message({"operation": operation, **(fields or {})}, dict(tensors or {}))
-        return self._send(message, timeout_s)
-
-    def _send(self, request: Message, timeout_s: float | None = None) -> Message:
+    def _ask(self, request: Message, timeout_s: float | None = None) -> Message:
         """Return the answer to a request.
 
         Raises:
@@ -170,11 +155,11 @@ class RemoteSimulator:
         plain_keys = None if keys is None else [list(key) for key in keys]
         request = _request("reset", env_ids=plain_ids(env_ids), keys=plain_keys)
         put_scene(request, "initial", initial)
-        return take_tensors(self._send(request), "obs")
+        return take_tensors(self._ask(request), "obs")
 
     def step(self, chunk: Tensor) -> StepResult:
         """Carry out a chunk (N, K, A) of actions; see the protocol."""
-        answer = self._call("step", {"watch": self.watch is not None}, {"chunk": chunk})
+        answer = self._ask(_request("step", {"chunk": chunk}, watch=self.watch is not None))
         if self.watch is not None and "watched" in answer.fields:
             scenes = take_scene(answer, "watched")
             for row in range(scenes.num_envs):
@@ -183,19 +168,19 @@ class RemoteSimulator:
 
     def observe(self) -> Observation:
         """Return the current observation of all environments."""
-        return take_tensors(self._call("observe"), "obs")
+        return take_tensors(self._ask(_request("observe")), "obs")
 
     def scene(self) -> SceneState:
         """Return the current scene of all environments."""
-        return take_scene(self._call("scene"), "scene")
+        return take_scene(self._ask(_request("scene")), "scene")
 
     def controller_state(self) -> Mapping[str, Tensor]:
         """Return the controllers' state of all environments."""
-        return take_tensors(self._call("controller_state"), "state")
+        return take_tensors(self._ask(_request("controller_state")), "state")
 
     def snapshot(self, env_ids: EnvIds = None) -> Snapshot:
         """Return the complete state of the given environments."""
-        return take_snapshot(self._call("snapshot", {"env_ids": plain_ids(env_ids)}))
+        return take_snapshot(self._ask(_request("snapshot", env_ids=plain_ids(env_ids))))
 
     def restore(
         self, snapshot: Snapshot, rows: Sequence[int] | Tensor, env_ids: EnvIds = None
@@ -203,13 +188,15 @@ class RemoteSimulator:
         """Put snapshot rows into environments; see the protocol."""
         request = _request("restore", rows=plain_ids(rows), env_ids=plain_ids(env_ids))
         put_snapshot(request, snapshot)
-        return take_tensors(self._send(request), "obs")
+        return take_tensors(self._ask(request), "obs")
 
     def render(self, env_ids: EnvIds = None, camera: str = "overview") -> Tensor:
         """Return images (n, H, W, 3) uint8 of the given environments."""
-        fields = {"env_ids": plain_ids(env_ids), "camera": camera}
-        return tensor(self._call("render", fields), "images")
+        request = _request("render", env_ids=plain_ids(env_ids), camera=camera)
+        return tensor(self._ask(request), "images")
 
 
-def _request(operation: str, **fields: Any) -> Message:
-    return Message({"operation": operation, **fields})
+def _request(
+    operation: str, tensors: Mapping[str, Tensor] | None = None, **fields: Any
+) -> Message:
+    return Message({"operation": operation, **fields}, dict(tensors or {}))

@@ -30,6 +30,8 @@ from grpo_ros.tasks.scene_state import SceneState, concatenate
 
 MakeSimulator = Callable[[int], Simulator]
 """Number of environments -> simulator."""
+HELLO, OPEN, GOODBYE = "hello", "open", "goodbye"
+"""Operations beside the simulator's; first and last are for channels without a connection."""
 POLL_S = 0.2
 """How often a loop that waits for requests looks whether it should end."""
 
@@ -52,9 +54,9 @@ class ServedSimulator:
         """Return the answer to a request: what it gave, or the error that it raised."""
         try:
             operation = str(field(request, "operation"))
-            if operation == "hello":
+            if operation in (HELLO, GOODBYE):
                 return Message()
-            if operation == "open":
+            if operation == OPEN:
                 return self._open(request)
             if operation not in OPERATIONS:
                 raise SimulatorError(f"operation '{operation}'", expected=" | ".join(OPERATIONS))

@@ -200,19 +200,13 @@ class SharedMemoryChannel:
         if not data:
             raise self._gone("before it was ready")
         try:
-            hello = json.loads(data)
-            raise_error(hello)
-            version, pid, epoch = (int(hello[key]) for key in ("version", "pid", "epoch"))
-        except (ValueError, TypeError, KeyError) as problem:
-            _close_all(descriptors)
-            raise BridgeError(f"the bridge greets with {data[:80]!r}") from problem
-        if version != VERSION or not descriptors:
-            _close_all(descriptors)
-            raise BridgeError(
-                f"the bridge speaks version {version}",
-                expected=f"version {VERSION}",
-                remedy="install the same version of this package in the bridge's environment",
-            )
+            pid, epoch = _read_hello(data)
+            if not descriptors:
+                raise BridgeError("the bridge handed over no block of shared memory")
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
         self.peer = f"process {pid}"
         self._block = Block.attach(descriptors[0], epoch)
 
@@ -317,6 +311,18 @@ def _leaving_is_an_error() -> Any:
         raise BridgeError(f"the learner is gone ({problem.strerror})") from None
 
 
-def _close_all(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
+def _read_hello(data: bytes) -> tuple[int, int]:
+    """Return a bridge's process and epoch; raise the error that it tells, or BridgeError."""
+    try:
+        hello = json.loads(data)
+        raise_error(hello)
+        version, pid, epoch = (int(hello[key]) for key in ("version", "pid", "epoch"))
+    except (ValueError, TypeError, KeyError) as problem:
+        raise BridgeError(f"the bridge greets with {data[:80]!r}") from problem
+    if version != VERSION:
+        raise BridgeError(
+            f"the bridge speaks version {version}",
+            expected=f"version {VERSION}",
+            remedy="install the same version of this package in the bridge's environment",
+        )
+    return pid, epoch

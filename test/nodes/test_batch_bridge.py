@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,11 +90,23 @@ def expected() -> list[str]:
 def test_learners_come_and_go_over_shared_memory(
     client: Client, start: Callable[[str], NodeProcess], expected: list[str]
 ) -> None:
-    start("shared_memory")
+    bridge = start("shared_memory")
     for _ in range(2):
         simulator = remote(client, "shared_memory")
         assert trajectory(simulator) == expected
         simulator.close()
+    expect_to_end_with_its_learner(bridge, remote(client, "shared_memory"))
+
+
+def expect_to_end_with_its_learner(bridge: NodeProcess, simulator: RemoteSimulator) -> None:
+    """Check that a Ctrl-C lets the learner finish what it is at."""
+    bridge.process.send_signal(signal.SIGINT)
+    simulator.observe()
+    with pytest.raises(subprocess.TimeoutExpired):
+        bridge.wait(1.0)
+    simulator.observe()
+    simulator.close()
+    assert bridge.wait() == 0
 
 
 def test_over_messages_a_bridge_that_stalled_or_was_killed_is_found_again(
@@ -115,14 +128,14 @@ def test_over_messages_a_bridge_that_stalled_or_was_killed_is_found_again(
 
     first.process.kill()
     first.wait()
-    start("messages")
+    second = start("messages")
     with pytest.raises(BridgeError, match="'scene': .*(was restarted|did not answer)"):
         simulator.scene()
     simulator.reconnect()
     simulator.restore(middle, range(N))
     assert simulator.snapshot().row_hashes() == middle.row_hashes()
     assert trajectory(simulator) == expected
-    simulator.close()
+    expect_to_end_with_its_learner(second, simulator)
 
 
 @pytest.mark.parametrize("codec", tensor_messages.CODECS.values(), ids=tensor_messages.CODECS)

@@ -279,8 +279,11 @@ def _launch(start, output, **settings):
     return start(sys.executable, RUNNER, ROOT / "launch" / "train.launch.py", *words)
 
 
-def test_ctrl_c_of_a_launch_is_one_clean_stop(start, tmp_path):
-    launch = _launch(start, tmp_path / "runs", seed=2, rviz="true")
+@pytest.mark.parametrize(
+    "placement", ["composed", pytest.param("separate", marks=pytest.mark.slow)]
+)
+def test_ctrl_c_of_a_launch_is_one_clean_stop(start, tmp_path, placement):
+    launch = _launch(start, tmp_path / "runs", seed=2, rviz="true", placement=placement)
     launch.wait_for("cloned policy")
     os.killpg(launch.process.pid, signal.SIGINT)  # launch forwards it to the learner once more
     assert launch.wait() in (0, 130), launch.output

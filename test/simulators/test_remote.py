@@ -26,6 +26,7 @@ from grpo_ros.simulators.bridge_process import BridgeProcess
 from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
 from grpo_ros.simulators.remote import RemoteSimulator
 from grpo_ros.simulators.snapshot import Snapshot
+from grpo_ros.simulators.wire import Message
 from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
@@ -166,7 +167,7 @@ def test_a_fault_in_the_simulator_is_told_and_the_bridge_lives_on(remote):
     with pytest.raises(SimulatorError, match="environment ids"):
         remote.snapshot([7])
     with pytest.raises(SimulatorError, match="operation 'shutdown'.*reset | step"):
-        remote._call("shutdown")
+        remote._ask(Message({"operation": "shutdown"}))
     assert remote.snapshot().row_hashes() == before
 
 

@@ -21,7 +21,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["grpo_ros.configuration", "grpo_ros.simulators.serving", "grpo_ros.simulators.shared_memory"]
 )
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 ONE_THREAD = MujocoConfig(num_threads=1)
 KILL, STOP, RAISE = 2.0, 3.0, 4.0
 """First action of a chunk -> what a `Faulty` simulator does instead of the step."""

@@ -113,7 +113,7 @@ def test_over_messages_a_bridge_that_stalled_or_was_killed_is_found_again(
     client: Client, start: Callable[[str], NodeProcess], expected: list[str]
 ) -> None:
     first = start("messages")
-    simulator = remote(client, "messages", timeout_s=2.0)
+    simulator = remote(client, "messages", timeout_s=4.0)
     assert trajectory(simulator) == expected
     middle = simulator.snapshot()
     with pytest.raises(BridgeError, match="offers transport 'messages'.*same bridge.transport"):

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any
 
-from grpo_ros.errors import BridgeError
+from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.nodes import qos
 from grpo_ros.nodes.tensor_messages import CODECS
 from grpo_ros.simulators.serving import GOODBYE, HELLO, OPEN
@@ -128,7 +128,7 @@ class ServedMessages:
             session, sequence, message = self._waiting.pop(0)
         if session != self._session:
             if message.fields.get("operation") not in (HELLO, OPEN):
-                refusal = error_fields(BridgeError("another learner has taken the bridge over"))
+                refusal = error_fields(SimulatorError("another learner has taken the bridge over"))
                 self._publish(Message(refusal), session, sequence)
                 return None
             self._session, self._sequence = session, 0

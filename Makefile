@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test train test deploy evaluate bench format lint type clean distclean
+.PHONY: help setup setup-test isaaclab train test deploy evaluate bench format lint type clean distclean
 
 export PYTHON
 ACTIVATED := . ./activate.sh &&
@@ -24,6 +24,9 @@ setup: ## install all that is needed into .venv (PYTHON=/path/to/python3.12, EXT
 
 setup-test:
 	@tools/set_up.sh test $(EXTRAS)
+
+isaaclab: ## install Isaac Lab 3.0 beside the rest, for SIMULATOR=isaaclab (3 GB more)
+	@tools/set_up.sh isaaclab $(EXTRAS)
 
 train: setup ## train a policy (TASK DIFFICULTY ALGORITHM POLICY SIMULATOR PLACEMENT SEED GROUP_SIZE RESUME, ARGS)
 	@$(LAUNCH) train.launch.py $(call settings,$(TRAIN_SETTINGS))

@@ -71,17 +71,19 @@ def _recorded(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return the controls and initial states of every physics call of the full loop."""
     controls, states = [], []
-    original = simulator._simulate
+    original = simulator.physics.simulate
 
-    def recording(active: torch.Tensor, control: torch.Tensor) -> Callable[[], torch.Tensor]:
+    def recording(
+        ids: torch.Tensor, physics: torch.Tensor, control: torch.Tensor, placed: torch.Tensor
+    ) -> Callable[[], torch.Tensor]:
         controls.append(np.ascontiguousarray(control.numpy()).copy())
-        states.append(simulator.rows.physics[active].numpy().copy())
-        return original(active, control)
+        states.append(physics.numpy().copy())
+        return original(ids, physics, control, placed)
 
-    simulator._simulate = recording  # type: ignore[method-assign]
+    simulator.physics.simulate = recording  # type: ignore[method-assign]
     for i in range(actions.shape[1]):
         simulator.step(actions[:, i])
-    simulator._simulate = original  # type: ignore[method-assign]
+    simulator.physics.simulate = original  # type: ignore[method-assign]
     return controls, states
 
 

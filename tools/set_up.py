@@ -163,6 +163,20 @@ def install_packages(workspace: Workspace, base: Sequence[str], extras: Sequence
     return True
 
 
+def install_no_deps(workspace: Workspace, extra: str) -> bool:
+    """Install what an extra needs whose own requirements contradict the rest, if there is any."""
+    name = f"{extra}_no_deps"
+    if not (workspace.root / "tools" / "requirements" / f"{name}.txt").is_file():
+        return False
+    path = workspace.requirements(name)
+    arguments: list[str | Path] = ["--no-deps", "-r", path]
+    return workspace.step(
+        f"packages of {name}",
+        digest([path.read_bytes()]),
+        lambda: install(workspace, f"installing the packages of {name}", arguments),
+    )
+
+
 def install(workspace: Workspace, what: str, arguments: Sequence[str | Path]) -> None:
     """Install with uv, some ten times faster; with pip where uv does not get through."""
     pip: list[str | Path] = [workspace.python, "-m", "pip", "--disable-pip-version-check"]
@@ -269,6 +283,8 @@ def set_up(workspace: Workspace, extras: Sequence[str]) -> bool:
     if not ros:
         wheel = digest([workspace.requirements("ros_wheel").read_bytes()])
         changed |= workspace.step("ros_wheel", wheel, lambda: install_ros_wheel(workspace))
+    for extra in extras:
+        changed |= install_no_deps(workspace, extra)
     shim = digest(
         path.read_bytes() for path in sorted((workspace.root / "tools/ros2_shim").rglob("*.py"))
     )

@@ -101,7 +101,8 @@ def run_config(task: str, run_folder: Path | None = None) -> TrainConfig:
 
 
 def make_simulated(config: TrainConfig, task: Task, num_envs: int) -> Simulator:
-    """Return a run's simulator with N environments and one physics thread."""
+    """Return a run's simulator with N environments, of MuJoCo with one physics thread."""
     settings = configuration.section(config, "simulator")
-    settings = dataclasses.replace(settings, num_threads=1)
+    if config.simulator == "mujoco":
+        settings = dataclasses.replace(settings, num_threads=1)
     return make_simulator(config.simulator, task, num_envs, settings)

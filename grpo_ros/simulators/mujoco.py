@@ -1,15 +1,14 @@
-"""MuJoCo simulator: all per-environment state in rows, physics on `mujoco.rollout` threads.
+"""MuJoCo physics: `mujoco.rollout` threads.
 
-An environment is a row of every array here; `MjData` is scratch space. A restore is therefore a
-copy of rows, exact at any moment: `mujoco.rollout` starts every control period from the full
-physics state without a warm start, and everything else that decides what happens next (controller,
-delay buffer, randomisation, counters, latched outcome) is in the rows too.
+`MjData` is scratch space: `mujoco.rollout` starts every control period from the full physics state
+of a row, without a warm start.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -20,18 +19,14 @@ from mujoco import rollout
 from torch import Tensor
 
 from grpo_ros import typed
-from grpo_ros.controllers import make_controller
 from grpo_ros.errors import SimulatorError
-from grpo_ros.observations import ObservationAssembler
-from grpo_ros.randomness import Key
-from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
+from grpo_ros.simulators.base import Capabilities
+from grpo_ros.simulators.batched import BatchedSimulator
+from grpo_ros.simulators.mujoco_layout import Layout
 from grpo_ros.simulators.mujoco_model import build_model
-from grpo_ros.simulators.mujoco_plan import Plan
-from grpo_ros.simulators.mujoco_randomiser import Randomiser
-from grpo_ros.simulators.mujoco_rows import CONTROLLER_KEYS, Layout
-from grpo_ros.simulators.snapshot import Snapshot
-from grpo_ros.tasks.base import Outcome, Task
-from grpo_ros.tasks.range_scan import sense
+from grpo_ros.simulators.physics import whole_substeps
+from grpo_ros.simulators.rows import FRICTION, GAIN, MASS
+from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import SceneState
 
 if TYPE_CHECKING:
@@ -48,197 +43,108 @@ class MujocoConfig:
     )
 
 
-class MujocoSimulator:
-    """N environments of one task; see `simulators.base.Simulator` for the protocol.
+class MujocoPhysics:
+    """A robot and a task's bodies in MuJoCo; see `Physics` for the protocol.
 
     Args:
-        task: what is simulated, with its robot.
+        task: whose robot and bodies.
         num_envs: N.
         config: time step and threads.
 
-    Attributes:
-        watch: called with the first environment's scene and the period after each of its steps.
-
     Raises:
-        SimulatorError: the control period is not a multiple of the time step, or an action delay
-            is longer than this simulator's queue.
+        SimulatorError: the control period is not a multiple of the time step.
     """
 
     capabilities = Capabilities(
         exact_mid_episode=True, bit_equal_group=True, deterministic=True, cameras=("overview",)
     )
-    device = torch.device("cpu")
 
-    def __init__(self, task: Task, num_envs: int, config: MujocoConfig | None = None) -> None:
-        self.task, self.num_envs = task, num_envs
-        self.watch: Callable[[SceneState, float], None] | None = None
-        self.config = config or MujocoConfig()
-        self.contract = task.contract()
-        self.robot = task.robot
-        self.controller = make_controller(self.contract, self.robot)
-        self.assemble = ObservationAssembler(self.contract, self.robot)
-        self.num_substeps = self._whole_substeps()
-        self._bodies, self._sensors = task.bodies(), task.sensors()
-        self.model = build_model(self.robot, self._bodies, self.config.timestep_s)
-        self._data = [mujoco.MjData(self.model) for _ in range(max(1, self.config.num_threads))]
-        self._pool: rollout.Rollout | None = rollout.Rollout(nthread=self.config.num_threads)
+    def __init__(self, task: Task, num_envs: int, config: MujocoConfig) -> None:
+        self.num_envs = num_envs
+        self.num_substeps = whole_substeps(task.contract().period_s, config.timestep_s)
+        self.model = build_model(task.robot, task.bodies(), config.timestep_s)
+        self._data = [mujoco.MjData(self.model) for _ in range(max(1, config.num_threads))]
+        self._pool: rollout.Rollout | None = rollout.Rollout(nthread=config.num_threads)
         self._caller = ThreadPoolExecutor(1, "physics")
-        self._layout = Layout(self.model, task)
-        self._randomiser = Randomiser(task.randomisation, self.model, self._layout, num_envs)
-        self._engine = f"mujoco {mujoco.__version__} {task.name} {self.robot.sha256[:12]}"
+        self._layout = Layout(self.model, task.robot, task.bodies())
+        self.state_size = self._layout.state_size
+        self.engine = f"mujoco {mujoco.__version__} {task.name} {task.robot.sha256[:12]}"
         self._renderer: MujocoRenderer | None = None
-        self.rows = self._layout.empty_rows(num_envs, self.contract.action_size)
+        self._own_models: list[mujoco.MjModel] = []
 
-    # ---------------------------------------------------------------- protocol
+    def empty(self) -> Tensor:
+        """Return physics rows (N, S) float64, mjSTATE_FULLPHYSICS."""
+        return torch.zeros(self.num_envs, self.state_size, dtype=torch.float64)
 
-    def reset(
-        self, initial: SceneState, env_ids: EnvIds = None, keys: Sequence[Key] | None = None
-    ) -> Observation:
-        """Start episodes from `initial`; see the protocol."""
-        ids = self._ids(env_ids)
-        if initial.num_envs != len(ids):
-            raise SimulatorError(
-                f"reset got {initial.num_envs} initial states", expected=f"{len(ids)}, one each"
-            )
-        rows, joints = self.rows, initial.joints(self.robot.joint_names).to(torch.float64)
-        physics = torch.zeros(len(ids), rows.physics.shape[1], dtype=torch.float64)
-        physics[:, self._layout.qpos] = torch.from_numpy(self.model.qpos0)
-        physics[:, self._layout.joint_qpos] = joints
-        for mimic, driver in self._layout.mimics:
+    def start(self, initial: SceneState) -> Tensor:
+        """Return physics rows (n, S) of scenes at rest."""
+        layout = self._layout
+        physics = torch.zeros(initial.num_envs, self.state_size, dtype=torch.float64)
+        physics[:, layout.qpos] = torch.from_numpy(self.model.qpos0)
+        physics[:, layout.joint_qpos] = initial.joints(layout.joint_names).to(torch.float64)
+        for mimic, driver in layout.mimics:
             physics[:, mimic] = physics[:, driver]
-        for name, columns in self._layout.free_qpos.items():
+        for name, columns in layout.free_qpos.items():
             pose = initial.poses[name].to(torch.float64)
             physics[:, columns] = pose[:, [0, 1, 2, 6, 3, 4, 5]]
-        rows.physics[ids] = physics
-        for i, name in enumerate(self._layout.placed_names):
-            if name in initial.poses:
-                rows.placed[ids, i] = initial.poses[name].to(torch.float64)
-        for name, value in self.controller.reset(joints).items():
-            getattr(rows, name)[ids] = value
-        for name in ("last_action", "queue", "step_count", "score"):
-            getattr(rows, name)[ids] = 0
-        for name in ("terminated", "truncated", "outcome"):
-            getattr(rows, name)[ids] = False
-        self._randomiser.draw(self.rows, ids, keys)
-        return self._observe(ids)
+        return physics
 
-    def step(self, chunk: Tensor) -> StepResult:
-        """Carry out a chunk (N, K, A) of actions; see the protocol."""
-        if chunk.ndim != 3 or chunk.shape[0] != self.num_envs:
-            raise SimulatorError(
-                f"chunk of shape {tuple(chunk.shape)}",
-                expected=f"({self.num_envs}, K, {self.contract.action_size})",
-            )
-        if not bool(torch.isfinite(chunk).all()):
-            raise SimulatorError("chunk holds a number that is not finite")
-        num_steps = chunk.shape[1]
-        actions = chunk.to(torch.float64).clamp(-1.0, 1.0)
-        executed = torch.zeros(self.num_envs, num_steps, dtype=torch.bool)
-        rewards = torch.zeros(self.num_envs, num_steps, len(self.task.reward_names))
-        plan: Plan | None = None
-        for k in range(num_steps):
-            active = self._active()
-            if len(active) == 0:
-                break
-            executed[active, k] = True
-            plan = self._plan(active, actions[:, k]) if plan is None else plan.still(active)
-            self.rows.last_action[active] = actions[active, k]
-            following = (
-                actions[:, k + 1]
-                if k + 1 < num_steps and not self._randomiser.is_enabled
-                else None
-            )
-            rewards[active, k], plan = self._advance(plan, following)
-            if self.watch is not None and executed[0, k]:
-                self.watch(self._scene(torch.tensor([0])), self.contract.period_s)
-        return self._result(rewards, executed)
+    def scene(self, physics: Tensor) -> SceneState:
+        """Return joints and dynamic bodies of physics rows (n, S)."""
+        return self._layout.scene(physics)
 
-    def step_targets(self, targets: Tensor) -> StepResult:
-        """Carry out one control period towards joint targets (N, J) instead of an action.
+    def simulate(
+        self, ids: Tensor, physics: Tensor, control: Tensor, placed: Tensor
+    ) -> Callable[[], Tensor]:
+        """Begin to move environments on the threads; see the protocol."""
+        if self._pool is None:
+            raise SimulatorError("the simulator is closed")
+        num, num_substeps = control.shape[:2]
+        state = np.empty((num, num_substeps, self.state_size))
+        running = self._caller.submit(
+            self._pool.rollout,
+            [self._model(i) for i in ids.tolist()],
+            self._data,
+            physics.numpy(),
+            self._layout.control(control, placed),
+            nstep=num_substeps,
+            skip_checks=True,
+            state=state,
+            sensordata=np.empty((num, num_substeps, 0)),
+            control_spec=self._layout.control_spec,
+        )
 
-        This is what the simulated robot does with a trajectory point; the physics, interpolation
-        and outcome are those of `step`.
-        """
-        active = self._active()
-        executed = torch.zeros(self.num_envs, 1, dtype=torch.bool)
-        executed[active] = True
-        rewards = torch.zeros(self.num_envs, 1, len(self.task.reward_names))
-        if len(active):
-            before = self._controller_state(active)
-            state = {**before, "target": targets[active]}
-            action = torch.zeros(len(active), self.contract.action_size, dtype=torch.float64)
-            rewards[active, 0], _ = self._advance(
-                self._planned(active, action, before, state), None
-            )
-        return self._result(rewards, executed)
+        def finish() -> Tensor:
+            running.result()
+            return torch.from_numpy(state[:, -1])
 
-    def step_substep(self, targets: Tensor) -> None:
-        """Carry out one physics step with instantaneous joint targets (N, J)."""
-        active = self._active()
-        self.rows.target[active] = targets[active]
-        self._simulate(active, targets[active].unsqueeze(1))()
+        return finish
 
-    def check_outcome(self) -> StepResult:
-        """Count one control period and latch its outcome, after `step_substep` calls."""
-        active = self._active()
-        executed = torch.zeros(self.num_envs, 1, dtype=torch.bool)
-        executed[active] = True
-        rewards = torch.zeros(self.num_envs, 1, len(self.task.reward_names))
-        if len(active):
-            self._latch(active, self._scene(active))
-        return self._result(rewards, executed)
+    def set_draws(self, ids: Tensor, draws: Tensor) -> None:
+        """Write factors (n, 5) into models of the environments' own."""
+        if not self._own_models:
+            self._own_models = [copy.copy(self.model) for _ in range(self.num_envs)]
+        nominal, free = self.model, self._layout.free_bodies
+        for i, draw in zip(ids.tolist(), draws.tolist(), strict=True):
+            model = self._own_models[i]
+            model.body_mass[free] = nominal.body_mass[free] * draw[MASS]
+            model.body_inertia[free] = nominal.body_inertia[free] * draw[MASS]
+            model.geom_friction[:, 0] = nominal.geom_friction[:, 0] * draw[FRICTION]
+            model.actuator_gainprm[:] = nominal.actuator_gainprm * draw[GAIN]
+            model.actuator_biasprm[:] = nominal.actuator_biasprm * draw[GAIN]
 
-    def observe(self) -> Observation:
-        """Return the current observation of all environments."""
-        return self._observe(torch.arange(self.num_envs))
-
-    def scene(self) -> SceneState:
-        """Return the current scene of all environments."""
-        return self._scene(torch.arange(self.num_envs))
-
-    def controller_state(self) -> dict[str, Tensor]:
-        """Return a copy of the controllers' state, rows by environment."""
-        return {name: getattr(self.rows, name).clone() for name in CONTROLLER_KEYS}
-
-    def snapshot(self, env_ids: EnvIds = None) -> Snapshot:
-        """Return the complete state of the given environments."""
-        ids = self._ids(env_ids)
-        arrays = {
-            field.name: getattr(self.rows, field.name)[ids]
-            for field in dataclasses.fields(self.rows)
-        }
-        return Snapshot(self._engine, arrays)
-
-    def restore(
-        self, snapshot: Snapshot, rows: Sequence[int] | Tensor, env_ids: EnvIds = None
-    ) -> Observation:
-        """Put snapshot rows into environments; see the protocol."""
-        if snapshot.engine != self._engine:
-            raise SimulatorError(
-                f"snapshot of engine '{snapshot.engine}'", expected=f"'{self._engine}'"
-            )
-        ids = self._ids(env_ids)
-        chosen = torch.as_tensor(rows, dtype=torch.long)
-        if len(chosen) != len(ids):
-            raise SimulatorError(f"{len(chosen)} rows for {len(ids)} environments")
-        for name, array in snapshot.arrays.items():
-            getattr(self.rows, name)[ids] = array[chosen]
-        self._randomiser.apply(self.rows, ids)
-        return self._observe(ids)
-
-    def render(self, env_ids: EnvIds = None, camera: str = "overview") -> Tensor:
-        """Return images (n, H, W, 3) uint8 of the given environments."""
+    def render(self, ids: Tensor, physics: Tensor, placed: Tensor, camera: str) -> Tensor:
+        """Return images (n, H, W, 3) uint8 of physics rows."""
         from grpo_ros.simulators.mujoco_renderer import MujocoRenderer
 
         if self._renderer is None:
             self._renderer = MujocoRenderer(self.model, width=240, height=180)
-        ids = self._ids(env_ids)
-        qpos = self.rows.physics[ids][:, self._layout.qpos].numpy()
-        mocap = self.rows.placed[ids][:, self._layout.mocap_rows].numpy()
+        qpos = physics[:, self._layout.qpos].numpy()
+        mocap = placed[:, self._layout.mocap_rows].numpy()
         return torch.from_numpy(self._renderer.render(qpos, mocap, camera))
 
     def close(self) -> None:
-        """Stop the physics threads and free the renderer."""
+        """Stop the threads and free the renderer."""
         if self._pool is not None:
             self._caller.shutdown()
             self._pool.close()
@@ -247,143 +153,29 @@ class MujocoSimulator:
             self._renderer.close()
             self._renderer = None
 
-    # ---------------------------------------------------------------- physics
+    def _model(self, env: int) -> mujoco.MjModel:
+        return self._own_models[env] if self._own_models else self.model
 
-    def _plan(
-        self, active: Tensor, actions: Tensor, state: Mapping[str, Tensor] | None = None
-    ) -> Plan:
-        """Let the controllers decide on actions (N, A), by default from their present state."""
-        action = self._randomiser.delayed(actions[active], self.rows, active)
-        before = self._controller_state(active) if state is None else state
-        return self._planned(active, action, before, self.controller.step(before, action))
 
-    def _planned(
-        self,
-        active: Tensor,
-        action: Tensor,
-        before: Mapping[str, Tensor],
-        state: Mapping[str, Tensor],
-    ) -> Plan:
-        control = self.controller.interpolate(before["target"], state["target"], self.num_substeps)
-        return Plan(active, action, state, control)
+class MujocoSimulator(BatchedSimulator):
+    """N environments of one task in MuJoCo.
 
-    def _advance(self, plan: Plan, following: Tensor | None) -> tuple[Tensor, Plan | None]:
-        """Move the plan's environments one control period.
+    Args:
+        task: what is simulated, with its robot.
+        num_envs: N.
+        config: time step and threads.
 
-        While physics runs on its threads, the controllers already decide on the `following`
-        actions (N, A): they go by what was commanded, not by what physics makes of it.
+    Raises:
+        SimulatorError: the control period is not a multiple of the time step, or an action delay
+            is longer than the rows' queue.
+    """
 
-        Returns:
-            rewards (n, R), and the plan of the following period, if there are actions for it.
-        """
-        active, state, rows = plan.active, plan.state, self.rows
-        before = self._scene(active) if self.task.reward_names != ("outcome",) else None
-        for name, value in state.items():
-            getattr(rows, name).index_copy_(0, active, value)
-        running = self._simulate(active, plan.control)
-        next_plan = None if following is None else self._plan(active, following, state)
-        physics = running()
-        after = self._layout.scene(physics, rows.placed.index_select(0, active))
-        outcome = self._latch(active, after)
-        terms = self.task.reward_terms(before or after, after, plan.action, outcome)
-        rewards = torch.stack([terms[name] for name in self.task.reward_names], -1).float()
-        return rewards, next_plan
+    physics: MujocoPhysics
 
-    def _simulate(self, active: Tensor, control: Tensor) -> Callable[[], Tensor]:
-        """Start physics with control (n, substeps, J) from the active rows' state.
+    def __init__(self, task: Task, num_envs: int, config: MujocoConfig | None = None) -> None:
+        super().__init__(task, MujocoPhysics(task, num_envs, config or MujocoConfig()))
 
-        Returns:
-            what waits for the end, writes the rows and returns the new physics state (n, S).
-        """
-        if self._pool is None:
-            raise SimulatorError("the simulator is closed")
-        num_active, num_substeps = control.shape[0], control.shape[1]
-        initial = self.rows.physics.index_select(0, active).numpy()
-        state = np.empty((num_active, num_substeps, initial.shape[1]))
-        running = self._caller.submit(
-            self._pool.rollout,
-            self._randomiser.models(active),
-            self._data,
-            initial,
-            self._layout.control(control, self.rows.placed.index_select(0, active)),
-            nstep=num_substeps,
-            skip_checks=True,
-            state=state,
-            sensordata=np.empty((num_active, num_substeps, 0)),
-            control_spec=self._layout.control_spec,
-        )
-
-        def finish() -> Tensor:
-            running.result()
-            physics = torch.from_numpy(state[:, -1])
-            if not bool(torch.isfinite(physics.sum())):
-                bad = active[~torch.isfinite(physics).all(dim=1)].tolist()
-                raise SimulatorError(f"physics diverged in environments {bad}")
-            self.rows.physics.index_copy_(0, active, physics)
-            return physics
-
-        return finish
-
-    def _latch(self, active: Tensor, scene: SceneState) -> Outcome:
-        outcome = self.task.outcome(scene)
-        rows = self.rows
-        count = rows.step_count.index_select(0, active) + 1
-        ended = outcome.success | outcome.failure
-        rows.step_count.index_copy_(0, active, count)
-        rows.terminated.index_copy_(0, active, ended)
-        rows.truncated.index_copy_(0, active, ~ended & (count >= self.task.horizon))
-        rows.outcome.index_copy_(0, active, outcome.success)
-        rows.score.index_copy_(0, active, outcome.score.float())
-        return outcome
-
-    def _active(self) -> Tensor:
-        return torch.nonzero(~(self.rows.terminated | self.rows.truncated)).squeeze(1)
-
-    # ---------------------------------------------------------------- views
-
-    def _scene(self, ids: Tensor) -> SceneState:
-        physics, placed = self.rows.physics[ids], self.rows.placed[ids]
-        return self._layout.scene(physics, placed)
-
-    def _observe(self, ids: Tensor) -> Observation:
-        scene = self._scene(ids)
-        scene = sense(scene, self._sensors, self._bodies)
-        scene = self._randomiser.seen(scene, self.rows, ids)
-        return self.assemble(scene, self._controller_state(ids), self.rows.last_action[ids])
-
-    def _controller_state(self, ids: Tensor) -> dict[str, Tensor]:
-        return {name: getattr(self.rows, name).index_select(0, ids) for name in CONTROLLER_KEYS}
-
-    def _result(self, rewards: Tensor, executed: Tensor) -> StepResult:
-        obs = self.observe()
-        rows = self.rows
-        return StepResult(
-            obs,
-            obs,
-            rewards,
-            rows.terminated.clone(),
-            rows.truncated.clone(),
-            executed,
-            rows.outcome.clone(),
-            rows.score.clone(),
-        )
-
-    def _whole_substeps(self) -> int:
-        ratio = self.contract.period_s / self.config.timestep_s
-        if abs(ratio - round(ratio)) > 1e-6 or round(ratio) < 1:
-            raise SimulatorError(
-                f"control period {self.contract.period_s} s at a time step of "
-                f"{self.config.timestep_s} s",
-                expected="a whole number of steps per period",
-            )
-        return round(ratio)
-
-    def _ids(self, env_ids: EnvIds) -> Tensor:
-        if env_ids is None:
-            return torch.arange(self.num_envs)
-        ids = torch.as_tensor(env_ids, dtype=torch.long)
-        if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= self.num_envs):
-            raise SimulatorError(
-                f"environment ids {ids.tolist()}", expected=f"0 to {self.num_envs - 1}"
-            )
-        return ids
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The nominal model."""
+        return self.physics.model

@@ -8,7 +8,7 @@ from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.simulators.base import Simulator
 from grpo_ros.tasks.base import Task
 
-SIMULATORS = ("mujoco",)
+SIMULATORS = ("mujoco", "isaaclab")
 
 
 def make_simulator(name: str, task: Task, num_envs: int, config: Any = None) -> Simulator:
@@ -16,9 +16,14 @@ def make_simulator(name: str, task: Task, num_envs: int, config: Any = None) -> 
 
     Raises:
         ConfigurationError: no simulator of that name.
+        MissingExtraError: what the simulator needs is not installed.
     """
     if name == "mujoco":
         from grpo_ros.simulators.mujoco import MujocoSimulator
 
         return MujocoSimulator(task, num_envs, config)
+    if name == "isaaclab":
+        from grpo_ros.simulators.isaaclab.simulator import IsaacLabSimulator
+
+        return IsaacLabSimulator(task, num_envs, config)
     raise ConfigurationError(f"simulator '{name}'", remedy=nearest(name, SIMULATORS))

@@ -12,6 +12,7 @@ from grpo_ros.algorithms.ppo import PpoConfig
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.policies.flow import FlowConfig
 from grpo_ros.policies.gaussian import GaussianConfig
+from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.mujoco import MujocoConfig
 from grpo_ros.tasks.registry import TASKS
 
@@ -112,6 +113,7 @@ class CommonConfig:
     gaussian: GaussianConfig = typed.setting(factory=GaussianConfig)
     flow: FlowConfig = typed.setting(factory=FlowConfig)
     mujoco: MujocoConfig = typed.setting(factory=MujocoConfig)
+    isaaclab: IsaacLabConfig = typed.setting(factory=IsaacLabConfig)
     bridge: BridgeConfig = typed.setting(factory=BridgeConfig)
 
 
@@ -147,7 +149,7 @@ SECTIONS_BY_SELECTOR = {
     "task": tuple(TASKS),
     "algorithm": ("grpo", "ppo"),
     "policy": ("gaussian", "flow"),
-    "simulator": ("mujoco",),
+    "simulator": ("mujoco", "isaaclab"),
 }
 """Selector -> the sections it chooses among."""
 

@@ -6,6 +6,7 @@ The trainer owns the loop and the state. All that decides what an iteration give
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import time
@@ -26,6 +27,7 @@ from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.policies import make_policy
 from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.simulators.channel import Connector
+from grpo_ros.simulators.measured import measure
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.tasks.scene_state import scene_arrays, scene_hash
 from grpo_ros.training import run_directory
@@ -167,6 +169,7 @@ class Trainer:
         """Clone the demonstrator and measure where learning starts."""
         config, say = self.config, self.observers.on_message
         demonstrations = config.demonstrations
+        self._measure_simulator()
         began = time.monotonic()
         episodes, noise = demonstrations.episodes, demonstrations.action_noise
         data = self.losses.redo(lambda: record(self.simulator, episodes, noise, config.seed))
@@ -182,6 +185,14 @@ class Trainer:
         self._evaluate_curve()
         self._write_iteration({}, 0.0, 0.0)
         self.save()
+
+    def _measure_simulator(self) -> None:
+        """Measure what groups and restores of this simulator are worth; say and keep it."""
+        watch, self.simulator.watch = self.simulator.watch, None
+        measured = self.losses.redo(lambda: measure(self.simulator))
+        self.simulator.watch = watch
+        self.run_directory.write_json("capabilities.json", dataclasses.asdict(measured))
+        self.observers.on_message(str(measured))
 
     def _record_terms(self) -> None:
         """Write what this run is judged by: the contract and the held-out initial states."""

@@ -27,7 +27,8 @@ TASKS = {
 @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_conforms(check, task):
-    check(lambda num_envs: MujocoSimulator(task, num_envs))
+    with conformance.Simulators(lambda num_envs: MujocoSimulator(task, num_envs)) as simulators:
+        check(simulators)
 
 
 def test_results_do_not_depend_on_thread_count():
@@ -35,9 +36,7 @@ def test_results_do_not_depend_on_thread_count():
     hashes = []
     for num_threads in (0, 1, 2, 3):
         config = MujocoConfig(num_threads=num_threads)
-        simulator = conformance._started(
-            lambda n, config=config: MujocoSimulator(task, n, config), 9
-        )
+        simulator = conformance._started(MujocoSimulator(task, 9, config))
         for chunk in conformance._chunks(simulator, 5):
             simulator.step(chunk)
         hashes.append(simulator.snapshot().row_hashes())
@@ -61,13 +60,13 @@ def test_a_simulator_that_forgets_controller_state_fails_the_suite():
 
 def test_randomised_quantities_are_constant_in_a_group_and_differ_between_keys():
     task = PickPlace(PickPlaceConfig(randomisation=RANDOM))
-    simulator = conformance._started(lambda n: MujocoSimulator(task, n), 4)
+    simulator = conformance._started(MujocoSimulator(task, 4))
     draws = simulator.snapshot().arrays["draws"]
     assert len({tuple(row) for row in draws.tolist()}) == 4
     simulator.restore(simulator.snapshot([1]), [0] * 4)
     restored = simulator.snapshot().arrays["draws"]
     assert torch.equal(restored, draws[1].expand(4, -1))
     cube = simulator.model.body("cube").id
-    masses = {simulator._randomiser.own_models[i].body_mass[cube] for i in range(4)}
+    masses = {simulator.physics._own_models[i].body_mass[cube] for i in range(4)}
     assert masses == {simulator.model.body_mass[cube] * float(draws[1, 0])}
     simulator.close()

@@ -47,7 +47,7 @@ def _remote(task=TASK, num_envs=3, timeout_s=DEADLINE_S, bridge=None):
 @pytest.fixture
 def remote():
     """A started remote simulator of 3 environments, closed in the end."""
-    simulator = conformance._started(lambda num: _remote(num_envs=num), 3)
+    simulator = conformance._started(_remote())
     yield simulator
     simulator.close()
 
@@ -61,14 +61,15 @@ def _fault(simulator, fault):
 @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", ["plain", "randomised"])
 def test_conforms(check, name):
-    check(lambda num_envs: _remote(TASKS[name], num_envs))
+    with conformance.Simulators(lambda num_envs: _remote(TASKS[name], num_envs)) as simulators:
+        check(simulators)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_everything_equals_the_composed_simulator_bit_for_bit(task):
     seen = []
     for make in (lambda n: _remote(task, n), lambda n: MujocoSimulator(task, n, ONE_THREAD)):
-        simulator, watched = conformance._started(make, 5), []
+        simulator, watched = conformance._started(make(5)), []
         simulator.watch = lambda scene, period_s, to=watched: to.append((scene, period_s))
         results = [simulator.step(chunk) for chunk in conformance._chunks(simulator, 5)]
         restored = simulator.restore(simulator.snapshot([3, 1]), [1, 0], [0, 4])
@@ -115,7 +116,7 @@ def test_what_one_call_gave_is_not_touched_by_the_next(remote):
 
 def test_a_bridge_killed_in_mid_call_is_named_at_once_and_its_snapshots_outlive_it():
     bridge = ForkedBridge(TASK)
-    simulator = conformance._started(lambda num: _remote(num_envs=num, bridge=bridge), 3)
+    simulator = conformance._started(_remote(bridge=bridge))
     chunk = _fault(simulator, 0.5)
     simulator.step(chunk)
     written = simulator.snapshot().to_bytes()
@@ -143,7 +144,7 @@ def test_a_bridge_killed_between_calls_is_named(remote):
 
 
 def test_a_bridge_that_stalls_in_mid_call_is_named_within_the_deadline():
-    simulator = conformance._started(lambda num: _remote(num_envs=num, timeout_s=1.0), 3)
+    simulator = conformance._started(_remote(timeout_s=1.0))
     with pytest.raises(BridgeError, match=r"'step': .* not answer within 1 s; it took it up"):
         simulator.step(_fault(simulator, STOP))
     stalled = simulator._connector.process.pid

@@ -1,33 +1,23 @@
-"""Randomiser: what differs between MuJoCo environments and stays the same within a group.
+"""Randomiser: what differs between environments and stays the same within a group.
 
 Every draw is a function of the environment's key, and is kept in its row, so that a snapshot
-restores it. An environment whose physics differs has a model of its own.
+restores it. What changes masses, friction and gains is the engine's to apply.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 
-import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
 from grpo_ros.errors import SimulatorError
 from grpo_ros.randomness import Key, generator
-from grpo_ros.simulators.mujoco_rows import (
-    DELAY,
-    FRICTION,
-    GAIN,
-    MASS,
-    MAX_DELAY,
-    NOISE,
-    Layout,
-    Rows,
-)
-from grpo_ros.tasks.base import Randomisation
+from grpo_ros.simulators.physics import Physics
+from grpo_ros.simulators.rows import DELAY, FRICTION, GAIN, MASS, MAX_DELAY, NOISE, Rows
+from grpo_ros.tasks.base import Body, Randomisation
 from grpo_ros.tasks.scene_state import SceneState
 
 
@@ -36,34 +26,24 @@ class Randomiser:
 
     Args:
         randomisation: what is drawn, from which ranges.
-        model: the nominal model. layout: where its joints and bodies stand. num_envs: N.
+        bodies: of the task; the dynamic ones are seen with noise.
+        physics: takes the factors.
 
     Raises:
         SimulatorError: an action delay is longer than the rows' queue.
     """
 
     def __init__(
-        self,
-        randomisation: Randomisation,
-        model: mujoco.MjModel,
-        layout: Layout,
-        num_envs: int,
+        self, randomisation: Randomisation, bodies: Sequence[Body], physics: Physics
     ) -> None:
         if randomisation.action_delay[1] > MAX_DELAY:
             raise SimulatorError(
                 f"randomisation.action_delay {randomisation.action_delay}",
                 expected=f"at most {MAX_DELAY} periods",
             )
-        self.randomisation, self.nominal, self.layout = randomisation, model, layout
+        self.randomisation, self._physics = randomisation, physics
         self.is_enabled = randomisation.enabled
-        num_models = num_envs if self.is_enabled else 0
-        self.own_models: list[mujoco.MjModel] = [copy.copy(model) for _ in range(num_models)]
-
-    def models(self, ids: Tensor) -> list[mujoco.MjModel]:
-        """Return the model of each given environment."""
-        if not self.is_enabled:
-            return [self.nominal] * len(ids)
-        return [self.own_models[i] for i in ids.tolist()]
+        self._noisy = [body.name for body in bodies if body.motion == "dynamic"]
 
     def draw(self, rows: Rows, ids: Tensor, keys: Sequence[Key] | None) -> None:
         """Draw for given environments, one key each, and apply.
@@ -91,17 +71,9 @@ class Randomiser:
         self.apply(rows, ids)
 
     def apply(self, rows: Rows, ids: Tensor) -> None:
-        """Write the rows' factors into the environments' own models."""
-        if not self.is_enabled:
-            return
-        nominal, free = self.nominal, self.layout.free_bodies
-        for i, draw in zip(ids.tolist(), rows.draws[ids].tolist(), strict=True):
-            model = self.own_models[i]
-            model.body_mass[free] = nominal.body_mass[free] * draw[MASS]
-            model.body_inertia[free] = nominal.body_inertia[free] * draw[MASS]
-            model.geom_friction[:, 0] = nominal.geom_friction[:, 0] * draw[FRICTION]
-            model.actuator_gainprm[:] = nominal.actuator_gainprm * draw[GAIN]
-            model.actuator_biasprm[:] = nominal.actuator_biasprm * draw[GAIN]
+        """Let the engine's environments differ by the rows' factors."""
+        if self.is_enabled:
+            self._physics.set_draws(ids, rows.draws[ids])
 
     def delayed(self, action: Tensor, rows: Rows, ids: Tensor) -> Tensor:
         """Put actions (n, A) into the rows' queues; return those that take effect now (n, A)."""
@@ -118,7 +90,7 @@ class Randomiser:
             return scene
         scale = rows.draws[ids, NOISE]
         poses, readings = dict(scene.poses), dict(scene.readings)
-        if names := list(self.layout.free_qpos):
+        if names := self._noisy:
             noise = self._noise("observation_noise", rows, ids, (len(names), 3))
             for i, name in enumerate(names):
                 pose = poses[name].clone()

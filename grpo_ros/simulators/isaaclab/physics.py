@@ -1,0 +1,202 @@
+"""Isaac Lab physics: one scene of N environments, driven row by row.
+
+Isaac Lab keeps its state in the engine. Here a row of numbers holds all of it that decides the
+next step: joints, bodies, and the solver's warm start. Rows that are not what the engine holds are
+written before a step; finished environments go on moving in the engine, but nobody reads them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grpo_ros.errors import SimulatorError
+from grpo_ros.simulators.base import Capabilities
+from grpo_ros.simulators.isaaclab import app
+from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
+from grpo_ros.simulators.isaaclab.newton import NewtonSolver
+from grpo_ros.simulators.physics import whole_substeps
+from grpo_ros.simulators.rows import placed_bodies
+from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.scene_state import SceneState
+
+BODY_SIZE = 13
+"""Pose (x y z, quaternion x y z w), linear and angular velocity."""
+
+
+class IsaacLabPhysics:
+    """A robot and a task's bodies in Isaac Lab; see `Physics` for the protocol.
+
+    Args:
+        task: whose robot and bodies.
+        num_envs: N.
+        config: backend, device, time step.
+
+    Raises:
+        MissingExtraError: Isaac Lab, or what the backend needs, is not installed.
+        SimulatorError: the control period is not a multiple of the time step, or this process
+            already holds an Isaac Lab simulation.
+    """
+
+    def __init__(self, task: Task, num_envs: int, config: IsaacLabConfig) -> None:
+        self.num_envs = num_envs
+        self.num_substeps = whole_substeps(task.contract().period_s, config.timestep_s)
+        self._robot, bodies = task.robot, task.bodies()
+        self._dynamic = [body.name for body in bodies if body.motion == "dynamic"]
+        self._placed = [
+            (i, body.name)
+            for i, body in enumerate(placed_bodies(bodies))
+            if body.motion == "kinematic"
+        ]
+        physics = app.launch(config, self)
+        import isaaclab.sim as sim_utils
+        from isaaclab.scene import InteractiveScene
+
+        from grpo_ros.simulators.isaaclab.scene import ROBOT, scene_config
+
+        self._sim = sim_utils.SimulationContext(
+            sim_utils.SimulationCfg(dt=config.timestep_s, device=config.device, physics=physics)
+        )
+        self._scene = InteractiveScene(scene_config(task.robot, bodies, num_envs))
+        self._sim.reset()
+        self._arm: Any = self._scene[ROBOT]
+        self._timestep_s = config.timestep_s
+        self._device = torch.device(config.device)
+        self._solver = NewtonSolver(self._sim, num_envs)
+        self._lay_out()
+        self._held = torch.full((num_envs, self.state_size), torch.nan)
+        self._held_placed = torch.full((num_envs, len(placed_bodies(bodies)), 7), torch.nan)
+        version = importlib.metadata.version("isaaclab")
+        self.engine = f"isaaclab {version} {config.backend} {task.name} {task.robot.sha256[:12]}"
+        self.capabilities = Capabilities(
+            exact_mid_episode=self._solver.warm_size > 0,
+            bit_equal_group=True,
+            deterministic=config.device == "cpu",
+        )
+
+    def _lay_out(self) -> None:
+        """Decide which columns of a row hold what."""
+        names = list(self._arm.joint_names)
+        self._joints = torch.tensor([names.index(name) for name in self._robot.joint_names])
+        gripper, self._mimics = self._robot.gripper, []
+        if gripper is not None:
+            driver = names.index(gripper.joint)
+            self._mimics = [(names.index(name), driver) for name in gripper.mimic_joints]
+        self._num_joints = num = len(names)
+        at = 2 * num
+        self._body_columns: dict[str, slice] = {}
+        for name in self._dynamic:
+            self._body_columns[name] = slice(at, at + BODY_SIZE)
+            at += BODY_SIZE
+        self._warm_columns = slice(at, at + self._solver.warm_size)
+        self.state_size = at + self._solver.warm_size
+
+    # ---------------------------------------------------------------- rows
+
+    def empty(self) -> Tensor:
+        """Return physics rows (N, S) float32."""
+        return torch.zeros(self.num_envs, self.state_size)
+
+    def start(self, initial: SceneState) -> Tensor:
+        """Return physics rows (n, S) of scenes at rest."""
+        physics = torch.zeros(initial.num_envs, self.state_size)
+        physics[:, self._joints] = initial.joints(self._robot.joint_names).float()
+        for mimic, driver in self._mimics:
+            physics[:, mimic] = physics[:, driver]
+        for name, columns in self._body_columns.items():
+            physics[:, columns.start : columns.start + 7] = initial.poses[name].float()
+        return physics
+
+    def scene(self, physics: Tensor) -> SceneState:
+        """Return joints and dynamic bodies of physics rows (n, S)."""
+        physics = physics.double()
+        bodies = {name: physics[:, columns] for name, columns in self._body_columns.items()}
+        return SceneState(
+            self._robot.joint_names,
+            physics[:, self._joints],
+            physics[:, self._num_joints + self._joints],
+            {name: body[:, :7] for name, body in bodies.items()},
+            {name: body[:, 7:] for name, body in bodies.items()},
+        )
+
+    def simulate(
+        self, ids: Tensor, physics: Tensor, control: Tensor, placed: Tensor
+    ) -> Callable[[], Tensor]:
+        """Move environments; the engine steps all of them, `ids` are read; see the protocol."""
+        if self._sim is None:
+            raise SimulatorError("the simulator is closed")
+        self._write(ids, physics, placed)
+        targets, joints = control.float().to(self._device), self._on_device(self._joints)
+        on_device = self._on_device(ids)
+        for substep in range(control.shape[1]):
+            self._arm.actuators.target_command.set_position_index(
+                value=targets[:, substep].contiguous(), joint_ids=joints, env_ids=on_device
+            )
+            self._scene.write_data_to_sim()
+            self._sim.step(render=False)
+        self._scene.update(self._timestep_s * control.shape[1])
+        self._held = self._read()
+        moved = self._held.index_select(0, ids)
+        return lambda: moved
+
+    def _write(self, ids: Tensor, physics: Tensor, placed: Tensor) -> None:
+        """Put rows into the engine, where it does not hold them already."""
+        is_other = (physics != self._held[ids]).any(1)
+        is_other |= (placed != self._held_placed[ids]).flatten(1).any(1)
+        if not bool(is_other.any()):
+            return
+        ids, physics = ids[is_other], physics[is_other].to(self._device)
+        self._held_placed[ids] = placed[is_other].float()
+        on_device, num = self._on_device(ids), self._num_joints
+        self._arm.write_joint_position_to_sim_index(position=physics[:, :num], env_ids=on_device)
+        self._arm.write_joint_velocity_to_sim_index(
+            velocity=physics[:, num : 2 * num], env_ids=on_device
+        )
+        for name, columns in self._body_columns.items():
+            body, asset = physics[:, columns], self._scene[name]
+            asset.write_root_link_pose_to_sim_index(root_pose=body[:, :7], env_ids=on_device)
+            asset.write_root_com_velocity_to_sim_index(
+                root_velocity=body[:, 7:], env_ids=on_device
+            )
+        for i, name in self._placed:
+            pose = placed[is_other, i].float().to(self._device)
+            self._scene[name].write_root_link_pose_to_sim_index(root_pose=pose, env_ids=on_device)
+        self._scene.write_data_to_sim()
+        self._sim.forward()  # clears the warm start of what was written
+        self._solver.write_warm_start(on_device, physics[:, self._warm_columns])
+
+    def _read(self) -> Tensor:
+        """Return what the engine holds, as rows (N, S) on the CPU."""
+        data = self._arm.data
+        parts = [data.joint_pos.torch, data.joint_vel.torch]
+        for name in self._dynamic:
+            body = self._scene[name].data
+            parts += [body.root_link_pose_w.torch, body.root_com_vel_w.torch]
+        parts.append(self._solver.read_warm_start())
+        return torch.cat(parts, dim=1).cpu()
+
+    def _on_device(self, ids: Tensor) -> Tensor:
+        return ids.to(self._device, torch.int32)
+
+    # ---------------------------------------------------------------- protocol
+
+    def set_draws(self, ids: Tensor, draws: Tensor) -> None:
+        """Refuse: environments of one Isaac Lab scene share their physical parameters."""
+        raise SimulatorError(
+            "task.randomisation is on, which the isaaclab simulator does not offer",
+            remedy="randomise:=false, or simulator:=mujoco",
+        )
+
+    def render(self, ids: Tensor, physics: Tensor, placed: Tensor, camera: str) -> Tensor:
+        """Refuse: no camera is configured."""
+        raise SimulatorError("the isaaclab simulator has no camera", remedy="film:=false")
+
+    def close(self) -> None:
+        """Clear Isaac Lab's simulation context."""
+        if self._sim is not None:
+            self._sim = self._scene = self._arm = None
+            app.release(self)

@@ -1,0 +1,84 @@
+"""Rows and columns of the MuJoCo simulator: what its state is, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from grpo_ros.robots.robot import Robot
+from grpo_ros.simulators.rows import placed_bodies
+from grpo_ros.tasks.base import Body
+from grpo_ros.tasks.scene_state import SceneState
+
+STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
+MOCAP = mujoco.mjtState.mjSTATE_MOCAP_POS.value | mujoco.mjtState.mjSTATE_MOCAP_QUAT.value
+
+
+FREE_TO_XYZW = torch.tensor([0, 1, 2, 4, 5, 6, 3])
+"""Columns of a free joint's seven numbers (x y z, then w x y z), quaternion last as x y z w."""
+
+
+class Layout:
+    """Columns of joints and bodies in the physics state (time, qpos, qvel, ...).
+
+    Attributes:
+        qpos: all columns of qpos. joint_qpos, joint_qvel: of the commanded joints, in order.
+        mimics: (mimic column, driver column) pairs.
+        free_qpos, free_qvel: body -> columns of bodies that physics moves.
+        free_bodies: their body ids in the model.
+        mocap_rows: rows of placed bodies that are mocap bodies in the model.
+        has_obstacles: whether any of these is touched by what moves.
+        control_spec: what physics is given in every step, as bits of mjtState.
+    """
+
+    def __init__(self, model: mujoco.MjModel, robot: Robot, bodies: Sequence[Body]) -> None:
+        qpos, qvel = 1, 1 + model.nq
+        self.joint_names = robot.joint_names
+        self.state_size = mujoco.mj_stateSize(model, STATE.value)
+        self.qpos = torch.arange(qpos, qpos + model.nq)
+        joints = [model.joint(name) for name in self.joint_names]
+        self.joint_qpos = torch.tensor([qpos + int(joint.qposadr[0]) for joint in joints])
+        self.joint_qvel = torch.tensor([qvel + int(joint.dofadr[0]) for joint in joints])
+        self.mimics: list[tuple[int, int]] = []
+        if robot.gripper is not None:
+            driver = qpos + int(model.joint(robot.gripper.joint).qposadr[0])
+            for name in robot.gripper.mimic_joints:
+                self.mimics.append((qpos + int(model.joint(name).qposadr[0]), driver))
+        self.free_qpos: dict[str, Tensor] = {}
+        self.free_qvel: dict[str, Tensor] = {}
+        for body in bodies:
+            if body.motion == "dynamic":
+                joint = model.joint(f"{body.name}_free")
+                self.free_qpos[body.name] = qpos + int(joint.qposadr[0]) + torch.arange(7)
+                self.free_qvel[body.name] = qvel + int(joint.dofadr[0]) + torch.arange(6)
+        self.free_bodies = [model.body(name).id for name in self.free_qpos]
+        placed = placed_bodies(bodies)
+        self.mocap_rows = [i for i, body in enumerate(placed) if body.motion == "kinematic"]
+        self.has_obstacles = any(not placed[i].visual_only for i in self.mocap_rows)
+        spec = mujoco.mjtState.mjSTATE_CTRL.value
+        self.control_spec = spec | MOCAP if self.has_obstacles else spec
+
+    def control(self, targets: Tensor, placed: Tensor) -> NDArray[np.float64]:
+        """Return what `control_spec` says (n, K, C) of targets (n, K, J) and poses (n, B, 7)."""
+        if not self.has_obstacles:
+            return np.ascontiguousarray(targets.numpy())
+        mocap = placed[:, self.mocap_rows]
+        poses = [mocap[..., :3].flatten(1), mocap[..., [6, 3, 4, 5]].flatten(1)]
+        constant = torch.cat(poses, dim=1).unsqueeze(1)
+        parts = [targets, constant.expand(-1, targets.shape[1], -1)]
+        return np.ascontiguousarray(torch.cat(parts, dim=2).numpy())
+
+    def scene(self, physics: Tensor) -> SceneState:
+        """Return joints and free bodies of physics rows (n, S)."""
+        return SceneState(
+            self.joint_names,
+            physics[:, self.joint_qpos],
+            physics[:, self.joint_qvel],
+            {name: physics[:, cols[FREE_TO_XYZW]] for name, cols in self.free_qpos.items()},
+            {name: physics[:, cols] for name, cols in self.free_qvel.items()},
+        )

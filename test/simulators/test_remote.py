@@ -16,6 +16,7 @@ from bridge_helpers import (
     STOP,
     ForkedBridge,
     is_running,
+    shared_memory,
     until,
 )
 
@@ -222,7 +223,7 @@ def _learn(connection, settings):
 
 
 def test_a_bridge_ends_with_a_learner_that_is_killed():
-    before, (ours, theirs) = set(os.listdir("/dev/shm")), FORKS.Pipe()
+    before, (ours, theirs) = shared_memory(), FORKS.Pipe()
     settings = to_yaml(load_config(["task=pick_place", "num_threads=1"]))
     learner = FORKS.Process(target=_learn, args=(theirs, settings))
     learner.start()
@@ -232,7 +233,7 @@ def test_a_bridge_ends_with_a_learner_that_is_killed():
     os.kill(learner.pid, signal.SIGKILL)
     until(lambda: not is_running(pid), "the bridge to end")
     learner.join(DEADLINE_S)
-    assert set(os.listdir("/dev/shm")) <= before
+    assert shared_memory() <= before
 
 
 def test_settings_that_the_bridge_refuses_are_named_to_the_learner(capfd):

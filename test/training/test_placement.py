@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from bridge_helpers import DEADLINE_S, ForkedBridge, is_running
+from bridge_helpers import DEADLINE_S, ForkedBridge, is_running, shared_memory
 
 from grpo_ros import configuration
 from grpo_ros.configuration import config_hash, load_config
@@ -82,7 +82,7 @@ def test_a_run_whose_bridge_is_killed_ten_times_equals_one_that_was_never_killed
     tmp_path, composed
 ):
     assert composed.iteration >= NUM_KILLS
-    before = set(os.listdir("/dev/shm"))
+    before = shared_memory()
     poison = tmp_path / "poison"
     bridge, observer = _bridge(poison), Doing(poison.touch, NUM_KILLS)
     trainer = _trainer(tmp_path / "runs", SEPARATE, bridge=bridge, observer=observer)
@@ -91,7 +91,7 @@ def test_a_run_whose_bridge_is_killed_ten_times_equals_one_that_was_never_killed
 
     assert len(bridge.pids) == NUM_KILLS + 1
     assert not any(is_running(pid) for pid in bridge.pids)
-    assert set(os.listdir("/dev/shm")) <= before
+    assert shared_memory() <= before
     assert "memfd:grpo_ros" not in Path("/proc/self/maps").read_text()
     lost = [text for text in observer.messages if text.startswith("bridge lost: 'step'")]
     assert len(lost) == NUM_KILLS

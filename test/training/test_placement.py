@@ -1,7 +1,6 @@
 """Where the simulator lives, and how often that place is lost, changes nothing that is learned."""
 
 import json
-import os
 import signal
 from pathlib import Path
 

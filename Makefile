@@ -12,7 +12,7 @@ LAUNCH := $(ACTIVATED) exec ros2 launch grpo_ros
 lower = $(shell echo $(1) | tr A-Z a-z)
 settings = $(foreach name,$(1),$(if $($(name)),'$(call lower,$(name)):=$($(name))')) $(ARGS)
 RUN_SETTINGS := TASK SIMULATOR SEED
-TRAIN_SETTINGS := $(RUN_SETTINGS) DIFFICULTY ALGORITHM POLICY GROUP_SIZE RESUME
+TRAIN_SETTINGS := $(RUN_SETTINGS) DIFFICULTY ALGORITHM POLICY PLACEMENT GROUP_SIZE RESUME
 DEPLOY_SETTINGS := POLICY EPISODES SEED ROBOT
 
 help: ## show this help
@@ -28,7 +28,7 @@ setup-test:
 isaaclab: ## install Isaac Lab 3.0 beside the rest, for SIMULATOR=isaaclab (3 GB more)
 	@tools/set_up.sh isaaclab $(EXTRAS)
 
-train: setup ## train a policy (TASK DIFFICULTY ALGORITHM POLICY SIMULATOR SEED GROUP_SIZE RESUME, ARGS)
+train: setup ## train a policy (TASK DIFFICULTY ALGORITHM POLICY SIMULATOR PLACEMENT SEED GROUP_SIZE RESUME, ARGS)
 	@$(LAUNCH) train.launch.py $(call settings,$(TRAIN_SETTINGS))
 
 deploy: setup ## run POLICY=FILE.onnx on a robot, simulated by default (EPISODES SEED ROBOT, ARGS)

@@ -10,11 +10,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import gymnasium_tasks, inference, simulator, update
+from bench import gymnasium_tasks, inference, placement, simulator, update
 
 BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "simulator loop, N = 256": simulator.loop,
     "snapshots, N = 256": simulator.snapshot,
+    "placement of the simulator, N = 256, chunks of 4": placement.separate,
     "inference, one observation": inference.onnx,
     "update, 2048 samples, 2 x 64, 320 steps": update.ppo,
     "returns on Gymnasium tasks, 5 seeds": gymnasium_tasks.returns,

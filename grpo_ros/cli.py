@@ -101,6 +101,7 @@ def export(options: argparse.Namespace) -> int:
     from grpo_ros.configuration import merge, read_layer
     from grpo_ros.errors import CheckpointError
     from grpo_ros.training.checkpoint import newest_valid
+    from grpo_ros.training.placement import without_ros
     from grpo_ros.training.run_directory import RunDirectory
     from grpo_ros.training.settings import TrainConfig
     from grpo_ros.training.trainer import Trainer
@@ -110,7 +111,7 @@ def export(options: argparse.Namespace) -> int:
     checkpoint, state, skipped = newest_valid(run.checkpoints)
     if checkpoint is None or state is None:
         raise CheckpointError(f"{run.path} has no readable checkpoint ({'; '.join(skipped)})")
-    trainer = Trainer(config, run)
+    trainer = Trainer(without_ros(config), run)
     try:
         trainer.load_state(state)
         # A result belongs to the policy that it was measured with, and to no other.

@@ -48,6 +48,7 @@ SHORT_NAMES = {
     "num_threads": "mujoco.num_threads",
     "backend": "isaaclab.backend",
     "device": "isaaclab.device",
+    "placement": "bridge.placement",
     "robot": "task.robot",
     "randomise": "task.randomisation.enabled",
 }

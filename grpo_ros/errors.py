@@ -49,6 +49,13 @@ class SimulatorError(GrpoRosError):
     """A simulator refused a request or left its numerical range."""
 
 
+class BridgeError(SimulatorError):
+    """The process that owns the simulator died, stalled, restarted or cannot be understood.
+
+    Nothing is wrong with what was asked: it can be asked again once there is a bridge.
+    """
+
+
 class MissingExtraError(GrpoRosError):
     """An optional dependency is absent."""
 

@@ -19,7 +19,18 @@ from grpo_ros.training.settings import SECTIONS_BY_SELECTOR
 
 SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "180", "60"
 """After Ctrl-C the iteration is finished and saved; an evaluation or a report may be under way."""
-OWN = ("task", "difficulty", "algorithm", "policy", "simulator", "group_size", "seed", "resume")
+BRIDGE, RESPAWN_DELAY_S = "batch_bridge", 0.5
+OWN = (
+    "task",
+    "difficulty",
+    "algorithm",
+    "policy",
+    "simulator",
+    "placement",
+    "group_size",
+    "seed",
+    "resume",
+)
 COMMON = ("namespace", "use_sim_time", "params_file", "autostart", "log_level", "rviz", "settings")
 
 
@@ -38,7 +49,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return what the arguments ask for; a mistake in them is found here, not in the node."""
     values = context.launch_configurations
     settings = settings_of(values)
-    load_config(settings, values["params_file"] or None)
+    config = load_config(settings, values["params_file"] or None)
     arguments, files = [*settings], [str(presets.node_parameters("learner"))]
     if params_file := values["params_file"]:
         if is_ros_file(Path(params_file)):
@@ -47,6 +58,10 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             arguments += ["--config", params_file]
     if values["autostart"] == "false":
         arguments.append("--paused")
+    bridges = []
+    if config.bridge.placement == "separate" and not config.bridge.attach:
+        bridges = [batch_bridge(values, settings)]
+        arguments.insert(0, f"bridge.attach={BRIDGE}")
     learner = Node(
         package=launching.PACKAGE,
         executable="learner",
@@ -59,7 +74,30 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         sigkill_timeout=SIGKILL_TIMEOUT_S,
         on_exit=launching.decides("learner"),
     )
-    return [learner, *rviz(values)]
+    return [*bridges, learner, *rviz(values)]
+
+
+def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
+    """Return the node that owns the simulator; it is started again whenever it dies."""
+    params_file = values["params_file"]
+    return Node(
+        package=launching.PACKAGE,
+        executable=BRIDGE,
+        namespace=values["namespace"],
+        arguments=[
+            *settings,
+            *(["--config", params_file] if params_file else []),
+            "--ros-args",
+            "--log-level",
+            values["log_level"],
+        ],
+        output="screen",
+        emulate_tty=False,
+        sigterm_timeout=SIGTERM_TIMEOUT_S,
+        sigkill_timeout=SIGKILL_TIMEOUT_S,
+        respawn=True,
+        respawn_delay=RESPAWN_DELAY_S,
+    )
 
 
 def rviz(values: dict[str, str]) -> list[LaunchDescriptionEntity]:
@@ -93,6 +131,13 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "difficulty", default_value="", description="easy | medium | hard, of the task"
+            ),
+            DeclareLaunchArgument(
+                "placement",
+                default_value="",
+                choices=["", "composed", "separate"],
+                description="separate: the simulator in a process of its own, which is started "
+                "again when it dies; results are the same",
             ),
             DeclareLaunchArgument(
                 "group_size", default_value="", description="Rollouts from each initial state"

@@ -10,6 +10,8 @@ Services:
 Publishes:
     ~/metrics (pal_statistics_msgs/Statistics), where that package is: one message per iteration.
     /diagnostics (diagnostic_msgs/DiagnosticArray), 1 Hz: state, iteration, success, speed.
+Subscribes:
+    <bridge.attach>/port (std_msgs/String, latched), where the simulator is in a `batch_bridge`.
 Parameters: every setting of `TrainConfig` by its dotted name, e.g. collection.group_size; they are
     read-only, and stand above the presets and below settings on the command line.
 
@@ -37,6 +39,7 @@ from rclpy.utilities import remove_ros_args
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.interrupts import Interrupts
+from grpo_ros.nodes.batch_port import BatchPort
 from grpo_ros.nodes.learner_interface import Learner
 from grpo_ros.nodes.parameters import declare_parameters, given_parameters
 from grpo_ros.nodes.training_view import TrainingView
@@ -91,7 +94,9 @@ def _train(
     """Run the trainer; return the last line."""
     from grpo_ros.training.trainer import Trainer
 
-    trainer = Trainer(config, observers=[node, view])
+    is_attached = config.bridge.placement == "separate" and config.bridge.attach
+    connector = BatchPort(node, config.bridge) if is_attached else None
+    trainer = Trainer(config, observers=[node, view], connector=connector)
     node.attach(trainer.requests)
     view.show(trainer.task)
     trainer.requests.pause(paused)

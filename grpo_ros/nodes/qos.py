@@ -31,5 +31,7 @@ CLOCK = _profile(1, _BEST_EFFORT, _VOLATILE)
 """Simulated time."""
 TF = _profile(100, _RELIABLE, _VOLATILE)
 """Transforms, as tf2 subscribes to them."""
+EXCHANGE = _profile(4, _RELIABLE, _VOLATILE)
+"""Requests and answers between a learner and the bridge that owns its simulator."""
 DIAGNOSTICS = _profile(10, _RELIABLE, _VOLATILE)
 """Health."""

@@ -16,6 +16,11 @@ def simulator_bridge() -> int:
     return _run("simulator_bridge")
 
 
+def batch_bridge() -> int:
+    """Run the batch bridge; return its exit code."""
+    return _run("batch_bridge")
+
+
 def learner() -> int:
     """Run the learner; return its exit code."""
     return _run("learner")

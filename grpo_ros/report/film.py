@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from grpo_ros.errors import SimulatorError
+from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.simulators.base import Observation, Simulator
 from grpo_ros.training.checkpoint import write_atomically
 from grpo_ros.training.evaluation import held_out_keys
@@ -42,6 +42,8 @@ def film_episodes(
     """
     try:
         frames = _record(simulator, decide, min(episodes, simulator.num_envs))
+    except BridgeError:
+        raise  # not the renderer's fault: filmed again once there is a bridge
     except SimulatorError as problem:
         return str(problem)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from grpo_ros import typed
 from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig
@@ -70,6 +70,31 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class BridgeConfig:
+    """Where the simulator lives; results do not depend on it."""
+
+    placement: Literal["composed", "separate"] = typed.setting(
+        "composed", "composed: in the learner's process; separate: in one of its own"
+    )
+    python: str = typed.setting(
+        "", "Interpreter of the simulator's own Python environment; empty: the learner's"
+    )
+    attach: str = typed.setting(
+        "", "Name of a running batch_bridge node to use; empty: the learner starts a process"
+    )
+    transport: Literal["shared_memory", "messages"] = typed.setting(
+        "shared_memory", "To an attached node: shared_memory on one host, messages between two"
+    )
+    timeout_s: float = typed.setting(60.0, "Deadline of every call", unit="s", minimum=0.01)
+    start_timeout_s: float = typed.setting(
+        180.0, "Deadline until a bridge is there and has made its simulator", unit="s", minimum=0.1
+    )
+    max_restarts: int = typed.setting(
+        3, "Losses of the bridge in a row after which training fails", minimum=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class CommonConfig:
     """What every training run has: the choices, and the settings of all but the tasks."""
 
@@ -94,6 +119,7 @@ class CommonConfig:
     mujoco: MujocoConfig = typed.setting(factory=MujocoConfig)
     isaaclab: IsaacLabConfig = typed.setting(factory=IsaacLabConfig)
     environment: EnvironmentConfig = typed.setting(factory=EnvironmentConfig)
+    bridge: BridgeConfig = typed.setting(factory=BridgeConfig)
 
 
 def _task_sections() -> list[tuple[str, type, Any]]:
@@ -140,5 +166,12 @@ def section_name(selector: str, value: str) -> str | None:
     return value if value in SECTIONS_BY_SELECTOR[selector] else None
 
 
-WITHOUT_EFFECT_ON_RESULTS = ("resume", "output", "film", "checkpoint", "mujoco.num_threads")
+WITHOUT_EFFECT_ON_RESULTS = (
+    "resume",
+    "output",
+    "film",
+    "checkpoint",
+    "bridge",
+    "mujoco.num_threads",
+)
 """Keys that the config hash leaves out."""

@@ -7,8 +7,8 @@ The trainer owns the loop and the state. All that decides what an iteration give
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from grpo_ros import configuration
 from grpo_ros.algorithms import make_algorithm
@@ -27,8 +26,8 @@ from grpo_ros.errors import TrainingError
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.policies import make_policy
 from grpo_ros.randomness import Key, torch_generator
+from grpo_ros.simulators.channel import Connector
 from grpo_ros.simulators.measured import measure
-from grpo_ros.simulators.registry import make_simulator
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.tasks.scene_state import scene_arrays, scene_hash
 from grpo_ros.training import run_directory
@@ -44,9 +43,11 @@ from grpo_ros.training.demonstrations import Demonstrations, fit_normaliser, rec
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
+from grpo_ros.training.placement import Losses, place_simulator
 from grpo_ros.training.requests import Requests
 from grpo_ros.training.resume import Resumed, open_run
 from grpo_ros.training.run_directory import RunDirectory
+from grpo_ros.training.run_record import RunRecord
 from grpo_ros.training.settings import TrainConfig
 
 
@@ -57,6 +58,7 @@ class Trainer:
         config: what to train, and how.
         run: its folder; None opens or resumes one as `config.resume` says.
         observers: told about progress, in this thread.
+        connector: finds the bridge of a separate placement; None: a process is started for it.
 
     `run()` blocks; `requests` may be used from any thread meanwhile.
     """
@@ -67,6 +69,7 @@ class Trainer:
         run: RunDirectory | None = None,
         *,
         observers: Sequence[TrainingObserver] = (),
+        connector: Connector | None = None,
     ) -> None:
         self.config, self.requests = config, Requests()
         self.observers = Observers(observers)
@@ -74,26 +77,26 @@ class Trainer:
         torch.set_num_threads(1)
         resumed = open_run(config, self.observers.on_message) if run is None else Resumed(run)
         self.run_directory = resumed.run
-        self._build()
+        self._build(connector)
         self.iteration = self.env_steps = self.gradient_steps = 0
         self.start: dict[str, Any] = {}
         self._curve: Evaluation | None = None
-        self._latest: Evaluation | None = None
-        self._elapsed_s = 0.0
         self._is_trained = resumed.state is not None
-        self._tensorboard = SummaryWriter(str(self.run_directory.path / "tensorboard"))
+        self.run_record = RunRecord(
+            self.run_directory, self.observers, config.collection.env_steps
+        )
         if resumed.state is not None:
             self.load_state(resumed.state)
-            self._elapsed_s = self._recorded_elapsed_s()
+            self.run_record.resume()
 
-    def _build(self) -> None:
+    def _build(self, connector: Connector | None) -> None:
         config = self.config
         self.task = make_task(config.task, configuration.section(config, "task"))
         collection = config.collection
         num_envs = collection.num_groups * collection.group_size
-        self.simulator = make_simulator(
-            config.simulator, self.task, num_envs, configuration.section(config, "simulator")
-        )
+        say = self.observers.on_message
+        self.simulator = place_simulator(config, self.task, num_envs, connector, say)
+        self.losses = Losses(self.simulator, config.bridge.max_restarts, say)
         self.simulator.watch = self.observers.on_step if self.observers.observers else None
         self.contract = self.simulator.contract
         self.policy = make_policy(
@@ -159,7 +162,7 @@ class Trainer:
             raise
         finally:
             self.requests.refuse_all(TrainingError("training has ended"))
-            self._tensorboard.close()
+            self.run_record.close()
             self.simulator.close()
 
     def _bootstrap(self) -> None:
@@ -168,16 +171,15 @@ class Trainer:
         demonstrations = config.demonstrations
         self._measure_simulator()
         began = time.monotonic()
-        if demonstrations.episodes:
-            data = record(
-                self.simulator, demonstrations.episodes, demonstrations.action_noise, config.seed
-            )
+        episodes, noise = demonstrations.episodes, demonstrations.action_noise
+        if episodes:
+            data = self.losses.redo(lambda: record(self.simulator, episodes, noise, config.seed))
             say(f"{data.episodes} demonstrations of {data.attempts} attempts")
             self._clone(data)
         else:
-            fit_normaliser(self.collector, self.policy, config.seed)
+            self.losses.redo(lambda: fit_normaliser(self.collector, self.policy, config.seed))
             say("no demonstrations: learning from scratch")
-        self._elapsed_s += time.monotonic() - began
+        self.run_record.elapsed_s += time.monotonic() - began
         self.deployed.start(self.policy)
         self._record_terms()
         self._film("before")
@@ -185,13 +187,13 @@ class Trainer:
         self.start = start.to_json()
         say(f"start: success {start} on held-out initial states")
         self._evaluate_curve()
-        self._record_metrics({}, 0.0, 0.0)
+        self._write_iteration({}, 0.0, 0.0)
         self.save()
 
     def _measure_simulator(self) -> None:
         """Measure what groups and restores of this simulator are worth; say and keep it."""
         watch, self.simulator.watch = self.simulator.watch, None
-        measured = measure(self.simulator)
+        measured = self.losses.redo(lambda: measure(self.simulator))
         self.simulator.watch = watch
         self.run_directory.write_json("capabilities.json", dataclasses.asdict(measured))
         self.observers.on_message(str(measured))
@@ -222,7 +224,8 @@ class Trainer:
 
     def _clone_success(self) -> float:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
-        return evaluate(self.simulator, self.policy.mode, keys).success_rate
+        work = functools.partial(evaluate, self.simulator, self.policy.mode, keys)
+        return self.losses.redo(work).success_rate
 
     def _train(self) -> None:
         config = self.config
@@ -237,7 +240,10 @@ class Trainer:
     def _iterate(self) -> None:
         """Collect, update, record; one iteration."""
         config, began = self.config, time.monotonic()
-        rollout = self.collector.collect(self.policy, config.seed, self.iteration)
+        rollout = self.losses.redo(
+            lambda: self.collector.collect(self.policy, config.seed, self.iteration),
+            config.collection.num_groups,
+        )
         collected = time.monotonic()
         metrics = self.algorithm.update(rollout, Key(config.seed, self.iteration))
         self.deployed.update(self.policy)
@@ -246,32 +252,32 @@ class Trainer:
         self.env_steps += rollout.num_env_steps
         self.gradient_steps += int(metrics.get("gradient_steps", 0))
         metrics = {**rollout_metrics(rollout), **metrics, "gradient_steps": self.gradient_steps}
-        self._elapsed_s += updated - began
+        self.run_record.elapsed_s += updated - began
         is_last = self.env_steps >= config.collection.env_steps
         self._curve = None
         if self.iteration % config.evaluation.every_iterations == 0 or is_last:
             self._evaluate_curve()
-        self._record_metrics(metrics, collected - began, updated - collected)
+        self._write_iteration(metrics, collected - began, updated - collected)
         if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
             self.save()
 
     def _evaluate_curve(self) -> None:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
         began = time.monotonic()
-        self._curve = self._latest = self._evaluate(keys)
-        self._elapsed_s += time.monotonic() - began
+        self._curve = self.run_record.latest = self._evaluate(keys)
+        self.run_record.elapsed_s += time.monotonic() - began
 
     def _evaluate(self, keys: list[Key]) -> Evaluation:
         watch, self.simulator.watch = self.simulator.watch, None
         try:
-            return evaluate(self.simulator, self._decide, keys)
+            return self.losses.redo(lambda: evaluate(self.simulator, self._decide, keys))
         finally:
             self.simulator.watch = watch
 
     def _decide(self, obs: Any) -> Tensor:
         return self.deployed.policy.mode(obs)
 
-    def _record_metrics(
+    def _write_iteration(
         self, metrics: dict[str, float], collect_s: float, update_s: float
     ) -> None:
         entry: dict[str, Any] = {"iteration": self.iteration, "env_steps": self.env_steps}
@@ -279,41 +285,13 @@ class Trainer:
         if self._curve is not None:
             low, high = self._curve.wilson_95
             entry.update(eval_success=self._curve.success_rate, eval_low=low, eval_high=high)
-        run = self.run_directory
-        run.append(run.metrics, entry)
         timing = {
-            "iteration": self.iteration,
             "collect_s": collect_s,
             "update_s": update_s,
-            "elapsed_s": self._elapsed_s,
+            "lost_bridges": self.losses.bridges,
+            "dropped_groups": self.losses.groups,
         }
-        run.append(run.timing, timing)
-        for name, value in entry.items():
-            self._tensorboard.add_scalar(name, value, self.env_steps)
-        self.observers.on_iteration(entry, self._progress(entry, collect_s + update_s))
-
-    def _progress(self, entry: dict[str, Any], iteration_s: float) -> Progress:
-        total = self.config.collection.env_steps
-        remaining = None
-        if self.env_steps:
-            remaining = self._elapsed_s / self.env_steps * max(0, total - self.env_steps)
-        steps = entry.get("rollout_env_steps")
-        return Progress(
-            "training",
-            min(self.env_steps, total),
-            total,
-            self._latest.success_rate if self._latest else None,
-            self._latest.wilson_95 if self._latest else None,
-            remaining,
-            steps / iteration_s if steps and iteration_s > 0 else None,
-        )
-
-    def _recorded_elapsed_s(self) -> float:
-        try:
-            last = self.run_directory.timing.read_text().splitlines()[-1]
-            return float(json.loads(last)["elapsed_s"])
-        except (OSError, IndexError, ValueError, KeyError):
-            return 0.0
+        self.run_record.iteration(entry, timing)
 
     # ---------------------------------------------------------------- requests
 
@@ -357,7 +335,8 @@ class Trainer:
             config_hash=configuration.config_hash(self.config),
             **provenance,
         )
-        report = export_policy(policy, contract, path, self.simulator.observe())
+        example = self.losses.redo(self.simulator.observe)
+        report = export_policy(policy, contract, path, example)
         write_atomically(path.with_name("contract.json"), contract.to_json().encode())
         self.observers.on_message(
             f"exported {path} (differs from torch by at most {report.max_abs_difference:.1e})"
@@ -384,7 +363,7 @@ class Trainer:
             "start": self.start,
             "env_steps": self.env_steps,
             "gradient_steps": self.gradient_steps,
-            "train_seconds": round(self._elapsed_s, 2),
+            "train_seconds": round(self.run_record.elapsed_s, 2),
             "seed": config.seed,
             "heldout_sha256": scene_hash(self.task.sample(keys)),
             "versions": run_directory.versions(),
@@ -409,7 +388,7 @@ class Trainer:
 
         watch, self.simulator.watch = self.simulator.watch, None
         path = self.run_directory.path / "films" / f"{name}.webp"
-        problem = film_episodes(self.simulator, self._decide, path)
+        problem = self.losses.redo(lambda: film_episodes(self.simulator, self._decide, path))
         self.simulator.watch = watch
         if problem:
             self.observers.on_message(f"no film: {problem}")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,22 @@ def export_untrained(
 class NodeProcess:
     """One node in a process of its own."""
 
-    def __init__(self, name: str, log: Path, namespace: str = "/", **parameters: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        namespace: str = "/",
+        settings: Sequence[str] = (),
+        **parameters: Any,
+    ) -> None:
         self.name, self.log = name, log
         values = [f"{key}:={_text(value)}" for key, value in parameters.items()]
         options = [part for value in values for part in ("-p", value)]
         options += ["-r", f"__ns:={namespace}"]
+        command = [sys.executable, "-m", f"grpo_ros.nodes.{name}"]
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"grpo_ros.nodes.{name}", "--ros-args", *options],
+                [*command, *settings, "--ros-args", *options],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **ENVIRONMENT},

@@ -13,7 +13,16 @@ pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 COMMON = {"namespace", "use_sim_time", "params_file", "autostart", "log_level", "rviz"}
 OWN = {
-    "train": {"task", "algorithm", "policy", "simulator", "group_size", "seed", "resume"},
+    "train": {
+        "task",
+        "algorithm",
+        "policy",
+        "simulator",
+        "placement",
+        "group_size",
+        "seed",
+        "resume",
+    },
     "evaluate": {"policy", "episodes", "seed"},
 }
 

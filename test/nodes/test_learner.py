@@ -48,19 +48,21 @@ ENDLESS = {
 
 @pytest.fixture
 def environment(tmp_path):
-    """Where processes find the package: an ament prefix with the learner as an executable."""
+    """Where processes find the package: an ament prefix with its executables."""
     prefix = tmp_path / "prefix"
     index = prefix / "share" / "ament_index" / "resource_index" / "packages"
     index.mkdir(parents=True)
     (index / "grpo_ros").touch()
     (prefix / "share" / "grpo_ros").mkdir()
-    script = prefix / "lib" / "grpo_ros" / "learner"
-    script.parent.mkdir(parents=True)
-    script.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom grpo_ros.nodes.start import learner\n"
-        "sys.exit(learner())\n"
-    )
-    script.chmod(0o755)
+    scripts = prefix / "lib" / "grpo_ros"
+    scripts.mkdir(parents=True)
+    for name in ("learner", "batch_bridge"):
+        script = scripts / name
+        script.write_text(
+            f"#!{sys.executable}\nimport sys\nfrom grpo_ros.nodes.start import {name}\n"
+            f"sys.exit({name}())\n"
+        )
+        script.chmod(0o755)
     return {
         **os.environ,
         "AMENT_PREFIX_PATH": f"{prefix}:{os.environ.get('AMENT_PREFIX_PATH', '')}",
@@ -277,8 +279,11 @@ def _launch(start, output, **settings):
     return start(sys.executable, RUNNER, ROOT / "launch" / "train.launch.py", *words)
 
 
-def test_ctrl_c_of_a_launch_is_one_clean_stop(start, tmp_path):
-    launch = _launch(start, tmp_path / "runs", seed=2, rviz="true")
+@pytest.mark.parametrize(
+    "placement", ["composed", pytest.param("separate", marks=pytest.mark.slow)]
+)
+def test_ctrl_c_of_a_launch_is_one_clean_stop(start, tmp_path, placement):
+    launch = _launch(start, tmp_path / "runs", seed=2, rviz="true", placement=placement)
     launch.wait_for("cloned policy")
     os.killpg(launch.process.pid, signal.SIGINT)  # launch forwards it to the learner once more
     assert launch.wait() in (0, 130), launch.output
@@ -299,6 +304,19 @@ def test_a_launch_ends_with_the_learner_and_its_status(start, tmp_path):
     failed = _launch(start, tmp_path / "runs", resume="/nowhere")
     assert failed.wait() != 0
     assert "is not a run directory" in failed.output
+
+
+@pytest.mark.slow
+def test_a_launch_with_a_separate_simulator_outlives_its_process(start, tmp_path):
+    settings = {"placement": "separate", "collection.env_steps": 500}
+    launch = _launch(start, tmp_path / "runs", **settings)
+    launch.wait_for("demonstrations of")  # all the evaluation and training is still to come
+    (pid,) = re.findall(r"\[batch_bridge-\d+\]: process started with pid \[(\d+)\]", launch.output)
+    os.kill(int(pid), signal.SIGKILL)
+    assert launch.wait() == 0, launch.output
+    assert "bridge lost" in launch.output and "finished: success" in launch.output
+    assert launch.output.count("attached to process") == 2
+    assert "Traceback" not in launch.output
 
 
 def test_a_launch_refuses_a_mistake_before_it_starts_anything(start, tmp_path):

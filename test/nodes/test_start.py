@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-NODES = ("simulator_bridge", "learner", "policy_server", "evaluator")
+NODES = ("simulator_bridge", "batch_bridge", "learner", "policy_server", "evaluator")
 INTERRUPTED = """
 import os, signal, sys
 

@@ -1,0 +1,75 @@
+"""RunRecord: what a run writes and tells about each iteration."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from grpo_ros.training.evaluation import Evaluation
+from grpo_ros.training.observer import Progress, TrainingObserver
+from grpo_ros.training.run_directory import RunDirectory
+
+
+class RunRecord:
+    """Appends metrics and times of iterations, and passes them on.
+
+    Args:
+        run: whose files are written.
+        observer: told about each iteration.
+        total: control steps of the whole training.
+
+    Attributes:
+        latest: the last evaluation on the curve's states, for whoever watches.
+        elapsed_s: wall-clock seconds spent on learning so far.
+    """
+
+    def __init__(self, run: RunDirectory, observer: TrainingObserver, total: int) -> None:
+        self._run, self._observer, self._total = run, observer, total
+        self.latest: Evaluation | None = None
+        self.elapsed_s = 0.0
+        self._tensorboard = SummaryWriter(str(run.path / "tensorboard"))
+
+    def resume(self) -> None:
+        """Go on counting time from where the run's files end."""
+        try:
+            last = self._run.timing.read_text().splitlines()[-1]
+            self.elapsed_s = float(json.loads(last)["elapsed_s"])
+        except (OSError, IndexError, ValueError, KeyError):
+            self.elapsed_s = 0.0
+
+    def iteration(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        """Write one iteration and tell about it.
+
+        Args:
+            metrics: what is reproducible: `iteration`, `env_steps` and any others.
+            timing: what is not: `collect_s`, `update_s` and any others.
+        """
+        run, iteration, env_steps = self._run, metrics["iteration"], metrics["env_steps"]
+        run.append(run.metrics, metrics)
+        run.append(run.timing, {"iteration": iteration, **timing, "elapsed_s": self.elapsed_s})
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, env_steps)
+        iteration_s = timing["collect_s"] + timing["update_s"]
+        self._observer.on_iteration(metrics, self._progress(metrics, iteration_s))
+
+    def close(self) -> None:
+        """Flush; idempotent."""
+        self._tensorboard.close()
+
+    def _progress(self, metrics: dict[str, Any], iteration_s: float) -> Progress:
+        env_steps, total = metrics["env_steps"], self._total
+        remaining = None
+        if env_steps:
+            remaining = self.elapsed_s / env_steps * max(0, total - env_steps)
+        steps = metrics.get("rollout_env_steps")
+        return Progress(
+            "training",
+            min(env_steps, total),
+            total,
+            self.latest.success_rate if self.latest else None,
+            self.latest.wilson_95 if self.latest else None,
+            remaining,
+            steps / iteration_s if steps and iteration_s > 0 else None,
+        )

@@ -50,13 +50,14 @@ def served_simulator(config: TrainConfig) -> ServedSimulator:
     from grpo_ros import configuration
     from grpo_ros.simulators.registry import make_simulator
     from grpo_ros.simulators.serving import ServedSimulator
+    from grpo_ros.tasks.environment import EnvironmentTask
     from grpo_ros.tasks.registry import make_task
 
     task = make_task(config.task, configuration.section(config, "task"))
     settings = configuration.section(config, "simulator")
     return ServedSimulator(
         lambda num_envs: make_simulator(config.simulator, task, num_envs, settings),
-        task.contract(),
+        None if isinstance(task, EnvironmentTask) else task.contract(),
     )
 
 

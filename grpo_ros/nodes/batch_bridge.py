@@ -117,7 +117,7 @@ class BatchBridge(Node):
             "pid": os.getpid(),
             "epoch": self.epoch,
             "task": self.config.task,
-            "contract_hash": self.served.contract.sha256,
+            "contract_hash": self.served.contract.sha256 if self.served.contract else "",
             "transport": self.config.bridge.transport,
             "socket": "",
             "message_type": "",

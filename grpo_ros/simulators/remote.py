@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grpo_ros.contract import Contract
 from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
@@ -36,6 +37,7 @@ from grpo_ros.simulators.transfer import (
 )
 from grpo_ros.simulators.wire import Message
 from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState
 
 
@@ -68,7 +70,10 @@ class RemoteSimulator:
         timeout_s: float = 60.0,
         start_timeout_s: float = 120.0,
     ) -> None:
-        self.task, self.num_envs, self.contract = task, num_envs, task.contract()
+        self.task, self.num_envs = task, num_envs
+        # Only who builds an environment knows its contract.
+        is_known = not isinstance(task, EnvironmentTask) or task.is_bound
+        self._known = task.contract() if is_known else None
         self.watch: Callable[[SceneState, float], None] | None = None
         self._connector = connector
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
@@ -76,6 +81,7 @@ class RemoteSimulator:
         self._lost = "the simulator was never connected"
         try:
             self.capabilities, self.bridge_device = self._connect()
+            self.contract = task.contract()
         except BaseException:
             self.close()
             raise
@@ -107,15 +113,23 @@ class RemoteSimulator:
         """Connect and open; return the bridge's capabilities and its device."""
         self._channel = self._connector.connect(self._start_timeout_s)
         request = _request(OPEN, task=self.task.name, num_envs=self.num_envs)
-        request.fields["contract_hash"] = self.contract.sha256
+        request.fields["contract_hash"] = self._known.sha256 if self._known else ""
         answer = self._ask(request, self._start_timeout_s)
-        mine = {"contract_hash": self.contract.sha256, "num_envs": self.num_envs}
+        if self._known is None:
+            self._bind(answer)
+        mine = {"contract_hash": self.task.contract().sha256, "num_envs": self.num_envs}
         for name, value in mine.items():
             if field(answer, name) != value:
                 what = f"the bridge simulates {name} {field(answer, name)}"
                 raise SimulatorError(what, expected=f"{value}")
         capabilities = take_capabilities(field(answer, "capabilities"))
         return capabilities, str(field(answer, "device"))
+
+    def _bind(self, answer: Message) -> None:
+        """Take the contract of an environment that the bridge has built."""
+        assert isinstance(self.task, EnvironmentTask)
+        self._known = Contract.from_json(str(field(answer, "contract")))
+        self.task.bind(self._known, tuple(map(str, field(answer, "reward_names"))))
 
     def _ask(self, request: Message, timeout_s: float | None = None) -> Message:
         """Return the answer to a request.

@@ -43,10 +43,11 @@ class ServedSimulator:
 
     Args:
         make: makes the simulator.
-        contract: of its task; a learner whose contract is another one is refused.
+        contract: of its task; a learner whose contract is another one is refused. None: known
+            once the simulator is made, and told to the learner.
     """
 
-    def __init__(self, make: MakeSimulator, contract: Contract) -> None:
+    def __init__(self, make: MakeSimulator, contract: Contract | None) -> None:
         self._make, self.contract = make, contract
         self._simulator: Simulator | None = None
 
@@ -77,7 +78,7 @@ class ServedSimulator:
 
     def _open(self, request: Message) -> Message:
         wanted, num_envs = field(request, "contract_hash"), int(field(request, "num_envs"))
-        if wanted != self.contract.sha256:
+        if self.contract is not None and wanted not in ("", self.contract.sha256):
             raise SimulatorError(
                 f"the learner's contract of task '{field(request, 'task')}' is {wanted[:12]}",
                 expected=f"that of the bridge, {self.contract.sha256[:12]} "
@@ -89,8 +90,11 @@ class ServedSimulator:
         if self._simulator is None:
             self._simulator = self._make(num_envs)
         self._simulator.watch = None
+        self.contract = self._simulator.contract
         return Message(
             {
+                "contract": self.contract.to_json(),
+                "reward_names": list(self._simulator.task.reward_names),
                 "contract_hash": self._simulator.contract.sha256,
                 "capabilities": capabilities_fields(self._simulator.capabilities),
                 "num_envs": self._simulator.num_envs,

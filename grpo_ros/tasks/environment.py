@@ -93,6 +93,11 @@ class EnvironmentTask:
         self._contract, self.reward_names = contract, reward_names
         self.horizon = contract.horizon
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether the environment is built, here or in the bridge's process."""
+        return self._contract is not None
+
     def bodies(self) -> Sequence[Body]:
         """Return nothing: the environment brings its own scene."""
         return ()

@@ -4,19 +4,15 @@ One Isaac Lab simulation per process: the simulators of this module are made one
 """
 
 import dataclasses
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-from grpo_ros.errors import ConfigurationError, MissingExtraError, RobotError, SimulatorError
+from grpo_ros.errors import ConfigurationError, MissingExtraError, RobotError
 from grpo_ros.randomness import Key
-from grpo_ros.simulators import conformance
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
-from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.mujoco import MujocoSimulator
 from grpo_ros.simulators.registry import make_simulator
 from grpo_ros.tasks.environment import EnvironmentConfig
@@ -31,42 +27,8 @@ BUILD_TIMEOUT_S = 600
 pytestmark = pytest.mark.timeout(BUILD_TIMEOUT_S)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def environment_modules():
-    sys.path.insert(0, str(Path(__file__).parent))
-    yield
-    sys.path.remove(str(Path(__file__).parent))
-
-
 def _task(name):
     return make_task(name, ENVIRONMENT if name.startswith("isaaclab:") else None)
-
-
-@pytest.fixture(scope="module", params=["pick_place", "insert", REACH], ids=lambda n: n[:10])
-def simulators(request):
-    task = _task(request.param)
-    make = lambda num_envs: make_simulator("isaaclab", task, num_envs, IsaacLabConfig())  # noqa: E731
-    with conformance.Simulators(make) as found:
-        yield found
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-def test_conforms(check, simulators):
-    check(simulators)
-
-
-def test_measured_capabilities_are_those_that_are_claimed(simulators):
-    simulator = simulators.get()
-    measured = measure(simulator)
-    assert measured.bit_equal_group == simulator.capabilities.bit_equal_group is True
-    assert measured.exact_mid_episode == simulator.capabilities.exact_mid_episode is True
-    assert measured.group_drift == measured.restore_drift == 0.0
-
-
-def test_a_second_simulation_in_one_process_is_refused(simulators):
-    simulators.get()
-    with pytest.raises(SimulatorError, match="it can hold only one"):
-        make_simulator("isaaclab", make_task("pick_place"), 4)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measure a policy on held-out initial states; write and print the result."""
-    from grpo_ros.deployment.simulated_task import in_process_outcomes
+    from grpo_ros.deployment.simulated_task import in_process_outcomes, run_config
     from grpo_ros.export.policy_file import load_policy_file
     from grpo_ros.training.checkpoint import write_atomically
     from grpo_ros.training.evaluation import held_out_keys
@@ -76,12 +76,14 @@ def evaluate(options: argparse.Namespace) -> int:
     policy = load_policy_file(path)
     began = time.monotonic()
     keys = held_out_keys(options.episodes, options.seed, options.first_episode)
-    result = in_process_outcomes(policy, keys, path.resolve().parent)
+    folder = path.resolve().parent
+    result = in_process_outcomes(policy, keys, folder, options.simulator)
     report = {
         **result.to_json(),
         "policy": str(path),
         "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "task": policy.contract.task,
+        "simulator": options.simulator or run_config(policy.contract.task, folder).simulator,
         "seed": options.seed,
         "first_episode": options.first_episode,
         "wall_seconds": round(time.monotonic() - began, 2),
@@ -93,6 +95,20 @@ def evaluate(options: argparse.Namespace) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, (json.dumps(report, indent=1) + "\n").encode())
     print(f"success {result} held-out episodes; wrote {target}")
+    return 0
+
+
+def transfer(options: argparse.Namespace) -> int:
+    """Measure policies in every simulator on the same initial states; print the table."""
+    from grpo_ros.deployment.transfer import transfer_table
+    from grpo_ros.training.checkpoint import write_atomically
+    from grpo_ros.training.run_directory import versions
+
+    rows = transfer_table([Path(path) for path in options.policies], options.episodes, print)
+    target = Path(options.output or "transfer.json")
+    report = {"episodes": options.episodes, "rows": rows, "versions": versions()}
+    write_atomically(target, (json.dumps(report, indent=1) + "\n").encode())
+    print(f"wrote {target}")
     return 0
 
 
@@ -195,7 +211,13 @@ def _parser() -> argparse.ArgumentParser:
     from_file.add_argument("--episodes", type=_positive, default=1000, help="how many (1000)")
     from_file.add_argument("--seed", type=int, default=20_000, help="of the initial states")
     from_file.add_argument("--first-episode", type=int, default=0, help="first initial state")
+    from_file.add_argument("--simulator", default="", help="another than it was trained in")
     from_file.add_argument("--output", metavar="FILE", help="where the result is written")
+
+    command = _command(commands, "transfer", transfer)
+    command.add_argument("policies", nargs="+", metavar="FILE.onnx", help="policies of one task")
+    command.add_argument("--episodes", type=_positive, default=500, help="how many (500)")
+    command.add_argument("--output", metavar="FILE", help="where the table is written, as JSON")
 
     command = _command(commands, "export", export)
     command.add_argument("run_folder", metavar="RUN", help="a run's folder, e.g. runs/latest")

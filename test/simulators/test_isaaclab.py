@@ -15,7 +15,9 @@ from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.mujoco import MujocoSimulator
 from grpo_ros.simulators.registry import make_simulator
+from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.environment import EnvironmentConfig
+from grpo_ros.tasks.pick_place import PickPlaceConfig
 from grpo_ros.tasks.registry import make_task
 
 pytest.importorskip("isaaclab", reason="Isaac Lab is not installed: make isaaclab")
@@ -36,8 +38,9 @@ def built():
     """Make simulators that are closed at the end of a test."""
     opened = []
 
-    def make(name, num_envs):
-        opened.append(make_simulator("isaaclab", _task(name), num_envs, IsaacLabConfig()))
+    def make(task, num_envs):
+        task = _task(task) if isinstance(task, str) else task
+        opened.append(make_simulator("isaaclab", task, num_envs, IsaacLabConfig()))
         return opened[-1]
 
     yield make
@@ -69,6 +72,27 @@ def test_both_engines_start_from_the_same_states_under_the_same_contract(built):
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], atol=1e-6, rtol=0.0)
     other.close()
+
+
+def test_randomised_quantities_reach_the_solver_and_follow_a_restore(built):
+    task = make_task("pick_place", PickPlaceConfig(randomisation=Randomisation(enabled=True)))
+    simulator = built(task, 4)
+    keys = [Key(5, 0, group) for group in range(4)]
+    simulator.reset(task.sample(keys), None, keys)
+    simulator.restore(simulator.snapshot([2]), [0, 0], [0, 3])
+    simulator.step(torch.zeros(4, 1, 5))
+    draws = simulator.rows.draws
+    solver = simulator.physics._sim.physics_manager._solver
+    cube = [
+        name for name in range(solver.mj_model.nbody) if "cube" in solver.mj_model.body(name).name
+    ]
+    masses = torch.from_numpy(solver.mjw_model.body_mass.numpy())[:, cube[0]]
+    torch.testing.assert_close(masses, 0.08 * draws[:, 0].float())
+    friction = torch.from_numpy(solver.mjw_model.geom_friction.numpy())[:, :, 0]
+    torch.testing.assert_close(friction, draws[:, 1:2].float().expand_as(friction))
+    gains = torch.from_numpy(solver.mjw_model.actuator_gainprm.numpy())[:, 0, 0]
+    torch.testing.assert_close(gains, 4000.0 * draws[:, 2].float())
+    assert masses[0] == masses[2] == masses[3] != masses[1]
 
 
 def test_an_environment_ends_with_its_outcome_and_rewards_what_it_rewards(built):

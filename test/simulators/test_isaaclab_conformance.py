@@ -7,22 +7,31 @@ from grpo_ros.simulators import conformance
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.registry import make_simulator
+from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.environment import EnvironmentConfig
+from grpo_ros.tasks.pick_place import PickPlaceConfig
 from grpo_ros.tasks.registry import make_task
 
 pytest.importorskip("isaaclab", reason="Isaac Lab is not installed: make isaaclab")
 
-REACH = "isaaclab:reach_environment:ReachEnvCfg"
 BUILD_TIMEOUT_S = 600
 """The first build on a machine compiles some hundred kernels."""
 pytestmark = pytest.mark.timeout(BUILD_TIMEOUT_S)
 
 
-@pytest.fixture(scope="module", params=["pick_place", "insert", REACH], ids=lambda n: n[:10])
+TASKS = {
+    "randomised": ("pick_place", PickPlaceConfig(randomisation=Randomisation(enabled=True))),
+    "insert": ("insert", None),
+    "environment": (
+        "isaaclab:reach_environment:ReachEnvCfg",
+        EnvironmentConfig(outcome="reached", chunk_size=2),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=TASKS.values(), ids=TASKS)
 def simulators(request):
-    is_environment = request.param.startswith("isaaclab:")
-    config = EnvironmentConfig(outcome="reached", chunk_size=2) if is_environment else None
-    task = make_task(request.param, config)
+    task = make_task(*request.param)
     make = lambda num_envs: make_simulator("isaaclab", task, num_envs, IsaacLabConfig())  # noqa: E731
     with conformance.Simulators(make) as found:
         yield found

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import importlib.util
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -111,11 +110,13 @@ def _physics(config: IsaacLabConfig) -> Any:
 
 def _quiet() -> None:
     """Leave the log to what a user can act on."""
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     import warp
 
-    warp.config.quiet = True
-    for name in ("isaaclab", "isaaclab_newton", "isaaclab.utils.timer"):
+    warp.config.log_level = warp.LOG_ERROR
+    from isaaclab.utils.timer import Timer
+
+    Timer.enable_display_output = False
+    for name in ("isaaclab", "isaaclab_newton"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(isaaclab|warp).*")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(isaaclab|newton).*")

@@ -19,6 +19,7 @@ from grpo_ros.simulators.base import Capabilities
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.isaaclab.newton import MIN_WORLDS, NewtonSolver
+from grpo_ros.simulators.isaaclab.parameters import Parameters
 from grpo_ros.simulators.physics import whole_substeps
 from grpo_ros.simulators.rows import placed_bodies
 from grpo_ros.tasks.base import Task
@@ -58,6 +59,7 @@ class IsaacLabPhysics:
             self._build(task, physics, num_worlds, config)
             self._solver = NewtonSolver(self._sim, num_worlds)
             self._lay_out()
+        self._parameters: Parameters | None = None
         self._held = torch.full((num_worlds, self.state_size), torch.nan)
         self._held_placed = torch.full((num_worlds, len(placed_bodies(bodies)), 7), torch.nan)
         version = importlib.metadata.version("isaaclab")
@@ -191,11 +193,20 @@ class IsaacLabPhysics:
     # ---------------------------------------------------------------- protocol
 
     def set_draws(self, ids: Tensor, draws: Tensor) -> None:
-        """Refuse: environments of one Isaac Lab scene share their physical parameters."""
-        raise SimulatorError(
-            "task.randomisation is on, which the isaaclab simulator does not offer",
-            remedy="randomise:=false, or simulator:=mujoco",
-        )
+        """Scale masses, friction and gains of environments by factors (n, 5).
+
+        Raises:
+            SimulatorError: the backend is not newton.
+        """
+        if self._solver.warm_size == 0:
+            raise SimulatorError(
+                "task.randomisation is on, which isaaclab offers on the newton backend only",
+                remedy="randomise:=false, or backend:=newton",
+            )
+        if self._parameters is None:
+            objects = [self._scene[name] for name in self._dynamic]
+            self._parameters = Parameters(self._sim, self._arm, self._joints, objects)
+        self._parameters.scale(ids, draws)
 
     def render(self, ids: Tensor, physics: Tensor, placed: Tensor, camera: str) -> Tensor:
         """Return images (n, H, W, 3) uint8 of physics rows; the renderer draws all environments.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.simulators.base import Observation, Simulator
+from grpo_ros.simulators.scene_renderer import SceneRenderer
 from grpo_ros.training.checkpoint import write_atomically
 from grpo_ros.training.evaluation import held_out_keys
 
@@ -35,7 +36,7 @@ def film_episodes(
     finished episode's picture gets a frame: green where the outcome was verified, else red.
 
     Args:
-        simulator: with a renderer.
+        simulator: of any engine; the pictures are drawn by MuJoCo.
         decide: gives the deployed action.
         path: of the animated WebP.
         episodes: how many; fewer where the simulator has fewer environments.
@@ -53,12 +54,22 @@ def film_episodes(
 
 def _record(simulator: Simulator, decide: Decide, episodes: int) -> list[npt.NDArray[np.uint8]]:
     """Return the grid's pictures (H, W, 3), one per 1 / FRAME_RATE_HZ."""
+    renderer = SceneRenderer(simulator.task)
+    try:
+        return _episodes(simulator, decide, renderer, episodes)
+    finally:
+        renderer.close()
+
+
+def _episodes(
+    simulator: Simulator, decide: Decide, renderer: SceneRenderer, episodes: int
+) -> list[npt.NDArray[np.uint8]]:
     contract, task = simulator.contract, simulator.task
     keys, ids = held_out_keys(episodes), torch.arange(episodes)
     simulator.reset(task.sample(keys), ids, keys)
     obs = simulator.observe()
     stride = max(1, round(contract.control_rate_hz / FRAME_RATE_HZ))
-    pictures = simulator.render(ids).numpy()
+    pictures = renderer.render(simulator.scene().rows(ids)).numpy()
     frames = [_grid(pictures)]
     done = outcome = torch.zeros(episodes, dtype=torch.bool)
     with torch.no_grad():
@@ -69,7 +80,7 @@ def _record(simulator: Simulator, decide: Decide, episodes: int) -> list[npt.NDA
                 moving = torch.nonzero(~done).squeeze(1)
                 if len(moving) == 0:
                     break
-                pictures[moving] = simulator.render(moving).numpy()
+                pictures[moving] = renderer.render(simulator.scene().rows(moving)).numpy()
                 done = (result.terminated | result.truncated)[ids]
                 outcome = result.outcome[ids]
                 _frame(pictures, done.numpy(), outcome.numpy())

@@ -83,16 +83,7 @@ class MujocoPhysics:
 
     def start(self, initial: SceneState) -> Tensor:
         """Return physics rows (n, S) of scenes at rest."""
-        layout = self._layout
-        physics = torch.zeros(initial.num_envs, self.state_size, dtype=torch.float64)
-        physics[:, layout.qpos] = torch.from_numpy(self.model.qpos0)
-        physics[:, layout.joint_qpos] = initial.joints(layout.joint_names).to(torch.float64)
-        for mimic, driver in layout.mimics:
-            physics[:, mimic] = physics[:, driver]
-        for name, columns in layout.free_qpos.items():
-            pose = initial.poses[name].to(torch.float64)
-            physics[:, columns] = pose[:, [0, 1, 2, 6, 3, 4, 5]]
-        return physics
+        return self._layout.start(initial, self.model)
 
     def scene(self, physics: Tensor) -> SceneState:
         """Return joints and dynamic bodies of physics rows (n, S)."""

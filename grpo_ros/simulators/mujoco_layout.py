@@ -22,6 +22,9 @@ MOCAP = mujoco.mjtState.mjSTATE_MOCAP_POS.value | mujoco.mjtState.mjSTATE_MOCAP_
 FREE_TO_XYZW = torch.tensor([0, 1, 2, 4, 5, 6, 3])
 """Columns of a free joint's seven numbers (x y z, then w x y z), quaternion last as x y z w."""
 
+XYZW_TO_FREE = [0, 1, 2, 6, 3, 4, 5]
+"""The other way round."""
+
 
 class Layout:
     """Columns of joints and bodies in the physics state (time, qpos, qvel, ...).
@@ -62,6 +65,17 @@ class Layout:
         self.has_obstacles = any(not placed[i].visual_only for i in self.mocap_rows)
         spec = mujoco.mjtState.mjSTATE_CTRL.value
         self.control_spec = spec | MOCAP if self.has_obstacles else spec
+
+    def start(self, initial: SceneState, model: mujoco.MjModel) -> Tensor:
+        """Return physics rows (n, S) of scenes at rest: joints, mimics and free bodies placed."""
+        physics = torch.zeros(initial.num_envs, self.state_size, dtype=torch.float64)
+        physics[:, self.qpos] = torch.from_numpy(model.qpos0)
+        physics[:, self.joint_qpos] = initial.joints(self.joint_names).to(torch.float64)
+        for mimic, driver in self.mimics:
+            physics[:, mimic] = physics[:, driver]
+        for name, columns in self.free_qpos.items():
+            physics[:, columns] = initial.poses[name].to(torch.float64)[:, XYZW_TO_FREE]
+        return physics
 
     def control(self, targets: Tensor, placed: Tensor) -> NDArray[np.float64]:
         """Return what `control_spec` says (n, K, C) of targets (n, K, J) and poses (n, B, 7)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -16,25 +17,38 @@ from grpo_ros.simulators.isaaclab import convert
 from grpo_ros.simulators.isaaclab.convert import MARK
 
 CONVERT_TIMEOUT_S = 180.0
+USD, CONVERTED = (".usd", ".usda", ".usdc", ".usdz"), (".urdf", ".xml", ".mjcf")
 REMOTE = ("omniverse://", "http://", "https://", "s3://", "omni:")
 
 
-def robot_usd(robot: Robot) -> Path:
-    """Return the USD of a robot's URDF, converted at first use and kept in the user's cache.
+def robot_usd(robot: Robot, asset: str = "") -> Path:
+    """Return a robot's USD; what is no USD is converted at first use and kept in the user's cache.
+
+    Args:
+        robot: whose URDF is converted where no other file is named.
+        asset: a USD or MJCF file instead.
 
     Raises:
         MissingExtraError: Isaac Sim's importer is not installed.
-        RobotError: the importer could not convert the URDF.
+        RobotError: there is no such file, or the importer could not convert it.
     """
-    folder = _cache() / f"{robot.name}-{robot.sha256[:16]}"
-    if (folder / MARK).is_file():
-        return folder / (folder / MARK).read_text()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        made = Path(scratch) / "usd"
-        _convert(robot, made)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
+    refuse_remote(asset, "isaaclab.robot_asset")
+    source = Path(asset).expanduser() if asset else robot.urdf_path
+    if not source.is_file() or source.suffix not in (*USD, *CONVERTED):
+        raise RobotError(
+            f"isaaclab.robot_asset = '{asset}'", expected=f"a file {' '.join((*USD, *CONVERTED))}"
+        )
+    if source.suffix in USD:
+        return source
+    content = hashlib.sha256(source.read_bytes()).hexdigest() if asset else robot.sha256
+    folder = _cache() / f"{robot.name}-{content[:16]}"
+    if not (folder / MARK).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            made = Path(scratch) / "usd"
+            _convert(source, made)
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
     return folder / (folder / MARK).read_text()
 
 
@@ -48,13 +62,13 @@ def refuse_remote(path: str, what: str) -> None:
         )
 
 
-def _convert(robot: Robot, folder: Path) -> None:
+def _convert(source: Path, folder: Path) -> None:
     if importlib.util.find_spec("isaacsim.asset") is None:
         raise MissingExtraError(
-            f"converting {robot.urdf_path.name} to USD needs Isaac Sim's importer",
+            f"converting {source.name} to USD needs Isaac Sim's importer",
             remedy="run `make isaaclab` (or make setup EXTRAS=isaaclab)",
         )
-    command = [sys.executable, "-m", convert.__name__, str(robot.urdf_path), str(folder)]
+    command = [sys.executable, "-m", convert.__name__, str(source.resolve()), str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S)
         problem = "" if done.returncode == 0 else (done.stderr.strip() or "no reason given")
@@ -62,8 +76,8 @@ def _convert(robot: Robot, folder: Path) -> None:
         problem = f"not done after {CONVERT_TIMEOUT_S:g} s"
     if problem:
         raise RobotError(
-            f"{robot.urdf_path}: Isaac Sim's importer failed: {problem.splitlines()[-1]}",
-            remedy="check the URDF with `check_urdf`",
+            f"{source}: Isaac Sim's importer failed: {problem.splitlines()[-1]}",
+            remedy="check a URDF with `check_urdf`, an MJCF with `python -m mujoco.viewer`",
         )
 
 

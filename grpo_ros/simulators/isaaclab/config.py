@@ -16,6 +16,9 @@ class IsaacLabConfig:
         "newton", "newton: without Isaac Sim, CPU or GPU; kit: PhysX under Isaac Sim"
     )
     device: str = typed.setting("cpu", "Where physics runs: cpu | cuda:0 | ...")
+    robot_asset: str = typed.setting(
+        "", "USD or MJCF file of the robot, joints named as in its YAML; empty: its URDF"
+    )
     timestep_s: float = typed.setting(0.01, "Physics time step", unit="s", minimum=1e-4)
     solver_iterations: int = typed.setting(50, "newton: iterations at most", minimum=1)
     line_search_iterations: int = typed.setting(

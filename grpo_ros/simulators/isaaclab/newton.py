@@ -33,7 +33,7 @@ class NewtonSolver:
         self._data: Any = None
         self._warm_start = torch.zeros(num_envs, 0)
         if "Newton" in sim.physics_manager.__name__:
-            solver = getattr(sim.physics_manager, "_solver", None)
+            solver: Any = getattr(sim.physics_manager, "_solver", None)
             self._data = getattr(solver, "mjw_data", None)
             if self._data is None:
                 raise SimulatorError(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grpo_ros.errors import SimulatorError
+from grpo_ros.errors import RobotError, SimulatorError, nearest
 from grpo_ros.simulators.base import Capabilities
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
@@ -81,7 +81,7 @@ class IsaacLabPhysics:
             sim_utils.SimulationCfg(dt=config.timestep_s, device=config.device, physics=physics)
         )
         self._scene: Any = InteractiveScene(
-            scene_config(task.robot, task.bodies(), task.cameras(), num_worlds, config.backend)
+            scene_config(task.robot, task.bodies(), task.cameras(), num_worlds, config)
         )
         self._sim.reset()
         self._arm: Any = self._scene[ROBOT]
@@ -89,11 +89,19 @@ class IsaacLabPhysics:
     def _lay_out(self) -> None:
         """Decide which columns of a row hold what."""
         names = list(self._arm.joint_names)
+        for name in self._robot.joint_names:
+            if name not in names:
+                raise RobotError(
+                    f"the asset of '{self._robot.name}' has no joint '{name}'",
+                    remedy=nearest(name, names),
+                )
         self._joints = torch.tensor([names.index(name) for name in self._robot.joint_names])
         gripper, self._mimics = self._robot.gripper, []
         if gripper is not None:
             driver = names.index(gripper.joint)
             self._mimics = [(names.index(name), driver) for name in gripper.mimic_joints]
+        mimics = torch.tensor([mimic for mimic, _ in self._mimics], dtype=torch.long)
+        self._driven = torch.cat([self._joints, mimics])
         self._num_joints = num = len(names)
         at = 2 * num
         self._body_columns: dict[str, slice] = {}
@@ -138,7 +146,9 @@ class IsaacLabPhysics:
         if self._sim is None:
             raise SimulatorError("the simulator is closed")
         self._write(ids, physics, placed)
-        targets, joints = control.float().to(self._device), self._on_device(self._joints)
+        joints = self._on_device(self._driven)
+        followers = control[..., -1:].expand(-1, -1, len(self._mimics))
+        targets = torch.cat([control, followers], dim=-1).float().to(self._device)
         on_device = self._on_device(ids)
         for substep in range(control.shape[1]):
             self._arm.actuators.target_command.set_position_index(
@@ -205,7 +215,7 @@ class IsaacLabPhysics:
             )
         if self._parameters is None:
             objects = [self._scene[name] for name in self._dynamic]
-            self._parameters = Parameters(self._sim, self._arm, self._joints, objects)
+            self._parameters = Parameters(self._sim, self._arm, self._driven, objects)
         self._parameters.scale(ids, draws)
 
     def render(self, ids: Tensor, physics: Tensor, placed: Tensor, camera: str) -> Tensor:

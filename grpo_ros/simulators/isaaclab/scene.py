@@ -17,6 +17,7 @@ from isaaclab_newton.sim.spawners.materials import NewtonMaterialCfg
 
 from grpo_ros.robots.robot import Robot
 from grpo_ros.simulators.isaaclab.assets import robot_usd
+from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.tasks.base import Body
 from grpo_ros.tasks.camera import Camera
 
@@ -29,7 +30,11 @@ FOCAL_LENGTH = 24.0
 
 
 def scene_config(
-    robot: Robot, bodies: Sequence[Body], cameras: Sequence[Camera], num_envs: int, backend: str
+    robot: Robot,
+    bodies: Sequence[Body],
+    cameras: Sequence[Camera],
+    num_envs: int,
+    settings: IsaacLabConfig,
 ) -> Any:
     """Return the configuration of N environments, all at the origin.
 
@@ -44,52 +49,47 @@ def scene_config(
         if cameras or not body.visual_only:
             setattr(config, body.name, _asset(body))
     for camera in cameras:
-        setattr(config, camera.name, _camera(camera, backend))
+        setattr(config, camera.name, _camera(camera, settings.backend))
     if cameras:
         light = sim_utils.DistantLightCfg(intensity=2000.0, color=(1.0, 1.0, 1.0))
         config.light = AssetBaseCfg(prim_path="/World/light", spawn=light)
-    setattr(config, ROBOT, _articulation(robot, backend))
+    setattr(config, ROBOT, _articulation(robot, settings))
     return config
 
 
-def _articulation(robot: Robot, backend: str) -> ArticulationCfg:
-    joints = dict(zip(robot.joint_names, robot.home.tolist(), strict=True))
-    mimics = robot.gripper.mimic_joints if robot.gripper else ()
-    if robot.gripper:
-        joints.update(dict.fromkeys(mimics, joints[robot.gripper.joint]))
-    values = {
-        "stiffness": robot.stiffness,
-        "damping": robot.damping,
-        "armature": robot.armature,
-    }
-    gains = {
-        key: dict(zip(robot.joint_names, value.tolist(), strict=True))
-        for key, value in values.items()
-    }
+def _articulation(robot: Robot, settings: IsaacLabConfig) -> ArticulationCfg:
+    home = dict(zip(robot.joint_names, robot.home.tolist(), strict=True))
     effort = {limit.name: limit.effort for limit in robot.limits}
-    actuators = {
-        "driven": ImplicitActuatorCfg(
-            joint_names_expr=list(robot.joint_names), effort_limit_sim=effort, **gains
-        )
-    }
-    if robot.gripper and mimics:  # they follow the driver by a constraint, not by a servo
-        actuators["following"] = ImplicitActuatorCfg(
-            joint_names_expr=list(mimics),
-            stiffness=0.0,
-            damping=0.0,
-            armature=robot.gripper.armature,
-        )
+    stiffness = dict(zip(robot.joint_names, robot.stiffness.tolist(), strict=True))
+    damping = dict(zip(robot.joint_names, robot.damping.tolist(), strict=True))
+    armature = dict(zip(robot.joint_names, robot.armature.tolist(), strict=True))
+    if robot.gripper is not None:
+        driver, mimics = robot.gripper.joint, robot.gripper.mimic_joints
+        for values in (home, armature):
+            values.update(dict.fromkeys(mimics, values[driver]))
+        # One servo's work shared among driver and mimics: the same whether the asset ties them, as
+        # a URDF's mimic does, or not.
+        for values in (stiffness, damping, effort):
+            share = values[driver] / (1 + len(mimics))
+            values.update(dict.fromkeys((driver, *mimics), share))
+    servos = ImplicitActuatorCfg(
+        joint_names_expr=list(home),
+        effort_limit_sim=effort,
+        stiffness=stiffness,
+        damping=damping,
+        armature=armature,
+    )
     spawn = sim_utils.UsdFileCfg(
-        usd_path=str(robot_usd(robot)),
-        rigid_props=[_weightless(backend)],
+        usd_path=str(robot_usd(robot, settings.robot_asset)),
+        rigid_props=[_weightless(settings.backend)],
         collision_props=[sim_utils.UsdPhysicsCollisionCfg(), MujocoCollisionCfg(condim=4)],
         physics_material=_material(ROBOT_FRICTION),
     )
     return ArticulationCfg(
         prim_path=f"{{ENV_REGEX_NS}}/{ROBOT}",
         spawn=spawn,
-        init_state=ArticulationCfg.InitialStateCfg(joint_pos=joints),
-        actuators=actuators,
+        init_state=ArticulationCfg.InitialStateCfg(joint_pos=home),
+        actuators={"servos": servos},
     )
 
 

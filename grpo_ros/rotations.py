@@ -70,9 +70,10 @@ def normalise(quaternion: Tensor) -> Tensor:
 
 
 def rotate(quaternion: Tensor, vector: Tensor) -> Tensor:
-    """Return vectors (..., 3) turned by quaternions (..., 4); v + 2 u x (u x v + w v), unit norm."""
+    """Return vectors (..., 3) turned by unit quaternions (..., 4): v + 2 u x (u x v + w v)."""
     u, w = quaternion[..., :3], quaternion[..., 3:]
-    return vector + 2.0 * torch.linalg.cross(u, torch.linalg.cross(u, vector) + w * vector)
+    turned: Tensor = torch.linalg.cross(u, torch.linalg.cross(u, vector) + w * vector)
+    return vector + 2.0 * turned
 
 
 def conjugate(quaternion: Tensor) -> Tensor:

@@ -229,10 +229,10 @@ class BatchedSimulator:
 
         Args:
             other: may be closed.
-            poses: (N, 7) of bodies that it does not have.
+            poses: (N, 7) of bodies, for those that it does not have.
         """
         scene = other._scene_of(other.rows.physics, other.rows.placed, full=True)
-        poses = {**scene.poses, **poses}
+        poses = {**poses, **scene.poses}
         mine = {body.name for body in self._bodies}
         self.rows.physics[:] = self.physics.start(dataclasses.replace(scene, poses=poses))
         for field in dataclasses.fields(self.rows):

@@ -235,10 +235,18 @@ class Entities:
         self._check_episode()
         self._rebuild(rest)
 
-    def delete_added(self) -> None:
-        """Remove all that was spawned."""
+    def delete_added(self, ends_episode: bool = False) -> None:
+        """Remove all that was spawned.
+
+        Args:
+            ends_episode: whether the caller begins another one at once.
+
+        Raises:
+            Refusal: nothing can be removed now.
+        """
         if self.added:
-            self._check_episode()
+            if not ends_episode:
+                self._check_episode()
             self._rebuild([])
 
     # ---------------------------------------------------------------- inside

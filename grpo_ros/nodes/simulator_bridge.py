@@ -156,14 +156,14 @@ class SimulatorBridge(Node):
         self.create_service(Trigger, "~/reset", guarded(self, "~/reset", self._on_reset))
         self.create_service(Trigger, "~/outcome", guarded(self, "~/outcome", self._on_outcome))
         self.actions = ArmActions(self, self.sim, robot, config.lock_step)
-        self.services: Any = None
+        self.simulation_services: Any = None
         if importlib.util.find_spec("simulation_interfaces") is None:
             self.get_logger().info("simulation_interfaces is not installed; offering ~/reset only")
             return
         from grpo_ros.nodes.simulation_services import SimulationServices
 
         entities = Entities(self.sim, self._make_simulator, config.lock_step)
-        self.services = SimulationServices(self, entities, self.run_state)
+        self.simulation_services = SimulationServices(self, entities, self.run_state)
 
     def _begin(self) -> None:
         """Start the clocks that drive the node."""
@@ -226,8 +226,8 @@ class SimulatorBridge(Node):
         """Stop what drives the simulator, then the simulator."""
         self.destroy_timer(self._timer)
         self.destroy_subscription(self._commands)
-        if self.services is not None:
-            self.services.stepper.stop("the simulator quits")
+        if self.simulation_services is not None:
+            self.simulation_services.stepper.stop("the simulator quits")
         self.sim.simulator.close()
 
     def quit(self) -> None:

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from simulation_interfaces import srv
-from simulation_interfaces.msg import SimulationState, SimulatorFeatures, SpawnResult
+from simulation_interfaces import msg, srv
+from simulation_interfaces.msg import SimulationState, SimulatorFeatures
 
 from grpo_ros.deployment.entities import Entities
 from grpo_ros.deployment.primitives import SCHEME
@@ -193,7 +193,7 @@ class SimulationServices:
             for r in request.spawn_requests
         ]
         answers = self.entities.spawn(spawns)
-        response.results = [SpawnResult() for _ in answers]
+        response.results = [msg.SpawnResult() for _ in answers]
         for result, answer in zip(response.results, answers, strict=True):
             self._answer_spawn(result, answer)
         num_failed = sum(isinstance(answer, Refusal) for answer in answers)

@@ -33,7 +33,6 @@ then the next state is published. After an episode's end nothing is, until the n
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import sys
 import time
@@ -156,14 +155,17 @@ class SimulatorBridge(Node):
         self.create_service(Trigger, "~/reset", guarded(self, "~/reset", self._on_reset))
         self.create_service(Trigger, "~/outcome", guarded(self, "~/outcome", self._on_outcome))
         self.actions = ArmActions(self, self.sim, robot, config.lock_step)
-        self.simulation_services: Any = None
-        if importlib.util.find_spec("simulation_interfaces") is None:
-            self.get_logger().info("simulation_interfaces is not installed; offering ~/reset only")
-            return
-        from grpo_ros.nodes.simulation_services import SimulationServices
+        self.simulation_services = self._offer_simulation_interfaces()
 
-        entities = Entities(self.sim, self._make_simulator, config.lock_step)
-        self.simulation_services = SimulationServices(self, entities, self.run_state)
+    def _offer_simulation_interfaces(self) -> Any:
+        """Return the services of simulation_interfaces; None where that package is not."""
+        try:
+            from grpo_ros.nodes.simulation_services import SimulationServices
+        except ImportError as problem:
+            self.get_logger().info(f"no simulation_interfaces ({problem}); offering ~/reset only")
+            return None
+        entities = Entities(self.sim, self._make_simulator, self.config.lock_step)
+        return SimulationServices(self, entities, self.run_state)
 
     def _begin(self) -> None:
         """Start the clocks that drive the node."""

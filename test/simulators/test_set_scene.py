@@ -158,3 +158,29 @@ def test_a_task_with_bodies_starts_with_them_and_judges_without_them() -> None:
     outcome, expected = task.outcome(scene), task.task.outcome(plain)
     for field in dataclasses.fields(outcome):
         assert torch.equal(getattr(outcome, field.name), getattr(expected, field.name))
+
+
+def test_a_grasp_outlives_a_change_of_simulators() -> None:
+    """The mimicking finger is carried over too: its tie to the driver is soft."""
+    task = PickPlace()
+    held, other = (make_simulator("mujoco", task, NUM_ENVS) for _ in range(2))
+    keys = held_out_keys(NUM_ENVS)
+    held.reset(task.sample(keys), None, keys)
+    for _ in range(24):
+        action = task.demonstrate(held.scene(), held.controller_state())
+        held.step(action.unsqueeze(1).float())
+    assert held.scene().position("cube")[:, 2].min() > 0.04  # lifted
+    full = held.physics.full_scene(held.rows.physics)
+    fingers = [task.robot.gripper.joint, *task.robot.gripper.mimic_joints]
+    assert full.joints(fingers).diff(dim=1).abs().max() > 1e-6
+    other.take_over(held, {})
+    for _ in range(10):
+        for simulator in (held, other):
+            action = task.demonstrate(simulator.scene(), simulator.controller_state())
+            simulator.step(action.unsqueeze(1).float())
+    first, second = held.scene(), other.scene()
+    assert (first.joint_position - second.joint_position).abs().max() < 1e-8
+    assert (first.poses["cube"] - second.poses["cube"]).abs().max() < 1e-8
+    assert torch.equal(held.rows.step_count, other.rows.step_count)
+    held.close()
+    other.close()

@@ -54,7 +54,7 @@ class TargetSimulator(Protocol):
     def scene(self) -> SceneState:
         """Return the current scene."""
 
-    def set_scene(self, scene: SceneState, env_ids: EnvIds = None) -> Observation:
+    def set_scene(self, scene: SceneState, env_ids: EnvIds = None) -> None:
         """Put joints and bodies into the state that a scene gives."""
 
     def take_over(self, other: Any, poses: Mapping[str, Tensor]) -> None:

@@ -197,8 +197,8 @@ class BatchedSimulator:
         self._randomiser.apply(self.rows, ids)
         return self._observe(ids)
 
-    def set_scene(self, scene: SceneState, env_ids: EnvIds = None) -> Observation:
-        """Put joints and bodies into the state that a scene gives; return obs of those rows.
+    def set_scene(self, scene: SceneState, env_ids: EnvIds = None) -> None:
+        """Put joints and bodies into the state that a scene gives.
 
         Nothing else changes: not the controllers, the counters or the outcome.
 
@@ -222,7 +222,6 @@ class BatchedSimulator:
             placed[:, i] = pose
         self.rows.physics[ids] = self.physics.with_scene(self.rows.physics[ids], scene)
         self.rows.placed[ids] = placed
-        return self._observe(ids)
 
     def take_over(self, other: BatchedSimulator, poses: Mapping[str, Tensor]) -> None:
         """Go on where another simulator stood, of the same task with other bodies in its scene.

@@ -11,6 +11,7 @@ from torch import Tensor
 from grpo_ros.contract import Contract
 from grpo_ros.randomness import Key
 from grpo_ros.tasks.base import Body, Outcome, Task
+from grpo_ros.tasks.camera import Camera
 from grpo_ros.tasks.range_scan import RangeScan
 from grpo_ros.tasks.scene_state import SceneState
 
@@ -41,6 +42,10 @@ class WithBodies:
     def sensors(self) -> Sequence[RangeScan]:
         """Return the task's sensors."""
         return self.task.sensors()
+
+    def cameras(self) -> Sequence[Camera]:
+        """Return the task's cameras."""
+        return self.task.cameras()
 
     def contract(self) -> Contract:
         """Return the task's contract."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 import torch
@@ -171,13 +171,21 @@ class Entities:
 
     # ---------------------------------------------------------------- changes
 
-    def set_state(self, name: str, pose: Tensor, velocity: Tensor, frame: str = "") -> None:
+    def set_state(
+        self,
+        name: str,
+        pose: Tensor,
+        velocity: Tensor,
+        frame: str = "",
+        acceleration: Tensor | None = None,
+    ) -> None:
         """Put a body somewhere else, at once.
 
         Args:
             name: of the entity.
             pose: (7,), velocity: (6,), both in the frame as it stands now.
             frame: an entity, or the world where it is empty.
+            acceleration: (6,), ignored where physics moves the body, and else refused.
 
         Raises:
             Refusal: unknown name or frame, unsound numbers, or an entity that cannot be put there.
@@ -196,8 +204,11 @@ class Entities:
             )
         if body.motion == "static":
             raise Refusal(FAILED, f"'{name}' is static: part of the world, it stays")
-        if body.motion == "kinematic" and bool(velocity.any()):
-            raise Refusal(FAILED, f"'{name}' is not moved by physics", expected="velocity 0")
+        is_pushed = acceleration is not None and bool(acceleration.any())
+        if body.motion == "kinematic" and (is_pushed or bool(velocity.any())):
+            raise Refusal(
+                FAILED, f"'{name}' is not moved by physics", expected="no twist or acceleration"
+            )
         turn = self._frame(frame)[3:].expand(2, 4)
         velocity = rotations.rotate(turn, velocity.view(2, 3)).flatten()
         self.sim.place_body(name, pose, velocity if body.motion == "dynamic" else None)
@@ -308,26 +319,11 @@ class Entities:
                 expected="none: a primitive has no interfaces",
             )
         body = parse_primitive(request.resource)
-        name = self._free_name(request, body, names)
+        taken = {entity.name for entity in self.all()} | {WORLD, "robot", *self._links, *names}
+        name = _free_name(request, body, taken)
         pose = self._in_world(request.pose, request.frame)
         x, y, z, i, j, k, w = pose.tolist()
         return named(body, name), (x, y, z, i, j, k, w)
-
-    def _free_name(self, request: Spawn, body: Body, names: Sequence[str]) -> str:
-        wanted = request.name or body.name
-        if not wanted and not request.may_rename:
-            raise Refusal("NAME_INVALID", "the name is empty, and allow_renaming is false")
-        if wanted and not NAME.fullmatch(wanted):
-            raise Refusal(
-                "NAME_INVALID", f"name '{wanted}'", expected="a letter, then letters, digits or _"
-            )
-        taken = {entity.name for entity in self.all()} | {WORLD, "robot", *self._links, *names}
-        if wanted and wanted not in taken:
-            return wanted
-        if not request.may_rename:
-            raise Refusal("NAME_NOT_UNIQUE", f"name '{wanted}' is taken")
-        stem = (wanted or body.shape)[:56]
-        return next(name for i in range(len(taken) + 1) if (name := f"{stem}_{i}") not in taken)
 
     def _rebuild(self, added: Sequence[tuple[Body, Pose]]) -> None:
         """Go on in a simulator with other bodies; where none can be made, in one as it was."""
@@ -353,3 +349,20 @@ def _of_body(body: Body, origin: str) -> Entity:
     category: Category = "object" if body.motion == "dynamic" else "static"
     tags = (body.shape, body.motion, origin, *(("visual",) if body.visual_only else ()))
     return Entity(body.name, category, described(body), tags, body)
+
+
+def _free_name(request: Spawn, body: Body, taken: Collection[str]) -> str:
+    """Return the name that a body asked for, or one made from it where that is allowed."""
+    wanted = request.name or body.name
+    if not wanted and not request.may_rename:
+        raise Refusal("NAME_INVALID", "the name is empty, and allow_renaming is false")
+    if wanted and not NAME.fullmatch(wanted):
+        raise Refusal(
+            "NAME_INVALID", f"name '{wanted}'", expected="a letter, then letters, digits or _"
+        )
+    if wanted and wanted not in taken:
+        return wanted
+    if not request.may_rename:
+        raise Refusal("NAME_NOT_UNIQUE", f"name '{wanted}' is taken")
+    stem = (wanted or body.shape)[:56]
+    return next(name for i in range(len(taken) + 1) if (name := f"{stem}_{i}") not in taken)

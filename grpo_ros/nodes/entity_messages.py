@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from geometry_msgs.msg import Pose, Twist, Vector3
+from geometry_msgs.msg import Accel, Pose, Twist, Vector3
 from simulation_interfaces.msg import (
     Bounds,
     EntityCategory,
@@ -109,8 +109,8 @@ def pose_of(message: Pose) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def velocity_of(message: Twist) -> Tensor:
-    """Return a velocity (6,) float64."""
+def velocity_of(message: Twist | Accel) -> Tensor:
+    """Return a velocity or acceleration (6,) float64."""
     linear, angular = message.linear, message.angular
     values = [linear.x, linear.y, linear.z, angular.x, angular.y, angular.z]
     return torch.tensor(values, dtype=torch.float64)

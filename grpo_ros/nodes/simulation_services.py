@@ -177,6 +177,7 @@ class SimulationServices:
             convert.pose_of(state.pose),
             convert.velocity_of(state.twist),
             state.header.frame_id,
+            convert.velocity_of(state.acceleration),
         )
         self.simulation.show_scene()
         answer_with(response, None)

@@ -198,6 +198,9 @@ def test_a_state_that_is_not_sound_is_refused_and_changes_nothing(entities: Enti
         assert code_of(excinfo) == code, (name, str(excinfo.value))
         assert (name if frame == "" and code.startswith("RESULT") else "") in str(excinfo.value)
     assert torch.equal(entities.state("cube")[0], before)
+    with pytest.raises(Refusal, match="no twist or acceleration"):
+        entities.set_state("goal", pose(0, 0, 0), STILL, "", moving)
+    entities.set_state("cube", pose(0.5, 0, 0.2), STILL, "", moving)  # ignored
 
 
 # ------------------------------------------------------------------ spawning

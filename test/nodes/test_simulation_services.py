@@ -70,6 +70,14 @@ class Simulator:
         """Return the simulated time, as an entity's stamp."""
         return messages.to_ns(self.entity("cube").header.stamp)
 
+    def joints(self) -> list[float]:
+        """Return the joint positions that were published with the present time."""
+        now = self.now_ns()
+        message = self.client.wait_for(
+            "joint_states", lambda m: messages.to_ns(m.header.stamp) == now
+        )
+        return list(message.position)
+
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
@@ -196,30 +204,28 @@ def test_simulated_steps_report_each_and_can_be_cancelled(simulator: Simulator) 
     client, before = simulator.client, simulator.now_ns()
     action = ActionClient(client.node, SimulateSteps, "simulate_steps")
     assert action.wait_for_server(30.0)
-    heard: list[Any] = []
-    has_many = threading.Event()
 
-    def on_feedback(message: Any) -> None:
-        heard.append(message.feedback)
-        if len(heard) >= 8:
-            has_many.set()
+    def started(steps: int) -> tuple[Any, list[Any]]:
+        """Send a goal; return its handle and its feedback, once some of that came."""
+        heard: list[Any] = []
+        has_begun = threading.Event()
 
-    def started(steps: int) -> Any:
+        def on_feedback(message: Any) -> None:
+            heard.append((message.feedback.completed_steps, message.feedback.remaining_steps))
+            if len(heard) == 8:
+                has_begun.set()
+
         goal = SimulateSteps.Goal(steps=steps)
-        return client.join(action.send_goal_async(goal, feedback_callback=on_feedback))
+        handle = client.join(action.send_goal_async(goal, feedback_callback=on_feedback))
+        assert has_begun.wait(10.0)
+        return handle, heard
 
-    result = client.join(started(8).get_result_async()).result
-    assert result.result.result == OK
+    handle, heard = started(8)
+    assert client.join(handle.get_result_async()).result.result.result == OK
+    assert heard == [(i, 8 - i) for i in range(1, 9)]
     assert simulator.now_ns() == before + 8 * STEP_NS
-    assert has_many.wait(10.0)
-    assert [(m.completed_steps, m.remaining_steps) for m in heard] == [
-        (i, 8 - i) for i in range(1, 9)
-    ]
 
-    heard.clear()
-    has_many.clear()
-    endless = started(10**12)
-    assert has_many.wait(10.0)
+    endless, _ = started(10**12)
     busy = simulator.call(srv.StepSimulation, steps=1).result
     assert busy.result == FAILED and "another request" in busy.error_message
     client.join(endless.cancel_goal_async())
@@ -229,12 +235,13 @@ def test_simulated_steps_report_each_and_can_be_cancelled(simulator: Simulator) 
     stopped_at = simulator.now_ns()
     assert before + 16 * STEP_NS <= stopped_at == simulator.now_ns()
 
-    endless = started(10**12)
+    endless, _ = started(10**12)
     assert simulator.set_state(PLAYING).result.result == OK
     response = client.join(endless.get_result_async())
     assert "set to 'playing' after" in response.result.result.error_message
-    response = client.join(started(3).get_result_async())
-    assert response.result.result.result == FAILED
+    refused = client.join(action.send_goal_async(SimulateSteps.Goal(steps=3)))
+    result = client.join(refused.get_result_async()).result.result
+    assert result.result == FAILED and "expected 'paused'" in result.error_message
     action.destroy()
 
 
@@ -282,14 +289,13 @@ def test_a_body_is_set_and_moves_on_from_there(simulator: Simulator) -> None:
 def test_primitives_are_spawned_seen_and_deleted(simulator: Simulator) -> None:
     spawnables = simulator.call(srv.GetSpawnables, sources=["file:///x"])
     assert "file:///x" in spawnables.result.error_message and spawnables.result.result == OK
-    joints = simulator.client.heard("joint_states")[-1].position
+    joints = simulator.joints()
     for i, item in enumerate(spawnables.spawnables):
         assert spawn(simulator, f"body{i}", uri=item.uri, y=-0.4 + 0.1 * i) == f"body{i}"
     simulator.client.listen(PoseStamped, "objects/body0/pose", qos.STATE)
     simulator.call(srv.StepSimulation, steps=5)
     simulator.client.wait_for("objects/body0/pose")
-    after = simulator.client.heard("joint_states")[-1].position
-    assert max(abs(a - b) for a, b in zip(after, joints, strict=True)) < 5e-3
+    assert simulator.joints() == pytest.approx(joints, abs=5e-3)
     assert spawn(simulator, "body0", allow_renaming=True) == "body0_0"
     codes = srv.SpawnEntity.Response
 

@@ -69,6 +69,25 @@ def normalise(quaternion: Tensor) -> Tensor:
     return torch.stack([x / norm, y / norm, z / norm, w / norm], dim=-1)
 
 
+def rotate(quaternion: Tensor, vector: Tensor) -> Tensor:
+    """Return vectors (..., 3) turned by unit quaternions (..., 4): v + 2 u x (u x v + w v)."""
+    u, w = quaternion[..., :3], quaternion[..., 3:]
+    turned: Tensor = torch.linalg.cross(u, torch.linalg.cross(u, vector) + w * vector)
+    return vector + 2.0 * turned
+
+
+def conjugate(quaternion: Tensor) -> Tensor:
+    """Return the inverse rotations (..., 4) of unit quaternions (..., 4)."""
+    return torch.cat([-quaternion[..., :3], quaternion[..., 3:]], dim=-1)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Return the Hamilton products (..., 4): first `right`, then `left` turns."""
+    u, v, s, t = left[..., :3], right[..., :3], left[..., 3:], right[..., 3:]
+    scalar = s * t - (u * v).sum(-1, keepdim=True)
+    return torch.cat([s * v + t * u + torch.linalg.cross(u, v), scalar], dim=-1)
+
+
 def yaw_of_matrix(matrix: Tensor) -> Tensor:
     """Return the yaw (...,), the heading in rad of the x axis, of matrices (..., 3, 3)."""
     return _arctangent2(matrix[..., 1, 0], matrix[..., 0, 0])

@@ -28,9 +28,9 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "seed": launching.number("seed", values["seed"], int),
         "first_episode": launching.number("first_episode", values["first_episode"], int),
     }
-    outlive = launching.must_outlive("simulator_bridge")
+    on_exit = launching.decides("simulator_bridge")  # it may be set to quit
     return [
-        launching.node(values, "simulator_bridge", parameters, outlive),
+        launching.node(values, "simulator_bridge", parameters, on_exit),
         *launching.rviz(values),
     ]
 

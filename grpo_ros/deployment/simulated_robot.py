@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,12 @@ class TargetSimulator(Protocol):
 
     def scene(self) -> SceneState:
         """Return the current scene."""
+
+    def set_scene(self, scene: SceneState, env_ids: EnvIds = None) -> None:
+        """Put joints and bodies into the state that a scene gives."""
+
+    def take_over(self, other: Any, poses: Mapping[str, Tensor]) -> None:
+        """Go on where another simulator of the same kind stood."""
 
     def controller_state(self) -> Mapping[str, Tensor]:
         """Return what is commanded."""
@@ -151,6 +157,22 @@ class SimulatedRobot:
     def hold_arm(self) -> None:
         """Hold the arm's present target."""
         self._arm.reset(self._arm.sample(self.time_ns))
+
+    # ---------------------------------------------------------------- scene
+
+    def place_body(self, name: str, pose: Tensor, velocity: Tensor | None) -> None:
+        """Put a body at a pose (7,) with a velocity (6,), where physics moves it; at once."""
+        nothing = torch.zeros(1, 0, dtype=torch.float64)
+        velocities = {} if velocity is None else {name: velocity.unsqueeze(0)}
+        self.simulator.set_scene(
+            SceneState((), nothing, nothing, {name: pose.unsqueeze(0)}, velocities)
+        )
+        self.scene = self.simulator.scene()
+
+    def go_on_with(self, simulator: TargetSimulator) -> None:
+        """Use another simulator, which stands where the present one stood."""
+        self.simulator = simulator
+        self.scene = simulator.scene()
 
     # ---------------------------------------------------------------- time
 

@@ -15,8 +15,12 @@ Actions:
     <gripper> (control_msgs/GripperCommand).
 Services:
     ~/reset (std_srvs/Trigger): begin the episode of the next initial state.
-    reset_simulation (simulation_interfaces/ResetSimulation): the same, where that package is.
     ~/outcome (std_srvs/Trigger): success = the outcome was verified; message = JSON.
+    Of simulation_interfaces, where that package is installed (nodes/simulation_services):
+    get_simulator_features, get_entities, get_entity_state, get_entities_states, get_entity_info,
+    get_entity_bounds, set_entity_state, get_spawnables, spawn_entity, spawn_entities,
+    delete_entity, reset_simulation, get_simulation_state, set_simulation_state, step_simulation,
+    and the action simulate_steps.
 Parameters: `SimulatorBridgeConfig`.
 
 Lock step: after a reset the state stamped t is published, and again now and then, until a
@@ -32,23 +36,21 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import rclpy.clock
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
 from rclpy.clock import ClockType
 from rclpy.node import Node
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from tf2_msgs.msg import TFMessage
 from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros import configuration, typed
+from grpo_ros.deployment.entities import Entities
+from grpo_ros.deployment.run_state import RunState
 from grpo_ros.deployment.simulated_robot import SimulatedRobot, TargetSimulator
 from grpo_ros.deployment.simulated_task import make_simulated, run_config, task_of
 from grpo_ros.errors import SimulatorError
@@ -56,9 +58,10 @@ from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.arm_actions import ArmActions
 from grpo_ros.nodes.lifecycle import guarded
-from grpo_ros.nodes.link_transforms import LinkTransforms
 from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.process import spinning
+from grpo_ros.nodes.simulated_output import SimulatedOutput
+from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
 
@@ -102,8 +105,8 @@ class SimulatorBridge(Node):
         self.config = read_parameters(self, SimulatorBridgeConfig(), read_only=False)
         self.sim = self._make_sim()
         self.task = self.sim.simulator.task
-        self._bodies = tuple(body.name for body in self.task.bodies() if body.motion != "static")
-        self._links = LinkTransforms(self.task.robot)
+        self.run_state = RunState(self.config.lock_step)
+        self._stop_process: Callable[[], None] | None = None
         self._make_interfaces()
         self._begin()
 
@@ -117,74 +120,63 @@ class SimulatorBridge(Node):
         else:
             run = run_config(config.task)
             task = make_task(config.task, configuration.section(run, "task"))
-        simulator = make_simulated(run, task, 1)
-        if not isinstance(simulator, TargetSimulator):
-            raise SimulatorError(
-                f"simulator '{run.simulator}' takes no joint targets", expected="mujoco"
-            )
+
+        def make(task: Task) -> TargetSimulator:
+            simulator = make_simulated(run, task, 1)
+            if not isinstance(simulator, TargetSimulator):
+                raise SimulatorError(
+                    f"simulator '{run.simulator}' takes no joint targets", expected="mujoco"
+                )
+            return simulator
+
+        self._make_simulator = make
         return SimulatedRobot(
-            simulator,
+            make(task),
             lambda episode: held_out_keys(1, seed, first=episode)[0],
             config.first_episode,
         )
 
     def _make_interfaces(self) -> None:
-        robot, interfaces = self.task.robot, self.task.robot.interfaces
-        self._clock_out = self.create_publisher(Clock, "/clock", qos.CLOCK)
-        self._joints_out = self.create_publisher(JointState, interfaces.joint_states, qos.STATE)
-        self._poses_out = {
-            name: self.create_publisher(PoseStamped, f"objects/{name}/pose", qos.STATE)
-            for name in self._bodies
-        }
-        self._transforms_out = self.create_publisher(TFMessage, "/tf", qos.TF)
-        self._static_out = self.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
-        self._description_out = self.create_publisher(String, "robot_description", qos.LATCHED)
+        config, robot = self.config, self.task.robot
+        self.output = SimulatedOutput(
+            self,
+            self.sim,
+            config.joint_state_rate_hz,
+            config.object_pose_rate_hz,
+            config.transform_rate_hz,
+        )
         self._status_out = self.create_publisher(DiagnosticStatus, "~/status", qos.LATCHED)
         self._commands = self.create_subscription(
             JointTrajectory,
-            interfaces.arm_trajectory_topic,
+            robot.interfaces.arm_trajectory_topic,
             guarded(self, "arm command", self._on_trajectory),
             qos.COMMAND,
         )
         self.create_service(Trigger, "~/reset", guarded(self, "~/reset", self._on_reset))
         self.create_service(Trigger, "~/outcome", guarded(self, "~/outcome", self._on_outcome))
-        self._offer_reset_simulation()
-        self.actions = ArmActions(self, self.sim, robot, self.config.lock_step)
-        self._description_out.publish(String(data=robot.urdf))
-        stamp = self.sim.time_ns
-        self._static_out.publish(
-            TFMessage(transforms=[messages.transform(stamp, *t) for t in self._links.fixed()])
-        )
+        self.actions = ArmActions(self, self.sim, robot, config.lock_step)
+        self.simulation_services = self._offer_simulation_interfaces()
 
-    def _offer_reset_simulation(self) -> None:
+    def _offer_simulation_interfaces(self) -> Any:
+        """Return the services of simulation_interfaces; None where that package is not."""
         try:
-            from simulation_interfaces.srv import ResetSimulation
-        except ImportError:
-            self.get_logger().info("simulation_interfaces is not installed; offering ~/reset only")
-            return
-
-        def on_reset(_: Any, response: Any) -> Any:
-            self.reset()
-            response.result.result = response.result.RESULT_OK
-            return response
-
-        self.create_service(
-            ResetSimulation, "reset_simulation", guarded(self, "reset_simulation", on_reset)
-        )
+            from grpo_ros.nodes.simulation_services import SimulationServices
+        except ImportError as problem:
+            self.get_logger().info(f"no simulation_interfaces ({problem}); offering ~/reset only")
+            return None
+        entities = Entities(self.sim, self._make_simulator, self.config.lock_step)
+        return SimulationServices(self, entities, self.run_state)
 
     def _begin(self) -> None:
         """Start the clocks that drive the node."""
         self._waiting_ns: int | None = None
-        self._waiting_since_s = self._last_transforms_s = 0.0
+        self._waiting_since_s = 0.0
         self._has_answered = False
         self._ignored = 0
         wall = rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME)
         if self.config.lock_step:
             on_timer, period_s = self._on_wait, REPEAT_S
         else:
-            self._joints_every = self._every(self.config.joint_state_rate_hz)
-            self._poses_every = self._every(self.config.object_pose_rate_hz)
-            self._num_substeps = 0
             self._behind_s, self._last_s = 0.0, time.monotonic()
             period_s = max(self.sim.substep_ns / 1e9 / self.config.real_time_factor, 1e-3)
             on_timer = self._on_time
@@ -206,8 +198,26 @@ class SimulatorBridge(Node):
         if self.config.lock_step:
             self._await_command()
         else:
-            self._publish_state()
+            self.output.publish_all()
         return episode
+
+    def step(self) -> None:
+        """Free running: let one physics step pass, and publish what is due."""
+        was = self.sim.phase
+        self.sim.step_substep()
+        self.output.publish_due()
+        self.actions.update()
+        if self.sim.phase != was:
+            self._show()
+
+    def show_scene(self) -> None:
+        """Publish the state that was set; in lock step nothing is between episodes."""
+        if not self.config.lock_step:
+            self.output.publish_all()
+
+    def show_bodies(self) -> None:
+        """Offer the topics of the bodies that there are now."""
+        self.output.follow_bodies()
 
     def on_failure(self, where: str, reason: str) -> None:
         """End the episode: what a failed callback leaves behind is not a valid outcome."""
@@ -218,7 +228,20 @@ class SimulatorBridge(Node):
         """Stop what drives the simulator, then the simulator."""
         self.destroy_timer(self._timer)
         self.destroy_subscription(self._commands)
+        if self.simulation_services is not None:
+            self.simulation_services.stepper.stop("the simulator quits")
         self.sim.simulator.close()
+
+    def quit(self) -> None:
+        """End the process, once it waits for that."""
+        if self._stop_process is not None:
+            self._stop_process()
+
+    def end_with(self, stop_process: Callable[[], None]) -> None:
+        """Let `quit` end the process, even if it was called before."""
+        self._stop_process = stop_process
+        if self.run_state.now == "quitting":
+            stop_process()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         episode = self.reset()
@@ -282,7 +305,7 @@ class SimulatorBridge(Node):
 
     def _await_command(self) -> None:
         self._waiting_ns, self._waiting_since_s = self.sim.time_ns, time.monotonic()
-        self._publish_state()
+        self.output.publish_all()
 
     def _on_wait(self) -> None:
         """Lock step: publish again what nobody answered; give up after the deadline."""
@@ -295,78 +318,27 @@ class SimulatorBridge(Node):
                 f"{self.config.command_timeout_s:g} s ({self._ignored} with other stamps)"
             )
         elif waited_s > REPEAT_S:
-            self._publish_state()
+            self.output.publish_all()
 
     # ---------------------------------------------------------------- free running
 
     def _on_time(self) -> None:
-        """Advance the simulated to the wall-clock time."""
+        """Advance the simulated to the wall-clock time, unless it is paused."""
         now_s = time.monotonic()
         self._behind_s += (now_s - self._last_s) * self.config.real_time_factor
         self._last_s = now_s
         substep_s = self.sim.substep_ns / 1e9
         num = int(self._behind_s / substep_s)
         self._behind_s -= num * substep_s
-        for _ in range(min(num, MAX_SUBSTEPS)):
-            was = self.sim.phase
-            self.sim.step_substep()
-            self._num_substeps += 1
-            self._publish_due()
-            self.actions.update()
-            if self.sim.phase != was:
-                self._show()
-
-    def _publish_due(self) -> None:
-        """Publish what is due now; the clock comes last, so that inputs are there before ticks."""
-        stamp = self.sim.time_ns
-        if self._num_substeps % self._poses_every == 0:
-            self._publish_poses(stamp)
-        if self._num_substeps % self._joints_every == 0:
-            self._publish_joints(stamp)
-        self._publish_transforms(stamp)
-        self._clock_out.publish(Clock(clock=messages.to_time(stamp)))
-
-    def _every(self, rate_hz: float) -> int:
-        return max(1, round(1e9 / rate_hz / self.sim.substep_ns))
-
-    # ---------------------------------------------------------------- output
-
-    def _publish_state(self) -> None:
-        """Publish everything; what an answer needs comes first."""
-        stamp = self.sim.time_ns
-        self._publish_poses(stamp)
-        self._publish_joints(stamp)
-        self._clock_out.publish(Clock(clock=messages.to_time(stamp)))
-        self._publish_transforms(stamp)
-
-    def _publish_joints(self, stamp: int) -> None:
-        scene = self.sim.scene
-        position, velocity = scene.joint_position[0].numpy(), scene.joint_velocity[0].numpy()
-        self._joints_out.publish(
-            messages.joint_state(stamp, scene.joint_names, position, velocity)
-        )
-
-    def _publish_poses(self, stamp: int) -> None:
-        frame, poses = self.task.robot.base_frame, self.sim.scene.poses
-        for name, publisher in self._poses_out.items():
-            publisher.publish(messages.pose(stamp, frame, poses[name][0].tolist()))
-
-    def _publish_transforms(self, stamp: int) -> None:
-        now_s = time.monotonic()
-        if now_s - self._last_transforms_s < 1.0 / self.config.transform_rate_hz:
-            return
-        self._last_transforms_s = now_s
-        scene, base = self.sim.scene, self.task.robot.base_frame
-        moving = self._links.moving(scene.joint_names, scene.joint_position[0].numpy())
-        moving += [(base, name, scene.poses[name][0].tolist()) for name in self._bodies]
-        self._transforms_out.publish(
-            TFMessage(transforms=[messages.transform(stamp, *t) for t in moving])
-        )
+        if self.run_state.is_playing:
+            for _ in range(min(num, MAX_SUBSTEPS)):
+                self.step()
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM."""
+    """Run the node until SIGINT or SIGTERM, or until it is set to quit."""
     with spinning(SimulatorBridge, SimulatorBridge.close, args) as process:
+        process.node.end_with(process.request_stop)
         return process.wait()
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from grpo_ros.controllers import make_controller
-from grpo_ros.errors import SimulatorError
+from grpo_ros.errors import SimulatorError, nearest
 from grpo_ros.observations import ObservationAssembler
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import EnvIds, Observation, StepResult
@@ -197,6 +197,55 @@ class BatchedSimulator:
         self._randomiser.apply(self.rows, ids)
         return self._observe(ids)
 
+    def set_scene(self, scene: SceneState, env_ids: EnvIds = None) -> None:
+        """Put joints and bodies into the state that a scene gives.
+
+        Nothing else changes: not the controllers, the counters or the outcome.
+
+        Args:
+            scene: one row per environment, of the joints and bodies to change.
+            env_ids: which environments, in the order of the rows.
+
+        Raises:
+            SimulatorError: a body is unknown, or part of the world and elsewhere.
+        """
+        ids = self._ids(env_ids)
+        motions = {body.name: body.motion for body in self._bodies}
+        for name in (*scene.poses, *scene.velocities):
+            if name not in motions:
+                raise SimulatorError(f"body '{name}'", remedy=nearest(name, motions))
+        placed = self.rows.placed[ids]
+        for i, name in enumerate(self._placed_names):
+            pose = scene.poses.get(name, placed[:, i]).to(torch.float64)
+            if motions[name] == "static" and not torch.equal(pose, placed[:, i]):
+                raise SimulatorError(f"body '{name}' is part of the world", expected="it to stay")
+            placed[:, i] = pose
+        self.rows.physics[ids] = self.physics.with_scene(self.rows.physics[ids], scene)
+        self.rows.placed[ids] = placed
+
+    def take_over(self, other: BatchedSimulator, poses: Mapping[str, Tensor]) -> None:
+        """Go on where another simulator stood, of the same task with other bodies in its scene.
+
+        Args:
+            other: may be closed.
+            poses: (N, 7) of bodies, for those that it does not have.
+        """
+        scene = other._scene_of(other.rows.physics, other.rows.placed, full=True)
+        poses = {**poses, **scene.poses}
+        mine = {body.name for body in self._bodies}
+        self.rows.physics[:] = self.physics.start(dataclasses.replace(scene, poses=poses))
+        for field in dataclasses.fields(self.rows):
+            if field.name not in ("physics", "placed"):
+                getattr(self.rows, field.name).copy_(getattr(other.rows, field.name))
+        self._randomiser.apply(self.rows, self._ids(None))
+        self.set_scene(
+            dataclasses.replace(
+                scene,
+                poses={name: pose for name, pose in poses.items() if name in mine},
+                velocities={n: v for n, v in scene.velocities.items() if n in mine},
+            )
+        )
+
     def render(self, env_ids: EnvIds = None, camera: str = "overview") -> Tensor:
         """Return images (n, H, W, 3) uint8 of the given environments."""
         ids = self._ids(env_ids)
@@ -288,8 +337,8 @@ class BatchedSimulator:
     def _scene(self, ids: Tensor) -> SceneState:
         return self._scene_of(self.rows.physics[ids], self.rows.placed[ids])
 
-    def _scene_of(self, physics: Tensor, placed: Tensor) -> SceneState:
-        scene = self.physics.scene(physics)
+    def _scene_of(self, physics: Tensor, placed: Tensor, full: bool = False) -> SceneState:
+        scene = self.physics.full_scene(physics) if full else self.physics.scene(physics)
         poses = {name: placed[:, i] for i, name in enumerate(self._placed_names)}
         return dataclasses.replace(scene, poses={**scene.poses, **poses})
 

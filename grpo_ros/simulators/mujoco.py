@@ -89,6 +89,14 @@ class MujocoPhysics:
         """Return joints and dynamic bodies of physics rows (n, S)."""
         return self._layout.scene(physics)
 
+    def full_scene(self, physics: Tensor) -> SceneState:
+        """Return `scene` with the joints that mimic another."""
+        return self._layout.full_scene(physics)
+
+    def with_scene(self, physics: Tensor, scene: SceneState) -> Tensor:
+        """Return physics rows (n, S) with the state that a scene gives; see the protocol."""
+        return self._layout.with_scene(physics, scene)
+
     def simulate(
         self, ids: Tensor, physics: Tensor, control: Tensor, placed: Tensor
     ) -> Callable[[], Tensor]:

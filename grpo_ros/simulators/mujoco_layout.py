@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from grpo_ros import rotations
 from grpo_ros.robots.robot import Robot
+from grpo_ros.simulators.physics import joint_sources
 from grpo_ros.simulators.rows import placed_bodies
 from grpo_ros.tasks.base import Body
 from grpo_ros.tasks.scene_state import SceneState
@@ -21,6 +24,36 @@ MOCAP = mujoco.mjtState.mjSTATE_MOCAP_POS.value | mujoco.mjtState.mjSTATE_MOCAP_
 
 FREE_TO_XYZW = torch.tensor([0, 1, 2, 4, 5, 6, 3])
 """Columns of a free joint's seven numbers (x y z, then w x y z), quaternion last as x y z w."""
+XYZW_TO_FREE = torch.tensor([0, 1, 2, 6, 3, 4, 5])
+"""The other way round."""
+
+
+class FreeVelocities(Mapping[str, Tensor]):
+    """Velocities (n, 6) of free bodies, computed when asked for: few are, and often.
+
+    A free joint's own angular velocity is along the body's axes; here it is along the world's.
+
+    Args:
+        physics: (n, S). qpos, qvel: body -> its columns.
+    """
+
+    def __init__(
+        self, physics: Tensor, qpos: Mapping[str, Tensor], qvel: Mapping[str, Tensor]
+    ) -> None:
+        self._physics, self._qpos, self._qvel = physics, qpos, qvel
+
+    def __getitem__(self, name: str) -> Tensor:
+        velocity = self._physics[:, self._qvel[name]]
+        quaternion = self._physics[:, self._qpos[name][FREE_TO_XYZW[3:]]]
+        angular = rotations.rotate(quaternion, velocity[:, 3:])
+        return torch.cat([velocity[:, :3], angular], dim=-1)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._qvel)
+
+    def __len__(self) -> int:
+        return len(self._qvel)
+
 
 XYZW_TO_FREE = [0, 1, 2, 6, 3, 4, 5]
 """The other way round."""
@@ -32,6 +65,7 @@ class Layout:
     Attributes:
         qpos: all columns of qpos. joint_qpos, joint_qvel: of the commanded joints, in order.
         mimics: (mimic column, driver column) pairs.
+        all_joints: joint -> columns in qpos and qvel, those that mimic another included.
         free_qpos, free_qvel: body -> columns of bodies that physics moves.
         free_bodies: their body ids in the model.
         mocap_rows: rows of placed bodies that are mocap bodies in the model.
@@ -52,6 +86,12 @@ class Layout:
             driver = qpos + int(model.joint(robot.gripper.joint).qposadr[0])
             for name in robot.gripper.mimic_joints:
                 self.mimics.append((qpos + int(model.joint(name).qposadr[0]), driver))
+        self._gripper = robot.gripper
+        names = [*self.joint_names, *(robot.gripper.mimic_joints if robot.gripper else ())]
+        self.all_joints = {
+            name: (qpos + int(joint.qposadr[0]), qvel + int(joint.dofadr[0]))
+            for name, joint in zip(names, map(model.joint, names), strict=True)
+        }
         self.free_qpos: dict[str, Tensor] = {}
         self.free_qvel: dict[str, Tensor] = {}
         for body in bodies:
@@ -94,5 +134,32 @@ class Layout:
             physics[:, self.joint_qpos],
             physics[:, self.joint_qvel],
             {name: physics[:, cols[FREE_TO_XYZW]] for name, cols in self.free_qpos.items()},
-            {name: physics[:, cols] for name, cols in self.free_qvel.items()},
+            FreeVelocities(physics, self.free_qpos, self.free_qvel),
         )
+
+    def full_scene(self, physics: Tensor) -> SceneState:
+        """Return `scene` with the joints that mimic another."""
+        columns = torch.tensor(list(self.all_joints.values()))
+        return dataclasses.replace(
+            self.scene(physics),
+            joint_names=tuple(self.all_joints),
+            joint_position=physics[:, columns[:, 0]],
+            joint_velocity=physics[:, columns[:, 1]],
+        )
+
+    def with_scene(self, physics: Tensor, scene: SceneState) -> Tensor:
+        """Return physics rows (n, S) with the state that a scene gives; see `Physics`."""
+        before, physics = self.scene(physics), physics.clone()
+        for joint, source in joint_sources(scene, self._gripper).items():
+            qpos, qvel = self.all_joints[joint]
+            physics[:, qpos] = scene.joint_position[:, source].double()
+            physics[:, qvel] = scene.joint_velocity[:, source].double()
+        for name, columns in self.free_qpos.items():
+            if name not in scene.poses and name not in scene.velocities:
+                continue
+            pose = scene.poses.get(name, before.poses[name]).double()
+            velocity = scene.velocities.get(name, before.velocities[name]).double()
+            angular = rotations.rotate(rotations.conjugate(pose[:, 3:]), velocity[:, 3:])
+            physics[:, columns] = pose[:, XYZW_TO_FREE]
+            physics[:, self.free_qvel[name]] = torch.cat([velocity[:, :3], angular], dim=-1)
+        return physics

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from grpo_ros.errors import SimulatorError
+from grpo_ros.robots.robot import Gripper
 from grpo_ros.simulators.base import Capabilities
 from grpo_ros.tasks.scene_state import SceneState
 
@@ -44,6 +45,18 @@ class Physics(Protocol):
     def scene(self, physics: Tensor) -> SceneState:
         """Return joints and dynamic bodies of physics rows (n, S), in float64."""
 
+    def full_scene(self, physics: Tensor) -> SceneState:
+        """Return `scene` with the joints that nobody commands, since they mimic another."""
+
+    def with_scene(self, physics: Tensor, scene: SceneState) -> Tensor:
+        """Return physics rows (n, S) with the state that a scene gives; the rest stays.
+
+        Args:
+            physics: (n, S), not written to.
+            scene: joints, and poses and velocities of dynamic bodies; those that it does not name
+                stay as they are. A joint that mimics another follows it, unless it is named.
+        """
+
     def simulate(
         self, ids: Tensor, physics: Tensor, control: Tensor, placed: Tensor
     ) -> Callable[[], Tensor]:
@@ -67,6 +80,18 @@ class Physics(Protocol):
 
     def close(self) -> None:
         """Release what the engine holds; idempotent."""
+
+
+def joint_sources(scene: SceneState, gripper: Gripper | None) -> dict[str, int]:
+    """Return joint -> column of the scene that gives its state.
+
+    A joint that mimics the gripper's driver and is not named itself has the driver's column.
+    """
+    sources = {name: column for column, name in enumerate(scene.joint_names)}
+    if gripper is not None and gripper.joint in sources:
+        for name in gripper.mimic_joints:
+            sources.setdefault(name, sources[gripper.joint])
+    return sources
 
 
 def whole_substeps(period_s: float, timestep_s: float) -> int:

@@ -26,7 +26,8 @@ class SceneState:
         joint_position: (N, J) rad or m.
         joint_velocity: (N, J) rad/s or m/s.
         poses: name -> (N, 7) position and quaternion of a body or frame (objects, goal, tip).
-        velocities: name -> (N, 6) linear and angular velocity; absent where nothing measures it.
+        velocities: name -> (N, 6) linear and angular velocity of the body's origin, m/s and
+            rad/s, along the axes of the base frame; absent where nothing measures it.
         readings: sensor -> (N, ...) what it measured; absent where nothing was sensed.
     """
 

@@ -7,6 +7,7 @@ written before a step; finished environments go on moving in the engine, but nob
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.isaaclab.newton import MIN_WORLDS, NewtonSolver
 from grpo_ros.simulators.isaaclab.parameters import Parameters
-from grpo_ros.simulators.physics import whole_substeps
+from grpo_ros.simulators.physics import joint_sources, whole_substeps
 from grpo_ros.simulators.rows import placed_bodies
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import SceneState
@@ -95,6 +96,7 @@ class IsaacLabPhysics:
                     f"the asset of '{self._robot.name}' has no joint '{name}'",
                     remedy=nearest(name, names),
                 )
+        self._all_joints = tuple(names)
         self._joints = torch.tensor([names.index(name) for name in self._robot.joint_names])
         gripper, self._mimics = self._robot.gripper, []
         if gripper is not None:
@@ -138,6 +140,34 @@ class IsaacLabPhysics:
             {name: body[:, :7] for name, body in bodies.items()},
             {name: body[:, 7:] for name, body in bodies.items()},
         )
+
+    def full_scene(self, physics: Tensor) -> SceneState:
+        """Return `scene` with the joints that mimic another."""
+        num, rows = self._num_joints, physics.double()
+        return dataclasses.replace(
+            self.scene(physics),
+            joint_names=self._all_joints,
+            joint_position=rows[:, :num],
+            joint_velocity=rows[:, num : 2 * num],
+        )
+
+    def with_scene(self, physics: Tensor, scene: SceneState) -> Tensor:
+        """Return physics rows (n, S) with the state that a scene gives; see the protocol."""
+        before, physics = physics, physics.clone()
+        for joint, source in joint_sources(scene, self._robot.gripper).items():
+            column = self._all_joints.index(joint)
+            physics[:, column] = scene.joint_position[:, source].float()
+            physics[:, self._num_joints + column] = scene.joint_velocity[:, source].float()
+        for name, columns in self._body_columns.items():
+            middle = columns.start + 7
+            if name in scene.poses:
+                physics[:, columns.start : middle] = scene.poses[name].float()
+            if name in scene.velocities:
+                physics[:, middle : columns.stop] = scene.velocities[name].float()
+        is_other = (physics != before).any(1, keepdim=True)
+        warm = physics[:, self._warm_columns]  # of another state: it would mislead the solver
+        physics[:, self._warm_columns] = torch.where(is_other, torch.zeros_like(warm), warm)
+        return physics
 
     def simulate(
         self, ids: Tensor, physics: Tensor, control: Tensor, placed: Tensor

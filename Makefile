@@ -8,6 +8,11 @@ export PYTHON
 ACTIVATED := . ./activate.sh &&
 LAUNCH := $(ACTIVATED) exec ros2 launch grpo_ros
 
+# A simulator that is an extra is installed when it is asked for.
+ifeq ($(SIMULATOR),isaaclab)
+override EXTRAS += isaaclab
+endif
+
 # SEED=1 becomes seed:=1; ARGS takes any other launch argument, as name:=value.
 lower = $(shell echo $(1) | tr A-Z a-z)
 settings = $(foreach name,$(1),$(if $($(name)),'$(call lower,$(name)):=$($(name))')) $(ARGS)

@@ -1,8 +1,8 @@
 """The configuration of a run: layers of settings, merged into one typed tree.
 
-Defaults < tasks/<task>.yaml < tasks/<task>_<difficulty>.yaml < algorithms/<algorithm>.yaml
-< policies/<policy>.yaml < the user's file < overrides. After each layer the whole tree is checked,
-so that a mistake is reported with the layer that it is in.
+Defaults < simulators/<simulator>.yaml < tasks/<task>.yaml < tasks/<task>_<difficulty>.yaml
+< algorithms/<algorithm>.yaml < policies/<policy>.yaml < the user's file < overrides. After each
+layer the whole tree is checked, so that a mistake is reported with the layer that it is in.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ __all__ = [
 ]
 
 COMMAND_LINE, LEARNER = "command line", "learner"
-PRESET_FOLDERS = {"task": "tasks", "algorithm": "algorithms", "policy": "policies"}
+PRESET_FOLDERS = {
+    "simulator": "simulators",
+    "task": "tasks",
+    "algorithm": "algorithms",
+    "policy": "policies",
+}
 """Selector -> folder of its presets in config/."""
 SHORT_NAMES = {
     "group_size": "collection.group_size",

@@ -110,6 +110,11 @@ def rviz(values: dict[str, str]) -> list[LaunchDescriptionEntity]:
         return [LogInfo(msg=line)] if is_wanted else []
 
 
+def choices(name: str) -> list[str] | None:
+    """Return what an argument may be; a task may also be an environment, which no list holds."""
+    return None if name == "task" else ["", *SECTIONS_BY_SELECTOR[name]]
+
+
 def generate_launch_description() -> LaunchDescription:
     """Return the arguments and what they launch."""
     described = {
@@ -124,7 +129,7 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(
                     name,
                     default_value="",
-                    choices=["", *SECTIONS_BY_SELECTOR[name]],
+                    choices=choices(name),
                     description=f"{text}; empty: as the parameter file or the default says",
                 )
                 for name, text in described.items()

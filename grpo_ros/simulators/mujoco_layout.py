@@ -55,10 +55,6 @@ class FreeVelocities(Mapping[str, Tensor]):
         return len(self._qvel)
 
 
-XYZW_TO_FREE = [0, 1, 2, 6, 3, 4, 5]
-"""The other way round."""
-
-
 class Layout:
     """Columns of joints and bodies in the physics state (time, qpos, qvel, ...).
 

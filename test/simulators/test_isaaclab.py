@@ -6,11 +6,18 @@ One Isaac Lab simulation per process: the simulators of this module are made one
 import dataclasses
 import time
 
+import mujoco
 import pytest
 import torch
 
-from grpo_ros.errors import ConfigurationError, MissingExtraError, RobotError
+from grpo_ros.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    RobotError,
+    SimulatorError,
+)
 from grpo_ros.randomness import Key
+from grpo_ros.robots.robot import load_robot
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.mujoco import MujocoSimulator
@@ -38,9 +45,9 @@ def built():
     """Make simulators that are closed at the end of a test."""
     opened = []
 
-    def make(task, num_envs):
+    def make(task, num_envs, config=None):
         task = _task(task) if isinstance(task, str) else task
-        opened.append(make_simulator("isaaclab", task, num_envs, IsaacLabConfig()))
+        opened.append(make_simulator("isaaclab", task, num_envs, config))
         return opened[-1]
 
     yield make
@@ -50,15 +57,19 @@ def built():
 
 @pytest.mark.parametrize("name", ["pick_place", "insert"])
 def test_the_demonstrator_succeeds(built, name):
-    simulator = built(name, 32)
-    task, keys = simulator.task, [Key(5, 0, group) for group in range(32)]
+    assert _demonstrated(built(name, 32)) >= 0.95
+
+
+def _demonstrated(simulator):
+    """Return the demonstrator's success over all environments."""
+    task, keys = simulator.task, [Key(5, 0, group) for group in range(simulator.num_envs)]
     simulator.reset(task.sample(keys), None, keys)
     for _ in range(task.horizon):
         action = task.demonstrate(simulator.scene(), simulator.controller_state())
         result = simulator.step(action.unsqueeze(1).float())
         if bool((result.terminated | result.truncated).all()):
             break
-    assert float(result.outcome.float().mean()) >= 0.95
+    return float(result.outcome.float().mean())
 
 
 def test_both_engines_start_from_the_same_states_under_the_same_contract(built):
@@ -108,6 +119,48 @@ def test_an_environment_ends_with_its_outcome_and_rewards_what_it_rewards(built)
     assert bool((result.terminated | result.truncated).all())
     assert torch.equal(result.terminated, result.outcome)
     assert bool((total < 0.0).all())
+
+
+def test_the_newton_renderer_gives_images_and_a_group_sees_the_same(built):
+    task = make_task("pick_place", PickPlaceConfig(cameras=("overview",), image_size=(64, 48)))
+    simulator = built(task, 4)
+    assert simulator.capabilities.cameras == ("overview",)
+    keys = [Key(1, 0, group) for group in range(4)]
+    image = simulator.reset(task.sample(keys), None, keys)["overview_image"]
+    assert image.shape == (4, 48, 64, 3) and image.dtype == torch.uint8
+    colours = image[0].reshape(-1, 3).int()
+    assert bool((colours[:, 0] - colours[:, 1] > 50).any()), "no red cube"
+    assert bool((colours[:, 1] - colours[:, 0] > 50).any()), "no green goal"
+    moved = simulator.step(torch.ones(4, 4, 5)).obs["overview_image"]
+    assert not torch.equal(moved[0], image[0])
+    group = simulator.restore(simulator.snapshot([1]), [0] * 4)["overview_image"]
+    assert torch.equal(group, moved[1:2].expand_as(group))
+    with pytest.raises(SimulatorError, match=r"no camera 'wrist'.*overview"):
+        simulator.render(camera="wrist")
+
+
+def test_a_robot_from_mjcf_grasps_as_the_one_from_its_urdf(built, tmp_path):
+    robot = load_robot("franka_fr3")
+    spec = mujoco.MjSpec.from_string(robot.urdf)
+    spec.compile()
+    path = tmp_path / "robot.xml"
+    path.write_text(spec.to_xml())
+    simulator = built("pick_place", 16, IsaacLabConfig(robot_asset=str(path)))
+    assert _demonstrated(simulator) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("asset", "message"),
+    [
+        ("omniverse://server/robot.usd", "nothing is fetched"),
+        ("missing.usd", "expected a file .usd"),
+        ("robot.obj", "expected a file .usd"),
+    ],
+)
+def test_a_wrong_asset_is_refused(asset, message):
+    config = IsaacLabConfig(robot_asset=asset)
+    with pytest.raises(RobotError, match=message):
+        make_simulator("isaaclab", make_task("pick_place"), 4, config)
 
 
 def test_what_would_be_fetched_is_refused_at_once():

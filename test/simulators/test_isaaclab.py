@@ -4,19 +4,22 @@ One Isaac Lab simulation per process: the simulators of this module are made one
 """
 
 import dataclasses
+import os
 import time
+from pathlib import Path
 
 import mujoco
 import pytest
 import torch
 
+from grpo_ros.configuration import load_config
 from grpo_ros.errors import (
     ConfigurationError,
     MissingExtraError,
     RobotError,
     SimulatorError,
 )
-from grpo_ros.randomness import Key
+from grpo_ros.randomness import Key, normal
 from grpo_ros.robots.robot import load_robot
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
@@ -26,6 +29,7 @@ from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.environment import EnvironmentConfig
 from grpo_ros.tasks.pick_place import PickPlaceConfig
 from grpo_ros.tasks.registry import make_task
+from grpo_ros.training.placement import place_simulator
 
 pytest.importorskip("isaaclab", reason="Isaac Lab is not installed: make isaaclab")
 
@@ -161,6 +165,33 @@ def test_a_wrong_asset_is_refused(asset, message):
     config = IsaacLabConfig(robot_asset=asset)
     with pytest.raises(RobotError, match=message):
         make_simulator("isaaclab", make_task("pick_place"), 4, config)
+
+
+def test_an_environment_in_a_process_of_its_own_does_the_same(built, monkeypatch):
+    folder = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
+    names = ("task", "simulator", "task.outcome", "task.chunk_size", "placement")
+    values = (REACH, "isaaclab", ENVIRONMENT.outcome, ENVIRONMENT.chunk_size, "separate")
+    config = load_config([f"{name}={value}" for name, value in zip(names, values, strict=True)])
+    keys = [Key(1, 0, group) for group in range(8)]
+    chunks = normal("actions", keys, (4, 2, 7))
+
+    def trajectory(simulator):
+        simulator.reset(simulator.task.sample(keys), None, keys)
+        simulator.restore(simulator.snapshot([2]), [0] * 8)
+        results = [simulator.step(chunks[:, i]) for i in range(4)]
+        return results, simulator.snapshot().row_hashes(), simulator.contract
+
+    remote = place_simulator(config, _task(REACH), 8, None, print)
+    try:
+        expected, hashes, contract = trajectory(remote)
+    finally:
+        remote.close()
+    results, own_hashes, own_contract = trajectory(built(REACH, 8))
+    assert (hashes, contract) == (own_hashes, own_contract)
+    for result, other in zip(results, expected, strict=True):
+        assert torch.equal(result.reward_terms, other.reward_terms)
+        assert torch.equal(result.obs["policy"], other.obs["policy"])
 
 
 def test_what_would_be_fetched_is_refused_at_once():

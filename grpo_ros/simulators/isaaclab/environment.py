@@ -6,10 +6,13 @@ is added: no automatic reset, complete snapshots, initial states drawn per key, 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
+import io
+import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +33,8 @@ from grpo_ros.tasks.environment import KEY, EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState
 
 STATE, OBSERVED, EPISODE = "env/", "obs/", "episode/"
+
+log = logging.getLogger(__name__)
 
 
 class IsaacLabEnvironment:
@@ -62,7 +67,8 @@ class IsaacLabEnvironment:
         )
         with app.launched(config, self, found) as physics:
             found.sim.physics = physics
-            self._env: Any = _environment_class()(found)
+            with contextlib.redirect_stdout(io.StringIO()):  # tables of every manager
+                self._env: Any = _environment_class()(found)
             solver = NewtonSolver(self._env.sim, self._num_worlds)
             self._state = EnvironmentState(self._env, solver)
             self._outcome = self._outcome_of(task.config.outcome)
@@ -70,6 +76,8 @@ class IsaacLabEnvironment:
             with self._env.automatic_resets():
                 self._env.reset()
             self.contract = self._make_contract()
+        if self.changed:
+            log.warning("left out of '%s': %s", task.specification, ", ".join(self.changed))
         task.bind(self.contract, ("outcome", *self._env.reward_manager.active_terms))
         version = importlib.metadata.version("isaaclab")
         self._engine = f"isaaclab {version} {config.backend} {task.name}"
@@ -339,9 +347,6 @@ class IsaacLabEnvironment:
 
 def _environment_class() -> Any:
     """Return ManagerBasedRLEnv that resets only where it is asked to."""
-    import contextlib
-    from collections.abc import Iterator
-
     from isaaclab.envs import ManagerBasedRLEnv
 
     class GroupEnvironment(ManagerBasedRLEnv):  # type: ignore[misc]

@@ -18,6 +18,7 @@ from grpo_ros.controllers import make_controller
 from grpo_ros.errors import SimulatorError, nearest
 from grpo_ros.observations import ObservationAssembler
 from grpo_ros.randomness import Key
+from grpo_ros.simulators.arguments import check_chunk, environment_ids
 from grpo_ros.simulators.base import EnvIds, Observation, StepResult
 from grpo_ros.simulators.physics import Physics
 from grpo_ros.simulators.plan import Plan
@@ -95,13 +96,7 @@ class BatchedSimulator:
 
     def step(self, chunk: Tensor) -> StepResult:
         """Carry out a chunk (N, K, A) of actions; see the protocol."""
-        if chunk.ndim != 3 or chunk.shape[0] != self.num_envs:
-            raise SimulatorError(
-                f"chunk of shape {tuple(chunk.shape)}",
-                expected=f"({self.num_envs}, K, {self.contract.action_size})",
-            )
-        if not bool(torch.isfinite(chunk).all()):
-            raise SimulatorError("chunk holds a number that is not finite")
+        check_chunk(chunk, self.num_envs, self.contract.action_size)
         num_steps = chunk.shape[1]
         actions = chunk.to(torch.float64).clamp(-1.0, 1.0)
         executed = torch.zeros(self.num_envs, num_steps, dtype=torch.bool)
@@ -369,11 +364,4 @@ class BatchedSimulator:
         )
 
     def _ids(self, env_ids: EnvIds) -> Tensor:
-        if env_ids is None:
-            return torch.arange(self.num_envs)
-        ids = torch.as_tensor(env_ids, dtype=torch.long)
-        if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= self.num_envs):
-            raise SimulatorError(
-                f"environment ids {ids.tolist()}", expected=f"0 to {self.num_envs - 1}"
-            )
-        return ids
+        return environment_ids(env_ids, self.num_envs)

@@ -21,6 +21,7 @@ from torch import Tensor
 from grpo_ros.contract import ActionField, Contract, ObservationField, Source
 from grpo_ros.errors import ConfigurationError, SimulatorError, nearest
 from grpo_ros.randomness import Key, generator
+from grpo_ros.simulators.arguments import check_chunk, environment_ids
 from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
@@ -123,13 +124,7 @@ class IsaacLabEnvironment:
 
     def step(self, chunk: Tensor) -> StepResult:
         """Carry out a chunk (N, K, A) of actions; see the protocol."""
-        if chunk.ndim != 3 or chunk.shape[0] != self.num_envs:
-            raise SimulatorError(
-                f"chunk of shape {tuple(chunk.shape)}",
-                expected=f"({self.num_envs}, K, {self.contract.action_size})",
-            )
-        if not bool(torch.isfinite(chunk).all()):
-            raise SimulatorError("chunk holds a number that is not finite")
+        check_chunk(chunk, self.num_envs, self.contract.action_size)
         num_steps = chunk.shape[1]
         executed = torch.zeros(self.num_envs, num_steps, dtype=torch.bool)
         rewards = torch.zeros(self.num_envs, num_steps, len(self.task.reward_names))
@@ -335,14 +330,7 @@ class IsaacLabEnvironment:
         )
 
     def _ids(self, env_ids: EnvIds) -> Tensor:
-        if env_ids is None:
-            return torch.arange(self.num_envs)
-        ids = torch.as_tensor(env_ids, dtype=torch.long)
-        if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= self.num_envs):
-            raise SimulatorError(
-                f"environment ids {ids.tolist()}", expected=f"0 to {self.num_envs - 1}"
-            )
-        return ids
+        return environment_ids(env_ids, self.num_envs)
 
 
 def _environment_class() -> Any:

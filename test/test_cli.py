@@ -77,7 +77,7 @@ def test_interrupted_training_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path)
     process = _start("train", *SMALL, "env_steps=100000000", f"output={tmp_path}")
     deadline = time.monotonic() + TIMEOUT_S
     for line in process.stdout:
-        if "cloned policy" in line or time.monotonic() > deadline:
+        if "start: success" in line or time.monotonic() > deadline:
             break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=TIMEOUT_S)

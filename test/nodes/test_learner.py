@@ -202,7 +202,7 @@ def _lines(run):
 
 def test_a_running_learner_is_watched_steered_stopped_and_resumed(start, watcher, tmp_path):
     learner = _learner(start, tmp_path / "runs")
-    learner.wait_for("cloned policy")
+    learner.wait_for("start: success")
     heard = watcher.heard
     watcher.until(lambda: len(heard["/clock"]) > 20 and all(heard.values()), "all topics")
 
@@ -258,7 +258,7 @@ def _check_view(heard):
 
 def test_a_repeated_interrupt_is_one_clean_stop(start, tmp_path):
     learner = _learner(start, tmp_path / "runs")
-    learner.wait_for("cloned policy")
+    learner.wait_for("start: success")
     learner.process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     learner.process.send_signal(signal.SIGINT)  # the same Ctrl-C once more
@@ -284,7 +284,7 @@ def _launch(start, output, **settings):
 )
 def test_ctrl_c_of_a_launch_is_one_clean_stop(start, tmp_path, placement):
     launch = _launch(start, tmp_path / "runs", seed=2, rviz="true", placement=placement)
-    launch.wait_for("cloned policy")
+    launch.wait_for("start: success")
     os.killpg(launch.process.pid, signal.SIGINT)  # launch forwards it to the learner once more
     assert launch.wait() in (0, 130), launch.output
     assert launch.output.count("interrupted, resume with") == 1

@@ -12,6 +12,7 @@ from launch.launch_description_entity import LaunchDescriptionEntity
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.nodes import launching
 from grpo_ros.robots.robot import known_robots
+from grpo_ros.simulators.registry import SIMULATORS
 from grpo_ros.training.evaluation import HELD_OUT_SEED
 
 SIMULATED = "simulated"
@@ -37,6 +38,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     episodes = launching.number("episodes", values["episodes"], int)
     series = {
         "policy": str(policy),
+        "simulator": values["simulator"],
         "lock_step": lock_step,
         "real_time_factor": launching.number(
             "real_time_factor", values["real_time_factor"], float
@@ -100,6 +102,12 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 "episodes", default_value="0", description="Episodes to count; 0: serve only"
+            ),
+            DeclareLaunchArgument(
+                "simulator",
+                default_value="",
+                choices=["", *SIMULATORS],
+                description="Engine of the simulated robot; empty: the policy's run's, or mujoco",
             ),
             DeclareLaunchArgument(
                 "lock_step",

@@ -10,6 +10,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 
 from grpo_ros.nodes import launching
+from grpo_ros.simulators.registry import SIMULATORS
 from grpo_ros.tasks.registry import TASKS
 from grpo_ros.training.evaluation import HELD_OUT_SEED
 
@@ -21,6 +22,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     parameters = {
         "task": values["task"],
         "policy": policy,
+        "simulator": values["simulator"],
         "lock_step": launching.is_true("lock_step", values["lock_step"]),
         "real_time_factor": launching.number(
             "real_time_factor", values["real_time_factor"], float
@@ -46,6 +48,12 @@ def generate_launch_description() -> LaunchDescription:
                 "policy",
                 default_value="",
                 description="ONNX file whose task, and its settings, are simulated instead",
+            ),
+            DeclareLaunchArgument(
+                "simulator",
+                default_value="",
+                choices=["", *SIMULATORS],
+                description="Engine of the simulated robot; empty: the policy's run's, or mujoco",
             ),
             DeclareLaunchArgument(
                 "lock_step",

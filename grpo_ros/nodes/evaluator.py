@@ -59,6 +59,7 @@ class EvaluatorConfig:
     episodes: int = typed.setting(20, "How many episodes", minimum=1)
     first_episode: int = typed.setting(0, "Number of the first initial state", minimum=0)
     seed: int = typed.setting(HELD_OUT_SEED, "Seed of the initial states", minimum=0)
+    simulator: str = typed.setting("", "Engine of bridge and comparison; empty: the run's")
     lock_step: bool = typed.setting(False, "How bridge and server run; written down")
     real_time_factor: float = typed.setting(1.0, "How the bridge runs; written down")
     compare_in_process: bool = typed.setting(
@@ -237,6 +238,7 @@ def report(node: Evaluator, policy: PolicyFile, trials: list[Trial], seconds: fl
     path = Path(config.policy).resolve()
     result: dict[str, Any] = {
         **summary(trials, config.episodes),
+        "simulator": config.simulator,
         "seed": config.seed,
         "first_episode": config.first_episode,
         "mode": "lock_step" if config.lock_step else "free_running",
@@ -259,7 +261,7 @@ def report(node: Evaluator, policy: PolicyFile, trials: list[Trial], seconds: fl
     }
     if config.compare_in_process and trials:
         keys = held_out_keys(len(trials), config.seed, config.first_episode)
-        expected = in_process_outcomes(policy, keys, path.parent)
+        expected = in_process_outcomes(policy, keys, path.parent, config.simulator)
         result["in_process"] = compared(trials, expected)
     return write_report(path.parent, result)
 

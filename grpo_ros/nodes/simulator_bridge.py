@@ -77,6 +77,7 @@ class SimulatorBridgeConfig:
 
     task: str = typed.setting("pick_place", "What is simulated, where no policy is given")
     policy: str = typed.setting("", "ONNX file whose task, and its settings, are simulated")
+    simulator: str = typed.setting("", "Engine; empty: the policy's run's, or the default")
     lock_step: bool = typed.setting(False, "One control period per stamped command")
     real_time_factor: float = typed.setting(
         1.0, "Simulated over wall-clock time, free running", minimum=0.01, maximum=100.0
@@ -120,12 +121,14 @@ class SimulatorBridge(Node):
         else:
             run = run_config(config.task)
             task = make_task(config.task, configuration.section(run, "task"))
+        if config.simulator:
+            run = dataclasses.replace(run, simulator=config.simulator)
 
         def make(task: Task) -> TargetSimulator:
             simulator = make_simulated(run, task, 1)
             if not isinstance(simulator, TargetSimulator):
                 raise SimulatorError(
-                    f"simulator '{run.simulator}' takes no joint targets", expected="mujoco"
+                    f"simulator '{run.simulator}' takes no joint targets of task '{task.name}'"
                 )
             return simulator
 

@@ -230,6 +230,19 @@ def test_a_task_without_an_outcome_is_refused():
         make_task(REACH)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named():
+    with pytest.raises(SimulatorError, match=r"'cuda:0'.*no GPU.*device:=cpu"):
+        make_simulator("isaaclab", make_task("pick_place"), 4, IsaacLabConfig(device="cuda:0"))
+
+
+def test_a_simulator_that_cannot_be_made_does_not_hold_the_process(built):
+    late = Randomisation(enabled=True, action_delay=(0, 9))
+    with pytest.raises(SimulatorError, match="action_delay"):
+        make_simulator("isaaclab", make_task("pick_place", PickPlaceConfig(randomisation=late)), 4)
+    built("pick_place", 4)
+
+
 def test_the_kit_backend_says_what_it_needs():
     with pytest.raises(MissingExtraError, match="needs Isaac Sim"):
         make_simulator("isaaclab", make_task("pick_place"), 4, IsaacLabConfig(backend="kit"))

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from grpo_ros.errors import MissingExtraError, SimulatorError
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 
@@ -45,10 +47,15 @@ def launched(config: IsaacLabConfig, holder: object, environment: Any = None) ->
 
     Raises:
         MissingExtraError: Isaac Lab or Isaac Sim is not installed.
-        SimulatorError: another simulator of this process holds the context.
+        SimulatorError: there is no such device, or another simulator of this process holds the
+            context.
     """
     global _holder
     require()
+    if config.device != "cpu" and not torch.cuda.is_available():
+        raise SimulatorError(
+            f"isaaclab.device = '{config.device}', and torch finds no GPU", remedy="device:=cpu"
+        )
     if _holder is not None and _holder is not holder:
         raise SimulatorError(
             "this process already has an Isaac Lab simulation, and it can hold only one",

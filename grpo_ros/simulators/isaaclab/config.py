@@ -28,3 +28,8 @@ class IsaacLabConfig:
     max_constraints: int = typed.setting(
         320, "newton: rows of one environment's constraints", minimum=32
     )
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the conformance suite has been run, and passed, on this backend and device."""
+        return self.backend == "newton" and self.device == "cpu"

@@ -77,16 +77,13 @@ class IsaacLabEnvironment:
             with self._env.automatic_resets():
                 self._env.reset()
             self.contract = self._make_contract()
+            self._rows = self._read()
         if self.changed:
             log.warning("left out of '%s': %s", task.specification, ", ".join(self.changed))
         task.bind(self.contract, ("outcome", *self._env.reward_manager.active_terms))
         version = importlib.metadata.version("isaaclab")
         self._engine = f"isaaclab {version} {config.backend} {task.name}"
-        self.capabilities = Capabilities(
-            exact_mid_episode=config.backend == "newton",
-            bit_equal_group=True,
-            deterministic=config.device == "cpu",
-        )
+        self.capabilities = Capabilities(config.is_proven, config.is_proven, config.is_proven)
         self._episode = {
             "step_count": torch.zeros(num_envs, dtype=torch.long),
             "terminated": torch.ones(num_envs, dtype=torch.bool),
@@ -94,7 +91,6 @@ class IsaacLabEnvironment:
             "outcome": torch.zeros(num_envs, dtype=torch.bool),
             "score": torch.zeros(num_envs),
         }
-        self._rows = self._read()
 
     # ---------------------------------------------------------------- protocol
 

@@ -66,9 +66,9 @@ class IsaacLabPhysics:
         version = importlib.metadata.version("isaaclab")
         self.engine = f"isaaclab {version} {config.backend} {task.name} {task.robot.sha256[:12]}"
         self.capabilities = Capabilities(
-            exact_mid_episode=self._solver.warm_size > 0,
-            bit_equal_group=True,
-            deterministic=config.device == "cpu",
+            exact_mid_episode=config.is_proven,
+            bit_equal_group=config.is_proven,
+            deterministic=config.is_proven,
             cameras=tuple(camera.name for camera in task.cameras()),
         )
 

@@ -24,4 +24,9 @@ class IsaacLabSimulator(BatchedSimulator):
     physics: IsaacLabPhysics
 
     def __init__(self, task: Task, num_envs: int, config: IsaacLabConfig | None = None) -> None:
-        super().__init__(task, IsaacLabPhysics(task, num_envs, config or IsaacLabConfig()))
+        physics = IsaacLabPhysics(task, num_envs, config or IsaacLabConfig())
+        try:
+            super().__init__(task, physics)
+        except BaseException:  # the process has one simulation, which must not stay held
+            physics.close()
+            raise

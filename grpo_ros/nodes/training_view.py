@@ -76,8 +76,13 @@ class TrainingView(Node, TrainingObserver):
         self.create_timer(IDLE_S, self._on_idle, clock=wall)
 
     def show(self, task: Task) -> None:
-        """Take the task whose scenes will come, and describe its robot."""
+        """Take the task whose scenes will come, and describe its robot.
+
+        An environment of a simulator's own has none that is known here: only the clock is shown.
+        """
         robot = task.robot
+        if robot is None:
+            return
         self._task = task
         self._links = LinkTransforms(robot)
         self._shown = tuple(b for b in task.bodies() if b.motion != "static")

@@ -62,7 +62,7 @@ class IsaacLabPhysics:
             self._lay_out()
         self._parameters: Parameters | None = None
         self._held = torch.full((num_worlds, self.state_size), torch.nan)
-        self._held_placed = torch.full((num_worlds, len(placed_bodies(bodies)), 7), torch.nan)
+        self._held_placed = torch.full((num_worlds, len(self._placed), 7), torch.nan)
         version = importlib.metadata.version("isaaclab")
         self.engine = f"isaaclab {version} {config.backend} {task.name} {task.robot.sha256[:12]}"
         self.capabilities = Capabilities(
@@ -193,12 +193,13 @@ class IsaacLabPhysics:
 
     def _write(self, ids: Tensor, physics: Tensor, placed: Tensor) -> None:
         """Put rows into the engine, where it does not hold them already."""
+        moved = placed[:, [i for i, _ in self._placed]].float()
         is_other = (physics != self._held[ids]).any(1)
-        is_other |= (placed != self._held_placed[ids]).flatten(1).any(1)
+        is_other |= (moved != self._held_placed[ids]).flatten(1).any(1)
         if not bool(is_other.any()):
             return
-        ids, physics = ids[is_other], physics[is_other].to(self._device)
-        self._held_placed[ids] = placed[is_other].float()
+        ids, physics, moved = ids[is_other], physics[is_other].to(self._device), moved[is_other]
+        self._held_placed[ids] = moved
         on_device, num = self._on_device(ids), self._num_joints
         self._arm.write_joint_position_to_sim_index(position=physics[:, :num], env_ids=on_device)
         self._arm.write_joint_velocity_to_sim_index(
@@ -210,8 +211,8 @@ class IsaacLabPhysics:
             asset.write_root_com_velocity_to_sim_index(
                 root_velocity=body[:, 7:], env_ids=on_device
             )
-        for i, name in self._placed:
-            pose = placed[is_other, i].float().to(self._device)
+        for i, (_, name) in enumerate(self._placed):
+            pose = moved[:, i].to(self._device)
             self._scene[name].write_root_link_pose_to_sim_index(root_pose=pose, env_ids=on_device)
         self._scene.write_data_to_sim()
         self._sim.forward()  # clears the warm start of what was written

@@ -36,6 +36,7 @@ from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.link_transforms import LinkTransforms
 from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.tasks.base import Body, Task
+from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.training.observer import TrainingObserver
 
@@ -80,9 +81,9 @@ class TrainingView(Node, TrainingObserver):
 
         An environment of a simulator's own has none that is known here: only the clock is shown.
         """
-        robot = task.robot
-        if robot is None:
+        if isinstance(task, EnvironmentTask):
             return
+        robot = task.robot
         self._task = task
         self._links = LinkTransforms(robot)
         self._shown = tuple(b for b in task.bodies() if b.motion != "static")

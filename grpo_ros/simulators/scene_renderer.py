@@ -12,6 +12,7 @@ from grpo_ros.simulators.mujoco_renderer import MujocoRenderer
 from grpo_ros.simulators.rows import placed_bodies
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.camera import OVERVIEW
+from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState
 
 
@@ -27,7 +28,7 @@ class SceneRenderer:
     """
 
     def __init__(self, task: Task, width: int = 240, height: int = 180) -> None:
-        if task.robot is None:
+        if isinstance(task, EnvironmentTask):
             raise SimulatorError(f"'{task.name}' describes no scene that could be drawn")
         bodies = task.bodies()
         self._model = build_model(task.robot, bodies, timestep_s=0.01)

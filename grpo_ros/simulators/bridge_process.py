@@ -39,6 +39,7 @@ class BridgeProcess:
 
     Attributes:
         process: the present child, if there is one.
+        exit_code: of the last one that ended before it was ready; -9: it was killed.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class BridgeProcess:
         self._settings, self._python, self._module = settings, python or sys.executable, module
         self._say = say
         self.process: subprocess.Popen[bytes] | None = None
+        self.exit_code: int | None = None
 
     def connect(self, timeout_s: float) -> SharedMemoryChannel:
         """Start a bridge in place of the one before, and return the connection to it.
@@ -77,7 +79,7 @@ class BridgeProcess:
         try:
             channel = SharedMemoryChannel(ours, timeout_s)
         except BridgeError as problem:
-            code = self._kill(EXIT_CODE_S)
+            code = self.exit_code = self._kill(EXIT_CODE_S)
             raise BridgeError(
                 f"{problem.what}; it ended with exit code {code}",
                 expected=problem.expected,

@@ -49,8 +49,26 @@ def place_simulator(
                 expected="the node `learner`, since a running bridge is found over ROS",
                 remedy="ros2 run grpo_ros learner ..., or leave both settings out",
             )
-        connector = BridgeProcess(configuration.to_yaml(config), bridge.python, say=say)
+        return _started(config, task, num_envs, say)
     return RemoteSimulator(task, num_envs, connector, bridge.timeout_s, bridge.start_timeout_s)
+
+
+def _started(config: TrainConfig, task: Task, num_envs: int, say: Say) -> RemoteSimulator:
+    """Return the simulator in a process that is started, again where it is killed on the way."""
+    bridge, settings = config.bridge, configuration.to_yaml(config)
+    num_starts = 0
+    while True:
+        num_starts += 1
+        process = BridgeProcess(settings, bridge.python, say=say)
+        try:
+            return RemoteSimulator(
+                task, num_envs, process, bridge.timeout_s, bridge.start_timeout_s
+            )
+        except BridgeError as problem:
+            was_killed = process.exit_code is not None and process.exit_code < 0
+            if not was_killed or num_starts > bridge.max_restarts:
+                raise
+            say(f"bridge lost: {problem.what}; starting it again")
 
 
 def without_ros(config: TrainConfig) -> TrainConfig:

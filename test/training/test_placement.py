@@ -10,9 +10,10 @@ from bridge_helpers import DEADLINE_S, ForkedBridge, is_running, shared_memory
 from grpo_ros import configuration
 from grpo_ros.configuration import config_hash, load_config
 from grpo_ros.errors import BridgeError, ConfigurationError
+from grpo_ros.simulators.bridge_process import BridgeProcess
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.observer import TrainingObserver
-from grpo_ros.training.placement import without_ros
+from grpo_ros.training.placement import place_simulator, without_ros
 from grpo_ros.training.trainer import Trainer
 
 SMALL = (
@@ -141,3 +142,24 @@ def test_a_run_whose_bridge_was_found_over_ros_is_exported_without_it():
 def test_the_placement_is_no_part_of_what_decides_results():
     hashes = {config_hash(load_config([word])) for word in ("seed=0", SEPARATE, "bridge.python=x")}
     assert len(hashes) == 1
+
+
+def test_a_bridge_that_is_killed_before_it_is_ready_is_started_again(monkeypatch):
+    config = load_config([*SMALL, SEPARATE])
+    task = make_task(config.task, configuration.section(config, "task"))
+    told, start = [], BridgeProcess._start
+
+    def killed_at_first(self, theirs):
+        process = start(self, theirs)
+        if not told:
+            process.kill()
+        return process
+
+    monkeypatch.setattr(BridgeProcess, "_start", killed_at_first)
+
+    def say(line):
+        told.append(line)
+
+    simulator = place_simulator(config, task, 2, None, say)
+    simulator.close()
+    assert sum("bridge lost" in line and "starting it again" in line for line in told) == 1

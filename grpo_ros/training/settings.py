@@ -90,7 +90,7 @@ class BridgeConfig:
         180.0, "Deadline until a bridge is there and has made its simulator", unit="s", minimum=0.1
     )
     max_restarts: int = typed.setting(
-        3, "Losses of the bridge in a row after which training fails", minimum=0
+        10, "Losses of the bridge in a row after which training fails", minimum=0
     )
 
 

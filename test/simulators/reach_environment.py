@@ -22,7 +22,7 @@ from grpo_ros.simulators.isaaclab.assets import robot_usd
 
 ROBOT = load_robot("franka_fr3")
 HOME = dict(zip(ROBOT.joint_names, ROBOT.home.tolist(), strict=True))
-RADIUS_M = 0.3
+RADIUS_M = 0.48
 
 
 def _cube(name, position):

@@ -4,6 +4,7 @@ One Isaac Lab simulation per process: the simulators of this module are made one
 """
 
 import dataclasses
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -25,10 +26,11 @@ from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.mujoco import MujocoSimulator
 from grpo_ros.simulators.registry import make_simulator
-from grpo_ros.tasks.base import Randomisation
+from grpo_ros.tasks.base import Body, Randomisation
 from grpo_ros.tasks.environment import EnvironmentConfig
 from grpo_ros.tasks.pick_place import PickPlaceConfig
 from grpo_ros.tasks.registry import make_task
+from grpo_ros.tasks.with_bodies import WithBodies
 from grpo_ros.training.placement import place_simulator
 
 pytest.importorskip("isaaclab", reason="Isaac Lab is not installed: make isaaclab")
@@ -143,6 +145,18 @@ def test_the_newton_renderer_gives_images_and_a_group_sees_the_same(built):
         simulator.render(camera="wrist")
 
 
+def test_a_body_may_be_called_as_what_stands_in_every_scene(built):
+    still = (0.4, 0.3, 0.02, 0.0, 0.0, 0.0, 1.0)
+    named = [(Body(name, "box", (0.02,) * 3), still) for name in ("robot", "light")]
+    simulator = built(WithBodies(make_task("pick_place"), named), 4)
+    keys = [Key(1, 0, group) for group in range(4)]
+    simulator.reset(simulator.task.sample(keys), None, keys)
+    simulator.step(torch.zeros(4, 1, 5))
+    scene = simulator.scene()
+    assert {"robot", "light", "cube"} <= set(scene.poses)
+    assert float((scene.position("robot") - torch.tensor(still[:3])).abs().max()) < 0.05
+
+
 def test_a_robot_from_mjcf_grasps_as_the_one_from_its_urdf(built, tmp_path):
     robot = load_robot("franka_fr3")
     spec = mujoco.MjSpec.from_string(robot.urdf)
@@ -243,6 +257,9 @@ def test_a_simulator_that_cannot_be_made_does_not_hold_the_process(built):
     built("pick_place", 4)
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("isaacsim.simulation_app"), reason="Isaac Sim is there"
+)
 def test_the_kit_backend_says_what_it_needs():
     with pytest.raises(MissingExtraError, match="needs Isaac Sim"):
         make_simulator("isaaclab", make_task("pick_place"), 4, IsaacLabConfig(backend="kit"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from grpo_ros.simulators import conformance
+from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.insert import Insert, InsertConfig
@@ -44,13 +45,25 @@ def test_results_do_not_depend_on_thread_count():
     assert all(found == hashes[0] for found in hashes)
 
 
-def test_a_simulator_that_forgets_controller_state_fails_the_suite():
-    class Forgetful(MujocoSimulator):
-        def restore(self, snapshot, rows, env_ids=None):
-            arrays = dict(snapshot.arrays)
-            arrays["tip"] = arrays["tip"] + 1e-9
-            return super().restore(dataclasses.replace(snapshot, arrays=arrays), rows, env_ids)
+class Forgetful(MujocoSimulator):
+    def restore(self, snapshot, rows, env_ids=None):
+        arrays = dict(snapshot.arrays)
+        arrays["tip"] = arrays["tip"] + 1e-9
+        return super().restore(dataclasses.replace(snapshot, arrays=arrays), rows, env_ids)
 
+
+def test_the_drift_of_a_simulator_that_forgets_is_measured():
+    task = PickPlace()
+    exact, forgetful = MujocoSimulator(task, 3), Forgetful(task, 3)
+    honest, found = measure(exact), measure(forgetful)
+    exact.close()
+    forgetful.close()
+    assert honest.exact_mid_episode and honest.restore_drift == honest.group_drift == 0.0
+    assert not found.exact_mid_episode and 0.0 < found.restore_drift < 1.0
+    assert found.bit_equal_group and "restored episodes off by up to" in str(found)
+
+
+def test_a_simulator_that_forgets_controller_state_fails_the_suite():
     task = PickPlace()
     results = conformance.run_conformance(lambda n: Forgetful(task, n))
     failed = {result.name for result in results if not result.passed}

@@ -22,14 +22,19 @@ _stack = contextlib.ExitStack()
 _holder: object | None = None
 
 
-def require() -> None:
-    """Raise MissingExtraError where Isaac Lab is not installed."""
+def require(config: IsaacLabConfig) -> None:
+    """Raise MissingExtraError where Isaac Lab, or what the backend needs, is not installed."""
     for package in ("isaaclab", "isaaclab_newton"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(
                 f"simulator 'isaaclab' needs the package {package}",
                 remedy="run `make isaaclab` (or make setup EXTRAS=isaaclab)",
             )
+    if config.backend == "kit" and importlib.util.find_spec("isaacsim.simulation_app") is None:
+        raise MissingExtraError(
+            "isaaclab.backend = 'kit' needs Isaac Sim",
+            remedy="install isaacsim 6.x from NVIDIA's package index, or use backend newton",
+        )
 
 
 @contextlib.contextmanager
@@ -51,7 +56,7 @@ def launched(config: IsaacLabConfig, holder: object, environment: Any = None) ->
             context.
     """
     global _holder
-    require()
+    require(config)
     if config.device != "cpu" and not torch.cuda.is_available():
         raise SimulatorError(
             f"isaaclab.device = '{config.device}', and torch finds no GPU", remedy="device:=cpu"
@@ -94,11 +99,6 @@ def release(holder: object) -> None:
 
 def _physics(config: IsaacLabConfig) -> Any:
     if config.backend == "kit":
-        if importlib.util.find_spec("isaacsim.simulation_app") is None:
-            raise MissingExtraError(
-                "isaaclab.backend = 'kit' needs Isaac Sim",
-                remedy="install isaacsim 6.x from NVIDIA's package index, or use backend newton",
-            )
         from isaaclab_physx.physics import PhysxCfg
 
         return PhysxCfg(enable_enhanced_determinism=True)

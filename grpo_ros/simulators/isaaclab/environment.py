@@ -61,7 +61,7 @@ class IsaacLabEnvironment:
         self.task: Task = task
         self.num_envs, self._settings = num_envs, task.config
         self.watch: Callable[[SceneState, float], None] | None = None
-        app.require()
+        app.require(config)
         self._num_worlds = max(num_envs, MIN_WORLDS)
         found, self.changed = environment_config(
             task.specification, self._num_worlds, task.config, config
@@ -107,9 +107,8 @@ class IsaacLabEnvironment:
         with self._env.automatic_resets():
             for env, key in zip(ids.tolist(), drawn.tolist(), strict=True):
                 seed = int(generator("environment/reset", Key(*key)).integers(2**31))
-                torch.manual_seed(seed)
                 one = torch.tensor([env])
-                self._env.reset(one.to(self._env.device, torch.int32))
+                self._env.reset(one.to(self._env.device, torch.int32), seed=seed)
                 self._keep(one)
         for value in self._episode.values():
             value[ids] = torch.zeros(1, dtype=value.dtype)

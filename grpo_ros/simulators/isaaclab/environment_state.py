@@ -62,7 +62,7 @@ class EnvironmentState:
         """Put rows (n, ...) into environments (n,)."""
         scene, device = self._env.scene, self._env.device
         on_device = ids.to(device, torch.int32)
-        scene.reset_to(self._nested(rows), on_device, is_relative=True)
+        scene.reset_to(_nested(rows), on_device, is_relative=True)
         for name, group in scene.rigid_object_collections.items():
             pose, velocity = (
                 rows[f"collection/{name}/{part}"].to(device) for part in ("pose", "velocity")
@@ -89,19 +89,6 @@ class EnvironmentState:
         for name, group in scene.rigid_object_collections.items():
             yield f"collection/{name}/pose", group.data.body_link_pose_w.torch
             yield f"collection/{name}/velocity", group.data.body_com_vel_w.torch
-
-    def _nested(self, rows: dict[str, Tensor]) -> dict[str, Any]:
-        """Return rows as `scene.reset_to` takes them."""
-        nested: dict[str, Any] = {}
-        for kind, assets in self._env.scene.get_state(is_relative=True).items():
-            nested[kind] = {}
-            for name, parts in assets.items():
-                path = f"scene/{kind}/{name}"
-                if isinstance(parts, Tensor):
-                    nested[kind][name] = rows[path]
-                else:
-                    nested[kind][name] = {part: rows[f"{path}/{part}"] for part in parts}
-        return nested
 
     def _remembered(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every array with a row per environment that managers, actuators, sensors hold."""
@@ -135,6 +122,20 @@ class EnvironmentState:
             return
         for name, value in items:
             yield from self._walk(value, f"{path}/{name}", seen, depth + 1)
+
+
+def _nested(rows: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the rows of `_physical` as `scene.reset_to` takes them: kind, asset, part."""
+    nested: dict[str, Any] = {}
+    for path, value in rows.items():
+        if path.startswith("scene/"):
+            kind, name, *part = path.removeprefix("scene/").split("/")
+            assets = nested.setdefault(kind, {})
+            if part:
+                assets.setdefault(name, {})[part[0]] = value
+            else:
+                assets[name] = value
+    return nested
 
 
 def _as_tensor(node: Any) -> Tensor | None:

@@ -30,6 +30,7 @@ class NewtonSolver:
     """
 
     def __init__(self, sim: Any, num_envs: int) -> None:
+        self._solver: Any = None
         self._data: Any = None
         self._warm_start = torch.zeros(num_envs, 0)
         if "Newton" in sim.physics_manager.__name__:
@@ -41,7 +42,7 @@ class NewtonSolver:
                     expected="isaaclab 3.0.0 with mujoco-warp 3.12",
                     remedy="run `make isaaclab` again",
                 )
-            _compute_boxes_as_primitives(solver)
+            self._solver = solver
             import warp
 
             self._warm_start = warp.to_torch(self._data.qacc_warmstart)
@@ -60,14 +61,14 @@ class NewtonSolver:
         if self.warm_size:
             self._warm_start[ids.long()] = values
 
+    def compute_boxes_as_primitives(self) -> None:
+        """Find the contacts of two boxes as MuJoCo on the CPU does: up to eight, over the face.
 
-def _compute_boxes_as_primitives(solver: Any) -> None:
-    """Find the contacts of two boxes as MuJoCo on the CPU does: up to eight, over the face.
+        mujoco-warp's default for them, its convex routine, often gives a gripped box a single
+        contact per finger: the pads sink in by 5 mm, and the peg of `insert` turns and drops
+        (demonstrator 0.33 instead of 1.00).
+        """
+        if self._solver is not None:
+            from mujoco_warp import DisableBit
 
-    mujoco-warp's default for them, its convex routine, often gives a gripped box a single contact
-    per finger: the pads sink in by 5 mm, and the peg of `insert` turns and drops (demonstrator
-    0.33 instead of 1.00).
-    """
-    from mujoco_warp import DisableBit
-
-    solver.mjw_model.opt.disableflags |= int(DisableBit.NATIVECCD)
+            self._solver.mjw_model.opt.disableflags |= int(DisableBit.NATIVECCD)

@@ -32,7 +32,9 @@ class Parameters:
         model = self._manager.get_model()
         self._friction = warp.to_torch(model.shape_material_mu)
         self._nominal_friction = self._friction.clone()
+        # Shapes of no environment are of world -1: they have the last factor, which stays 1.
         self._world_of_shape = warp.to_torch(model.shape_world).long()
+        self._friction_factor = torch.ones(arm.num_instances + 1, device=arm.device)
 
     def scale(self, ids: Tensor, draws: Tensor) -> None:
         """Give environments (n,) their factors (n, 5); see `Rows.draws`."""
@@ -53,7 +55,6 @@ class Parameters:
         ):
             each.set_masses_index(masses=masses[rows] * mass, env_ids=envs)
             each.set_inertias_index(inertias=inertias[rows] * mass[..., None], env_ids=envs)
-        for row, friction in zip(ids.tolist(), factors[:, FRICTION].tolist(), strict=True):
-            mine = self._world_of_shape == row
-            self._friction[mine] = self._nominal_friction[mine] * friction
+        self._friction_factor[rows] = factors[:, FRICTION]
+        self._friction.copy_(self._nominal_friction * self._friction_factor[self._world_of_shape])
         self._manager.add_model_change(ModelFlags.SHAPE_PROPERTIES)

@@ -19,6 +19,7 @@ from grpo_ros.errors import RobotError, SimulatorError, nearest
 from grpo_ros.simulators.base import Capabilities
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
+from grpo_ros.simulators.isaaclab.names import ROBOT, body_asset, camera_asset
 from grpo_ros.simulators.isaaclab.newton import MIN_WORLDS, NewtonSolver
 from grpo_ros.simulators.isaaclab.parameters import Parameters
 from grpo_ros.simulators.physics import joint_sources, whole_substeps
@@ -59,6 +60,7 @@ class IsaacLabPhysics:
         with app.launched(config, self) as physics:
             self._build(task, physics, num_worlds, config)
             self._solver = NewtonSolver(self._sim, num_worlds)
+            self._solver.compute_boxes_as_primitives()
             self._lay_out()
         self._parameters: Parameters | None = None
         self._held = torch.full((num_worlds, self.state_size), torch.nan)
@@ -76,7 +78,7 @@ class IsaacLabPhysics:
         import isaaclab.sim as sim_utils
         from isaaclab.scene import InteractiveScene
 
-        from grpo_ros.simulators.isaaclab.scene import ROBOT, scene_config
+        from grpo_ros.simulators.isaaclab.scene import scene_config
 
         self._sim: Any = sim_utils.SimulationContext(
             sim_utils.SimulationCfg(dt=config.timestep_s, device=config.device, physics=physics)
@@ -206,14 +208,15 @@ class IsaacLabPhysics:
             velocity=physics[:, num : 2 * num], env_ids=on_device
         )
         for name, columns in self._body_columns.items():
-            body, asset = physics[:, columns], self._scene[name]
+            body, asset = physics[:, columns], self._scene[body_asset(name)]
             asset.write_root_link_pose_to_sim_index(root_pose=body[:, :7], env_ids=on_device)
             asset.write_root_com_velocity_to_sim_index(
                 root_velocity=body[:, 7:], env_ids=on_device
             )
         for i, (_, name) in enumerate(self._placed):
             pose = moved[:, i].to(self._device)
-            self._scene[name].write_root_link_pose_to_sim_index(root_pose=pose, env_ids=on_device)
+            asset = self._scene[body_asset(name)]
+            asset.write_root_link_pose_to_sim_index(root_pose=pose, env_ids=on_device)
         self._scene.write_data_to_sim()
         self._sim.forward()  # clears the warm start of what was written
         self._solver.write_warm_start(on_device, physics[:, self._warm_columns])
@@ -223,7 +226,7 @@ class IsaacLabPhysics:
         data = self._arm.data
         parts = [data.joint_pos.torch, data.joint_vel.torch]
         for name in self._dynamic:
-            body = self._scene[name].data
+            body = self._scene[body_asset(name)].data
             parts += [body.root_link_pose_w.torch, body.root_com_vel_w.torch]
         parts.append(self._solver.read_warm_start())
         return torch.cat(parts, dim=1).cpu()
@@ -245,7 +248,7 @@ class IsaacLabPhysics:
                 remedy="randomise:=false, or backend:=newton",
             )
         if self._parameters is None:
-            objects = [self._scene[name] for name in self._dynamic]
+            objects = [self._scene[body_asset(name)] for name in self._dynamic]
             self._parameters = Parameters(self._sim, self._arm, self._driven, objects)
         self._parameters.scale(ids, draws)
 
@@ -261,7 +264,7 @@ class IsaacLabPhysics:
                 expected=", ".join(self.capabilities.cameras) or "none: task.cameras is empty",
             )
         self._write(ids, physics, placed)
-        sensor = self._scene[camera]
+        sensor = self._scene[camera_asset(camera)]
         sensor.update(0.0, force_recompute=True)
         image: Tensor = sensor.data.output["rgb"].torch
         return image[ids.to(image.device), ..., :3].cpu().clone()

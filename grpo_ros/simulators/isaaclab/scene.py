@@ -18,10 +18,10 @@ from isaaclab_newton.sim.spawners.materials import NewtonMaterialCfg
 from grpo_ros.robots.robot import Robot
 from grpo_ros.simulators.isaaclab.assets import robot_usd
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
+from grpo_ros.simulators.isaaclab.names import LIGHT, ROBOT, body_asset, camera_asset
 from grpo_ros.tasks.base import Body
 from grpo_ros.tasks.camera import Camera
 
-ROBOT = "robot"
 TORSION, ROLLING = 0.02, 0.001
 """Friction against turning and rolling in a contact, as in our MuJoCo model."""
 ROBOT_FRICTION = 1.0
@@ -47,12 +47,12 @@ def scene_config(
     config = InteractiveSceneCfg(num_envs=num_envs, env_spacing=0.0)
     for body in bodies:
         if cameras or not body.visual_only:
-            setattr(config, body.name, _asset(body))
+            setattr(config, body_asset(body.name), _asset(body))
     for camera in cameras:
-        setattr(config, camera.name, _camera(camera, settings.backend))
+        setattr(config, camera_asset(camera.name), _camera(camera, settings.backend))
     if cameras:
         light = sim_utils.DistantLightCfg(intensity=2000.0, color=(1.0, 1.0, 1.0))
-        config.light = AssetBaseCfg(prim_path="/World/light", spawn=light)
+        setattr(config, LIGHT, AssetBaseCfg(prim_path=f"/World/{LIGHT}", spawn=light))
     setattr(config, ROBOT, _articulation(robot, settings))
     return config
 
@@ -103,7 +103,7 @@ def _weightless(backend: str) -> Any:
 
 
 def _asset(body: Body) -> AssetBaseCfg:
-    path, spawn = f"{{ENV_REGEX_NS}}/{body.name}", _spawn(body)
+    path, spawn = f"{{ENV_REGEX_NS}}/{body_asset(body.name)}", _spawn(body)
     if body.motion == "static":
         state = AssetBaseCfg.InitialStateCfg(pos=body.position)
         return AssetBaseCfg(prim_path=path, spawn=spawn, init_state=state)
@@ -155,7 +155,7 @@ def _camera(camera: Camera, backend: str) -> CameraCfg:
         clipping_range=(0.01, 20.0),
     )
     return CameraCfg(
-        prim_path=f"{{ENV_REGEX_NS}}/{camera.name}",
+        prim_path=f"{{ENV_REGEX_NS}}/{camera_asset(camera.name)}",
         spawn=lens,
         offset=CameraCfg.OffsetCfg(pos=camera.eye, rot=camera.quaternion, convention="opengl"),
         width=camera.width,

@@ -196,6 +196,10 @@ def test_an_environment_in_a_process_of_its_own_does_the_same(built, monkeypatch
         results = [simulator.step(chunks[:, i]) for i in range(4)]
         return results, simulator.snapshot().row_hashes(), simulator.contract
 
+    before = built("pick_place", 4)  # it must not matter what a process simulated before
+    before.reset(before.task.sample(keys[:4]), None, keys[:4])
+    before.step(torch.zeros(4, 1, 5))
+    before.close()
     remote = place_simulator(config, _task(REACH), 8, None, print)
     try:
         expected, hashes, contract = trajectory(remote)

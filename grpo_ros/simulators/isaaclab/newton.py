@@ -43,6 +43,7 @@ class NewtonSolver:
                     remedy="run `make isaaclab` again",
                 )
             self._solver = solver
+            _forget_earlier_simulations()
             import warp
 
             self._warm_start = warp.to_torch(self._data.qacc_warmstart)
@@ -72,3 +73,15 @@ class NewtonSolver:
             from mujoco_warp import DisableBit
 
             self._solver.mjw_model.opt.disableflags |= int(DisableBit.NATIVECCD)
+
+
+def _forget_earlier_simulations() -> None:
+    """Empty mujoco-warp's list of the pairs of shapes that any simulation of the process had.
+
+    A simulation that finds contacts of boxes by the convex routine would otherwise find them a
+    second time by the box routine of one before it. A process holds one simulation at a time.
+    """
+    from mujoco_warp._src import collision_primitive
+
+    collision_primitive._PRIMITIVE_COLLISION_TYPES.clear()
+    collision_primitive._PRIMITIVE_COLLISION_FUNC.clear()

@@ -17,7 +17,7 @@ from grpo_ros import serve
 from grpo_ros.configuration import load_config, section
 from grpo_ros.simulators.base import Observation, Simulator, StepResult
 from grpo_ros.simulators.registry import make_simulator
-from grpo_ros.simulators.serving import ServedSimulator
+from grpo_ros.simulators.remote.serving import ServedSimulator
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.settings import TrainConfig
 

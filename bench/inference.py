@@ -13,7 +13,7 @@ from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.policies import FlowConfig, GaussianConfig, make_policy
 from grpo_ros.randomness import Key
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace
 
 Row = tuple[str, str, str]

@@ -12,8 +12,8 @@ from bench.timing import interleave
 from grpo_ros.configuration import load_config, to_yaml
 from grpo_ros.randomness import Key, normal
 from grpo_ros.simulators.base import Simulator
-from grpo_ros.simulators.bridge_process import MODULE, BridgeProcess
-from grpo_ros.simulators.remote import RemoteSimulator
+from grpo_ros.simulators.remote.bridge_process import MODULE, BridgeProcess
+from grpo_ros.simulators.remote.simulator import RemoteSimulator
 
 Row = tuple[str, str, str]
 

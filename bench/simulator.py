@@ -11,7 +11,7 @@ from mujoco import rollout
 
 from bench.timing import interleave
 from grpo_ros.randomness import Key, normal
-from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 
 Row = tuple[str, str, str]

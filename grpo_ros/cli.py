@@ -66,7 +66,7 @@ def train(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measure a policy on held-out initial states; write and print the result."""
-    from grpo_ros.deployment.simulated_task import in_process_outcomes, run_config
+    from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes, run_config
     from grpo_ros.export.policy_file import load_policy_file
     from grpo_ros.training.checkpoint import write_atomically
     from grpo_ros.training.evaluation import held_out_keys

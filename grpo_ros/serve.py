@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from grpo_ros.interrupts import Interrupts
 
 if TYPE_CHECKING:
-    from grpo_ros.simulators.serving import ServedSimulator
+    from grpo_ros.simulators.remote.serving import ServedSimulator
     from grpo_ros.training.settings import TrainConfig
 
 MISTAKE = 2
@@ -49,7 +49,7 @@ def served_simulator(config: TrainConfig) -> ServedSimulator:
     """Return the simulator of a run's configuration, to be made when a learner opens it."""
     from grpo_ros import configuration
     from grpo_ros.simulators.registry import make_simulator
-    from grpo_ros.simulators.serving import ServedSimulator
+    from grpo_ros.simulators.remote.serving import ServedSimulator
     from grpo_ros.tasks.environment import EnvironmentTask
     from grpo_ros.tasks.registry import make_task
 
@@ -66,9 +66,9 @@ def serve_learner(connection: socket.socket, make: Callable[[], ServedSimulator]
     import torch
 
     from grpo_ros.errors import BridgeError, GrpoRosError
-    from grpo_ros.simulators.serving import serve
-    from grpo_ros.simulators.shared_memory import ServedSharedMemory, refuse
-    from grpo_ros.simulators.transfer import error_fields
+    from grpo_ros.simulators.remote.messages import error_fields
+    from grpo_ros.simulators.remote.serving import serve
+    from grpo_ros.simulators.remote.shared_memory import ServedSharedMemory, refuse
 
     torch.set_num_threads(1)  # as in the learner: more than free cores slow small kernels down
     try:

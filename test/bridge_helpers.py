@@ -13,13 +13,17 @@ from pathlib import Path
 import torch
 
 from grpo_ros import serve
-from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
-from grpo_ros.simulators.serving import ServedSimulator
-from grpo_ros.simulators.shared_memory import SharedMemoryChannel
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
+from grpo_ros.simulators.remote.serving import ServedSimulator
+from grpo_ros.simulators.remote.shared_memory import SharedMemoryChannel
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["grpo_ros.configuration", "grpo_ros.simulators.serving", "grpo_ros.simulators.shared_memory"]
+    [
+        "grpo_ros.configuration",
+        "grpo_ros.simulators.remote.serving",
+        "grpo_ros.simulators.remote.shared_memory",
+    ]
 )
 DEADLINE_S = 40.0
 ONE_THREAD = MujocoConfig(num_threads=1)

@@ -130,7 +130,7 @@ def test_the_version_is_told(capsys):
 def test_nothing_of_ros_is_imported():
     code = (
         "import sys, grpo_ros.cli, grpo_ros.training.trainer, grpo_ros.report, "
-        "grpo_ros.deployment.simulated_task\n"
+        "grpo_ros.deployment.simulation.simulated_task\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('rclpy', 'launch', 'std_msgs')])"
     )
     done = subprocess.run(

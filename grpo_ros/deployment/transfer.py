@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_ros.deployment.simulated_task import in_process_outcomes, run_config
+from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes, run_config
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.simulators.registry import SIMULATORS
 from grpo_ros.training.evaluation import held_out_keys

@@ -11,7 +11,7 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory
 
-from grpo_ros.deployment.simulated_robot import SimulatedRobot
+from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.nodes import messages
 from grpo_ros.robots.robot import Robot
 

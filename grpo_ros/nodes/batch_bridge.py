@@ -49,9 +49,9 @@ from grpo_ros.nodes.exchange import ServedMessages
 from grpo_ros.nodes.process import spinning
 from grpo_ros.nodes.tensor_messages import CODECS
 from grpo_ros.serve import served_simulator
-from grpo_ros.simulators import local_socket
-from grpo_ros.simulators.serving import POLL_S, serve
-from grpo_ros.simulators.shared_memory import ServedSharedMemory
+from grpo_ros.simulators.remote import local_socket
+from grpo_ros.simulators.remote.serving import POLL_S, serve
+from grpo_ros.simulators.remote.shared_memory import ServedSharedMemory
 from grpo_ros.training.settings import TrainConfig
 
 

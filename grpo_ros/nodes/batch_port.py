@@ -15,11 +15,11 @@ from grpo_ros.errors import BridgeError
 from grpo_ros.nodes import qos
 from grpo_ros.nodes.exchange import WAIT_S, MessageChannel
 from grpo_ros.nodes.tensor_messages import CODECS
-from grpo_ros.simulators import local_socket
-from grpo_ros.simulators.channel import Channel
-from grpo_ros.simulators.serving import HELLO
-from grpo_ros.simulators.shared_memory import SharedMemoryChannel
-from grpo_ros.simulators.wire import Message
+from grpo_ros.simulators.remote import local_socket
+from grpo_ros.simulators.remote.channel import Channel
+from grpo_ros.simulators.remote.serving import HELLO
+from grpo_ros.simulators.remote.shared_memory import SharedMemoryChannel
+from grpo_ros.simulators.remote.wire import Message
 from grpo_ros.training.settings import BridgeConfig
 
 PORT = "port"

@@ -19,10 +19,15 @@ from simulation_interfaces.msg import (
 )
 from torch import Tensor
 
-from grpo_ros.deployment.entities import Entity, Filters, Spawn
-from grpo_ros.deployment.primitives import SPAWNABLES, described, half_extents, parse_primitive
-from grpo_ros.deployment.refusal import Refusal
-from grpo_ros.deployment.regions import Box, Region, Sphere
+from grpo_ros.deployment.simulation.entities import Entity, Filters, Spawn
+from grpo_ros.deployment.simulation.primitives import (
+    SPAWNABLES,
+    described,
+    half_extents,
+    parse_primitive,
+)
+from grpo_ros.deployment.simulation.refusal import Refusal
+from grpo_ros.deployment.simulation.regions import Box, Region, Sphere
 from grpo_ros.nodes import messages
 from grpo_ros.tasks.base import Body
 

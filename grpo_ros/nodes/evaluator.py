@@ -34,7 +34,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from std_srvs.srv import SetBool, Trigger
 
 from grpo_ros import typed
-from grpo_ros.deployment.simulated_task import in_process_outcomes
+from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes
 from grpo_ros.deployment.trials import Trial, TrialError, compared, summary, write_report
 from grpo_ros.errors import ConfigurationError, GrpoRosError
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file

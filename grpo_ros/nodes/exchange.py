@@ -15,9 +15,9 @@ from typing import Any
 from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.nodes import qos
 from grpo_ros.nodes.tensor_messages import CODECS
-from grpo_ros.simulators.serving import GOODBYE, HELLO, OPEN
-from grpo_ros.simulators.transfer import error_fields
-from grpo_ros.simulators.wire import Message
+from grpo_ros.simulators.remote.messages import error_fields
+from grpo_ros.simulators.remote.serving import GOODBYE, HELLO, OPEN
+from grpo_ros.simulators.remote.wire import Message
 
 RESEND_S = 1.0
 WAIT_S = 0.2

@@ -11,7 +11,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
-from grpo_ros.deployment.simulated_robot import SimulatedRobot
+from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.link_transforms import LinkTransforms
 

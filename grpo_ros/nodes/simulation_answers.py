@@ -8,7 +8,7 @@ from typing import Any
 
 from simulation_interfaces.msg import Result
 
-from grpo_ros.deployment.refusal import Refusal
+from grpo_ros.deployment.simulation.refusal import Refusal
 from grpo_ros.nodes.lifecycle import guarded
 
 FAILED = "RESULT_OPERATION_FAILED"

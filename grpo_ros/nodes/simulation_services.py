@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from simulation_interfaces import msg, srv
 from simulation_interfaces.msg import SimulationState, SimulatorFeatures
 
-from grpo_ros.deployment.entities import Entities
-from grpo_ros.deployment.primitives import SCHEME
-from grpo_ros.deployment.refusal import Refusal
-from grpo_ros.deployment.run_state import RunState
+from grpo_ros.deployment.simulation.entities import Entities
+from grpo_ros.deployment.simulation.primitives import SCHEME
+from grpo_ros.deployment.simulation.refusal import Refusal
+from grpo_ros.deployment.simulation.run_state import RunState
 from grpo_ros.nodes import entity_messages as convert
 from grpo_ros.nodes.simulation_answers import answer_with, answering
 from grpo_ros.nodes.simulation_stepping import Stepper

@@ -17,7 +17,7 @@ from rclpy.task import Future
 from simulation_interfaces.action import SimulateSteps
 from simulation_interfaces.srv import StepSimulation
 
-from grpo_ros.deployment.refusal import Refusal
+from grpo_ros.deployment.simulation.refusal import Refusal
 from grpo_ros.nodes.simulation_answers import answer_with, refusal_of
 
 SLICE_S = 0.02

@@ -49,10 +49,10 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros import configuration, typed
-from grpo_ros.deployment.entities import Entities
-from grpo_ros.deployment.run_state import RunState
-from grpo_ros.deployment.simulated_robot import SimulatedRobot, TargetSimulator
-from grpo_ros.deployment.simulated_task import make_simulated, run_config, task_of
+from grpo_ros.deployment.simulation.entities import Entities
+from grpo_ros.deployment.simulation.run_state import RunState
+from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot, TargetSimulator
+from grpo_ros.deployment.simulation.simulated_task import make_simulated, run_config, task_of
 from grpo_ros.errors import SimulatorError
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.nodes import messages, qos

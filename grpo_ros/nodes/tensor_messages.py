@@ -16,8 +16,8 @@ from std_msgs.msg import UInt8MultiArray
 from torch import Tensor
 
 from grpo_ros.errors import BridgeError
-from grpo_ros.simulators import wire
-from grpo_ros.simulators.wire import Message
+from grpo_ros.simulators.remote import wire
+from grpo_ros.simulators.remote.wire import Message
 
 try:
     from isaac_ros_tensor_list_interfaces.msg import Tensor as TensorMessage

@@ -15,7 +15,10 @@ from grpo_ros.report.summary import duration
 from grpo_ros.training.checkpoint import write_atomically
 
 PAGE = Path(__file__).with_name("page.html")
-FILM_CAPTIONS = {"before": "Before: the cloned policy", "after": "After: the trained policy"}
+FILM_CAPTIONS = {
+    "before": "Before: where learning starts",
+    "after": "After: the trained policy",
+}
 
 
 def write_report(run: Path | str) -> Path:
@@ -99,7 +102,7 @@ def _no_film(files: RunFiles) -> str:
     if files.config.get("film") is False:
         return "No films: switched off (film = false)."
     if files.config.get("simulator", "mujoco") == "mujoco":
-        from grpo_ros.simulators.mujoco_renderer import rendering_problem
+        from grpo_ros.simulators.mujoco.renderer import rendering_problem
 
         if problem := rendering_problem():
             return f"No films: {problem}."

@@ -24,7 +24,7 @@ def make_simulator(name: str, task: Task, num_envs: int, config: Any = None) -> 
             f"task '{task.name}' on simulator '{name}'", remedy="simulator:=isaaclab"
         )
     if name == "mujoco":
-        from grpo_ros.simulators.mujoco import MujocoSimulator
+        from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 
         return MujocoSimulator(task, num_envs, config)
     if isinstance(task, EnvironmentTask):

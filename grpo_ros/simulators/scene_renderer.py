@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from grpo_ros.errors import SimulatorError
-from grpo_ros.simulators.mujoco_layout import Layout
-from grpo_ros.simulators.mujoco_model import build_model
-from grpo_ros.simulators.mujoco_renderer import MujocoRenderer
+from grpo_ros.simulators.mujoco.layout import Layout
+from grpo_ros.simulators.mujoco.model import build_model
+from grpo_ros.simulators.mujoco.renderer import MujocoRenderer
 from grpo_ros.simulators.rows import placed_bodies
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.camera import OVERVIEW

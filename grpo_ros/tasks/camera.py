@@ -51,14 +51,19 @@ class Camera:
         return x, y, z, w
 
 
-def overview(bodies: Sequence[Body], width: int = 240, height: int = 180) -> Camera:
-    """Return a camera that sees the widest static body: table or floor."""
-    ground = max(
+def ground(bodies: Sequence[Body]) -> tuple[tuple[float, float, float], float]:
+    """Return centre and extent (m) of the widest static body: table or floor."""
+    widest = max(
         (body for body in bodies if body.motion == "static"),
         key=lambda body: max(body.size),
         default=Body("none", "box", (0.5, 0.5, 0.02)),
     )
-    (x, y, z), size = ground.position, 2.0 * max(ground.size)
+    return widest.position, 2.0 * max(widest.size)
+
+
+def overview(bodies: Sequence[Body], width: int = 240, height: int = 180) -> Camera:
+    """Return a camera that sees table or floor from its corner."""
+    (x, y, z), size = ground(bodies)
     eye = (x + 0.85 * size, y - 0.85 * size, z + 0.77 * size)
     target = (x - 0.12 * size, y, z + 0.26 * size)
     return Camera(OVERVIEW, eye, target, width=width, height=height)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from grpo_ros import configuration
 from grpo_ros.errors import BridgeError, ConfigurationError
 from grpo_ros.simulators.base import Simulator
-from grpo_ros.simulators.bridge_process import BridgeProcess
-from grpo_ros.simulators.channel import Connector
 from grpo_ros.simulators.registry import make_simulator
-from grpo_ros.simulators.remote import RemoteSimulator
+from grpo_ros.simulators.remote.bridge_process import BridgeProcess
+from grpo_ros.simulators.remote.channel import Connector
+from grpo_ros.simulators.remote.simulator import RemoteSimulator
 from grpo_ros.tasks.base import Task
 from grpo_ros.training.settings import TrainConfig
 

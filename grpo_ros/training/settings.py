@@ -13,7 +13,7 @@ from grpo_ros.errors import ConfigurationError
 from grpo_ros.policies.flow import FlowConfig
 from grpo_ros.policies.gaussian import GaussianConfig
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
-from grpo_ros.simulators.mujoco import MujocoConfig
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig
 from grpo_ros.tasks import environment
 from grpo_ros.tasks.environment import EnvironmentConfig
 from grpo_ros.tasks.registry import TASKS

@@ -26,8 +26,8 @@ from grpo_ros.errors import TrainingError
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.policies import make_policy
 from grpo_ros.randomness import Key, torch_generator
-from grpo_ros.simulators.channel import Connector
 from grpo_ros.simulators.measured import measure
+from grpo_ros.simulators.remote.channel import Connector
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.tasks.scene_state import scene_arrays, scene_hash
 from grpo_ros.training import run_directory

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from grpo_ros import rotations
-from grpo_ros.deployment.entities import Entities, Filters, Spawn
-from grpo_ros.deployment.primitives import SPAWNABLES, half_extents, parse_primitive
-from grpo_ros.deployment.refusal import Refusal
-from grpo_ros.deployment.regions import Box, Sphere
-from grpo_ros.deployment.run_state import STATES, RunState
-from grpo_ros.deployment.simulated_robot import SimulatedRobot
-from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
+from grpo_ros.deployment.simulation.entities import Entities, Filters, Spawn
+from grpo_ros.deployment.simulation.primitives import SPAWNABLES, half_extents, parse_primitive
+from grpo_ros.deployment.simulation.refusal import Refusal
+from grpo_ros.deployment.simulation.regions import Box, Sphere
+from grpo_ros.deployment.simulation.run_state import STATES, RunState
+from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.base import Body, Task
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 from grpo_ros.training.evaluation import held_out_keys

@@ -12,9 +12,9 @@ import torch
 from grpo_ros.contract import Contract
 from grpo_ros.controllers import make_controller
 from grpo_ros.deployment.policy_runner import Command, PolicyRunner
-from grpo_ros.deployment.simulated_robot import EpisodeResult, SimulatedRobot
+from grpo_ros.deployment.simulation.simulated_robot import EpisodeResult, SimulatedRobot
 from grpo_ros.randomness import Key
-from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.insert import Insert, InsertConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig

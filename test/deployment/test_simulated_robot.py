@@ -13,12 +13,12 @@ from deployment_fakes import MS, ROBOT, make_contract
 
 from grpo_ros.deployment.latency import LatencyWindow
 from grpo_ros.deployment.matching import check_match, contract_differences
-from grpo_ros.deployment.simulated_robot import SimulatedRobot
-from grpo_ros.deployment.simulated_task import task_of
+from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
+from grpo_ros.deployment.simulation.simulated_task import task_of
 from grpo_ros.deployment.trajectory_follower import TrajectoryFollower
 from grpo_ros.deployment.trials import Trial, compared, summary, write_report
 from grpo_ros.errors import ContractError
-from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 from grpo_ros.training.evaluation import Evaluation, held_out_keys
 

@@ -23,9 +23,9 @@ from grpo_ros.nodes.batch_port import BatchPort  # noqa: E402
 from grpo_ros.randomness import Key, normal  # noqa: E402
 from grpo_ros.serve import served_simulator  # noqa: E402
 from grpo_ros.simulators.base import Simulator  # noqa: E402
-from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator  # noqa: E402
-from grpo_ros.simulators.remote import RemoteSimulator  # noqa: E402
-from grpo_ros.simulators.wire import Message  # noqa: E402
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator  # noqa: E402
+from grpo_ros.simulators.remote.simulator import RemoteSimulator  # noqa: E402
+from grpo_ros.simulators.remote.wire import Message  # noqa: E402
 from grpo_ros.tasks.pick_place import PickPlace  # noqa: E402
 from grpo_ros.training.settings import BridgeConfig  # noqa: E402
 

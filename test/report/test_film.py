@@ -9,8 +9,8 @@ import torch
 from grpo_ros.errors import SimulatorError
 from grpo_ros.randomness import Key
 from grpo_ros.report import film
-from grpo_ros.simulators import mujoco_renderer
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco import renderer as mujoco_renderer
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.registry import make_task
 
 needs_renderer = pytest.mark.skipif(

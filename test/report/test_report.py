@@ -114,7 +114,7 @@ def test_an_unfinished_or_damaged_run_has_a_report_that_says_so(tmp_path):
 def test_missing_films_come_with_the_reason(run, monkeypatch):
     for film in (run / "films").iterdir():
         film.unlink()
-    from grpo_ros.simulators import mujoco_renderer
+    from grpo_ros.simulators.mujoco import renderer as mujoco_renderer
 
     monkeypatch.setattr(mujoco_renderer, "rendering_problem", lambda: "install libosmesa6")
     assert "No films: install libosmesa6." in write_report(run).read_text()

@@ -24,7 +24,7 @@ from grpo_ros.randomness import Key, normal
 from grpo_ros.robots.robot import load_robot
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.simulators.registry import make_simulator
 from grpo_ros.tasks.base import Body, Randomisation
 from grpo_ros.tasks.environment import EnvironmentConfig

@@ -7,7 +7,7 @@ import torch
 
 from grpo_ros.simulators import conformance
 from grpo_ros.simulators.measured import measure
-from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.insert import Insert, InsertConfig
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig

@@ -23,11 +23,11 @@ from bridge_helpers import (
 from grpo_ros.configuration import load_config, to_yaml
 from grpo_ros.errors import BridgeError, ConfigurationError, SimulatorError
 from grpo_ros.simulators import conformance
-from grpo_ros.simulators.bridge_process import BridgeProcess
-from grpo_ros.simulators.mujoco import MujocoConfig, MujocoSimulator
-from grpo_ros.simulators.remote import RemoteSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
+from grpo_ros.simulators.remote.bridge_process import BridgeProcess
+from grpo_ros.simulators.remote.simulator import RemoteSimulator
+from grpo_ros.simulators.remote.wire import Message
 from grpo_ros.simulators.snapshot import Snapshot
-from grpo_ros.simulators.wire import Message
 from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig

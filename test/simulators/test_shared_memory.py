@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from grpo_ros.errors import BridgeError, ConfigurationError
-from grpo_ros.simulators import local_socket, shared_memory
-from grpo_ros.simulators.shared_memory import (
+from grpo_ros.simulators.remote import local_socket, shared_memory
+from grpo_ros.simulators.remote.messages import error_fields
+from grpo_ros.simulators.remote.shared_memory import (
     RING,
     Block,
     ServedSharedMemory,
     SharedMemoryChannel,
     refuse,
 )
-from grpo_ros.simulators.transfer import error_fields
-from grpo_ros.simulators.wire import Message
+from grpo_ros.simulators.remote.wire import Message
 
 
 @pytest.fixture

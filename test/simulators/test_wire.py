@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_ros.errors import BridgeError
-from grpo_ros.simulators import wire
-from grpo_ros.simulators.wire import Message, pack, to_bytes, unpack
+from grpo_ros.simulators.remote import wire
+from grpo_ros.simulators.remote.wire import Message, pack, to_bytes, unpack
 
 MESSAGE = Message(
     {"operation": "step", "ids": [1, 2**62, -3], "none": None, "x": 0.1},

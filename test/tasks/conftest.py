@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.base import Task
 from grpo_ros.training.evaluation import held_out_keys
 

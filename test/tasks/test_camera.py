@@ -8,8 +8,8 @@ from grpo_ros.errors import ConfigurationError, ContractError
 from grpo_ros.policies.gaussian import GaussianConfig
 from grpo_ros.policies.registry import make_policy
 from grpo_ros.randomness import Key
-from grpo_ros.simulators import mujoco_renderer
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco import renderer as mujoco_renderer
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.camera import Camera
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 

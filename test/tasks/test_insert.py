@@ -8,7 +8,7 @@ import torch
 
 from grpo_ros import rotations
 from grpo_ros.randomness import Key
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.insert import PEG_HALF, WALLS, Insert, InsertConfig
 
 

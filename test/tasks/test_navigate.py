@@ -8,7 +8,7 @@ import torch
 
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.randomness import Key
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.base import Body
 from grpo_ros.tasks.navigate import GAP, SCAN, SMALLEST_TRIP, Navigate, NavigateConfig
 from grpo_ros.tasks.range_scan import RangeScan

@@ -11,7 +11,7 @@ import pytest
 
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.simulators import conformance
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.folders import task_folders
 from grpo_ros.tasks.registry import TASKS, find_tasks
 

@@ -8,7 +8,7 @@ import torch
 from grpo_ros.errors import SimulatorError
 from grpo_ros.policies import GaussianConfig, make_policy
 from grpo_ros.randomness import Key
-from grpo_ros.simulators.mujoco import MujocoSimulator
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 from grpo_ros.training.collector import GroupCollector
 

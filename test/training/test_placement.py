@@ -10,7 +10,7 @@ from bridge_helpers import DEADLINE_S, ForkedBridge, is_running, shared_memory
 from grpo_ros import configuration
 from grpo_ros.configuration import config_hash, load_config
 from grpo_ros.errors import BridgeError, ConfigurationError
-from grpo_ros.simulators.bridge_process import BridgeProcess
+from grpo_ros.simulators.remote.bridge_process import BridgeProcess
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.observer import TrainingObserver
 from grpo_ros.training.placement import place_simulator, without_ros

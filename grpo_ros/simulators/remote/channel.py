@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from grpo_ros.simulators.wire import Message
+from grpo_ros.simulators.remote.wire import Message
 
 
 class Channel(Protocol):

@@ -11,8 +11,8 @@ from torch import Tensor
 from grpo_ros import errors
 from grpo_ros.errors import BridgeError, GrpoRosError, SimulatorError
 from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
+from grpo_ros.simulators.remote.wire import Message
 from grpo_ros.simulators.snapshot import Snapshot
-from grpo_ros.simulators.wire import Message
 from grpo_ros.tasks.scene_state import SceneState
 
 ERROR = "error"

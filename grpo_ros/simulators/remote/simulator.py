@@ -19,10 +19,8 @@ from grpo_ros.contract import Contract
 from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
-from grpo_ros.simulators.channel import Channel, Connector
-from grpo_ros.simulators.serving import OPEN
-from grpo_ros.simulators.snapshot import Snapshot
-from grpo_ros.simulators.transfer import (
+from grpo_ros.simulators.remote.channel import Channel, Connector
+from grpo_ros.simulators.remote.messages import (
     field,
     plain_ids,
     put_scene,
@@ -35,7 +33,9 @@ from grpo_ros.simulators.transfer import (
     take_tensors,
     tensor,
 )
-from grpo_ros.simulators.wire import Message
+from grpo_ros.simulators.remote.serving import OPEN
+from grpo_ros.simulators.remote.wire import Message
+from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState

@@ -10,7 +10,7 @@ import numpy as np
 
 from grpo_ros.robots.robot import Robot
 from grpo_ros.tasks.base import Body
-from grpo_ros.tasks.camera import Camera, overview
+from grpo_ros.tasks.camera import Camera, ground, overview
 
 GEOM_TYPES = {
     "box": mujoco.mjtGeom.mjGEOM_BOX,
@@ -117,9 +117,7 @@ def _add_body(spec: mujoco.MjSpec, body: Body) -> None:
 
 def _add_view(spec: mujoco.MjSpec, bodies: Sequence[Body], cameras: Sequence[Camera]) -> None:
     """Add a light, the overview, and the cameras that are observed."""
-    view = overview(bodies)
-    size = 2.0 * max((max(b.size) for b in bodies if b.motion == "static"), default=0.5)
-    x, y, z = view.target[0] + 0.12 * size, view.target[1], view.target[2] - 0.26 * size
+    view, ((x, y, z), size) = overview(bodies), ground(bodies)
     spec.worldbody.add_light(pos=[x - 0.2, y, z + 2.5 * size], dir=[0.0, 0.0, -1.0])
     for camera in {view.name: view, **{camera.name: camera for camera in cameras}}.values():
         x, y, z, w = camera.quaternion

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from grpo_ros import rotations
-from grpo_ros.deployment.primitives import described, named, parse_primitive
-from grpo_ros.deployment.refusal import Refusal
-from grpo_ros.deployment.regions import Region
-from grpo_ros.deployment.simulated_robot import SimulatedRobot, TargetSimulator
+from grpo_ros.deployment.simulation.primitives import described, named, parse_primitive
+from grpo_ros.deployment.simulation.refusal import Refusal
+from grpo_ros.deployment.simulation.regions import Region
+from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot, TargetSimulator
 from grpo_ros.errors import nearest
 from grpo_ros.robots.urdf import parse_urdf
 from grpo_ros.tasks.base import Body, Task

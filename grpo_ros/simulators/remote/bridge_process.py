@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from grpo_ros.errors import BridgeError, ConfigurationError
-from grpo_ros.simulators.shared_memory import SharedMemoryChannel
+from grpo_ros.simulators.remote.shared_memory import SharedMemoryChannel
 
 MODULE = "grpo_ros.serve"
 EXIT_S = 5.0

@@ -11,8 +11,8 @@ from grpo_ros.contract import Contract
 from grpo_ros.errors import BridgeError, GrpoRosError, SimulatorError
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Observation, Simulator
-from grpo_ros.simulators.channel import ServedChannel
-from grpo_ros.simulators.transfer import (
+from grpo_ros.simulators.remote.channel import ServedChannel
+from grpo_ros.simulators.remote.messages import (
     capabilities_fields,
     error_fields,
     field,
@@ -25,7 +25,7 @@ from grpo_ros.simulators.transfer import (
     take_snapshot,
     tensor,
 )
-from grpo_ros.simulators.wire import Message
+from grpo_ros.simulators.remote.wire import Message
 from grpo_ros.tasks.scene_state import SceneState, concatenate
 
 MakeSimulator = Callable[[int], Simulator]

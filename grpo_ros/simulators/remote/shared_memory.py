@@ -21,8 +21,8 @@ import time
 from typing import Any
 
 from grpo_ros.errors import BridgeError
-from grpo_ros.simulators.transfer import error_fields, raise_error
-from grpo_ros.simulators.wire import Message, pack, unpack
+from grpo_ros.simulators.remote.messages import error_fields, raise_error
+from grpo_ros.simulators.remote.wire import Message, pack, unpack
 
 VERSION = 1
 MAGIC = b"GRPOSHM1"

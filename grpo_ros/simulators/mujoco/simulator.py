@@ -22,8 +22,8 @@ from grpo_ros import typed
 from grpo_ros.errors import SimulatorError
 from grpo_ros.simulators.base import Capabilities
 from grpo_ros.simulators.batched import BatchedSimulator
-from grpo_ros.simulators.mujoco_layout import Layout
-from grpo_ros.simulators.mujoco_model import build_model
+from grpo_ros.simulators.mujoco.layout import Layout
+from grpo_ros.simulators.mujoco.model import build_model
 from grpo_ros.simulators.physics import whole_substeps
 from grpo_ros.simulators.rows import FRICTION, GAIN, MASS
 from grpo_ros.tasks.base import Task
@@ -31,7 +31,7 @@ from grpo_ros.tasks.camera import OVERVIEW
 from grpo_ros.tasks.scene_state import SceneState
 
 if TYPE_CHECKING:
-    from grpo_ros.simulators.mujoco_renderer import MujocoRenderer
+    from grpo_ros.simulators.mujoco.renderer import MujocoRenderer
 
 FILM_SIZE = (240, 180)
 """Of images of a camera that is not observed, pixels."""
@@ -139,7 +139,7 @@ class MujocoPhysics:
 
     def render(self, ids: Tensor, physics: Tensor, placed: Tensor, camera: str) -> Tensor:
         """Return images (n, H, W, 3) uint8 of physics rows."""
-        from grpo_ros.simulators.mujoco_renderer import MujocoRenderer
+        from grpo_ros.simulators.mujoco.renderer import MujocoRenderer
 
         observed = self._cameras.get(camera)
         size = (observed.width, observed.height) if observed else FILM_SIZE

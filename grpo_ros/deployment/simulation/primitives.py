@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-from grpo_ros.deployment.refusal import Refusal
+from grpo_ros.deployment.simulation.refusal import Refusal
 from grpo_ros.errors import nearest
 from grpo_ros.tasks.base import Body
 

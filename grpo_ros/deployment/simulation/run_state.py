@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grpo_ros.deployment.refusal import Refusal
+from grpo_ros.deployment.simulation.refusal import Refusal
 
 STATES = ("stopped", "playing", "paused", "quitting")
 

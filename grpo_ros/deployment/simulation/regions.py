@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from grpo_ros import rotations
-from grpo_ros.deployment.primitives import half_extents
+from grpo_ros.deployment.simulation.primitives import half_extents
 from grpo_ros.elementary import Array
 from grpo_ros.tasks.base import Body
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -52,14 +53,92 @@ class Gripper:
     armature: float = typed.setting(0.05, "Reflected inertia", unit="kg", minimum=0.0)
 
 
+ArmCommand = Literal[
+    "trajectory_topic",
+    "trajectory_action",
+    "position_stream",
+    "velocity_stream",
+    "joint_command",
+    "twist",
+    "twist_stamped",
+]
+"""What carries the commands of an arm, or of a base.
+
+trajectory_topic: JointTrajectory to a joint_trajectory_controller; trajectory_action: its
+FollowJointTrajectory goals. position_stream, velocity_stream: Float64MultiArray to a forward
+command controller. joint_command: JointState, as Isaac Sim's articulation controller and
+topic_based_ros2_control take it. twist, twist_stamped: a base's velocity.
+"""
+
+
 @dataclasses.dataclass(frozen=True)
 class Interfaces:
     """Relative names under which a driver of the robot offers its standard ROS interfaces."""
 
-    joint_states: str = typed.setting("joint_states", "sensor_msgs/JointState topic")
+    joint_states: str = typed.setting("joint_states", "sensor_msgs/JointState topic; empty: none")
+    arm_command: ArmCommand = typed.setting("trajectory_topic", "What carries the commands")
     arm_trajectory_topic: str = typed.setting("", "trajectory_msgs/JointTrajectory topic")
     arm_trajectory_action: str = typed.setting("", "FollowJointTrajectory action")
-    gripper_action: str = typed.setting("", "control_msgs/GripperCommand action; empty if none")
+    arm_controller_state: str = typed.setting(
+        "", "control_msgs/JointTrajectoryControllerState topic: what the controller is after"
+    )
+    arm_stream_topic: str = typed.setting(
+        "", "std_msgs/Float64MultiArray topic of a forward command controller"
+    )
+    arm_joint_command: str = typed.setting("joint_command", "sensor_msgs/JointState topic")
+    gripper_command: Literal["gripper_command", "parallel_gripper_command"] = typed.setting(
+        "gripper_command", "Type of the gripper's action"
+    )
+    gripper_action: str = typed.setting("", "The gripper's action; empty if none")
+    cmd_vel: str = typed.setting("cmd_vel", "Twist or TwistStamped topic of a base")
+    odometry: str = typed.setting("odom", "nav_msgs/Odometry topic of a base")
+    scan: str = typed.setting("scan", "sensor_msgs/LaserScan topic")
+
+
+@dataclasses.dataclass(frozen=True)
+class RobotMode:
+    """A topic of the robot's driver that says whether the robot obeys."""
+
+    topic: str = typed.setting(description="Relative name")
+    type: str = typed.setting(description="Its type, e.g. std_msgs/msg/Bool")
+    field: str = typed.setting("data", "Field of the message, dotted")
+    accepted: tuple[str, ...] = typed.setting(("True",), "Values, as text, with which it obeys")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExternalTorque:
+    """A topic that reports what the joints feel beyond gravity and motion."""
+
+    topic: str = typed.setting(description="sensor_msgs/JointState topic; its effort is read")
+    limit: Mapping[str, float] = typed.setting(description="Per joint, N m or N")
+
+
+@dataclasses.dataclass(frozen=True)
+class Safety:
+    """Limits of the deployed robot beside those of its joints; 0 or absent: not watched."""
+
+    tip_speed_m_s: float = typed.setting(0.0, "Largest speed of the tip", unit="m/s", minimum=0.0)
+    workspace_margin_m: float = typed.setting(
+        0.02, "How far the tip may be outside the workspace", unit="m", minimum=0.0
+    )
+    table_height_m: float | None = typed.setting(None, "Of the table, in the base frame", unit="m")
+    table_clearance_m: float = typed.setting(
+        0.01, "Links above the table; the gripper's are held by the workspace", unit="m"
+    )
+    self_clearance_m: float = typed.setting(
+        0.01, "Between links that are not neighbours", unit="m", minimum=0.0
+    )
+    manipulability: float = typed.setting(
+        0.0, "Least Yoshikawa manipulability: distance from singular poses", minimum=0.0
+    )
+    tracking_error: float = typed.setting(
+        0.0, "Largest distance of a joint from its command, rad or m", minimum=0.0
+    )
+    external_torque: ExternalTorque | None = typed.setting(None, "Where it is reported")  # noqa: RUF009
+    robot_mode: RobotMode | None = typed.setting(None, "Where the driver reports it")  # noqa: RUF009
+    stream_watchdog: str = typed.setting(
+        "", "What stops the robot where a velocity stream ends, in the driver's words"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +160,10 @@ class RobotDescription:
     velocity_scale: float = typed.setting(
         1.0, "Factor on the URDF's velocity limits", minimum=1e-3, maximum=1.0
     )
+    position_margin: float = typed.setting(
+        0.0, "How far arm joints keep from the URDF's position limits, rad or m", minimum=0.0
+    )
+    safety: Safety = typed.setting(factory=Safety, description="Limits when deployed")  # noqa: RUF009
     driver_package: str = typed.setting("", "ROS package that drives the real robot")
 
 
@@ -93,7 +176,8 @@ class Robot:
         urdf_path: of the URDF file.
         urdf: its text.
         description: the YAML.
-        sha256: hash of both files' bytes.
+        sha256: hash of the URDF and of what the YAML says about the mechanism; names of topics,
+            the driver and limits that hold only when deployed may change without another policy.
         arm_joints: A names, from base to tip.
         gripper: None if there is none.
         limits: of the commanded joints, in their order.
@@ -137,6 +221,11 @@ class Robot:
     def interfaces(self) -> Interfaces:
         """Relative names of the standard ROS interfaces."""
         return self.description.interfaces
+
+    @property
+    def safety(self) -> Safety:
+        """Limits of the deployed robot."""
+        return self.description.safety
 
     @property
     def workspace(self) -> Mapping[str, tuple[float, float]]:
@@ -190,7 +279,7 @@ def _cached(folder: Path, yaml_bytes: bytes, urdf_bytes: bytes) -> Robot:
         urdf_path=urdf_path,
         urdf=text,
         description=description,
-        sha256=hashlib.sha256(urdf_bytes + b"\0" + yaml_bytes).hexdigest(),
+        sha256=_digest(description, urdf_bytes),
         arm_joints=chain.joint_names,
         gripper=gripper,
         limits=_limits(description, urdf, chain),
@@ -206,6 +295,14 @@ def _load(folder: Path) -> Robot:
     yaml_bytes = _read(folder / DESCRIPTION_FILE)
     description = _describe(folder / DESCRIPTION_FILE, yaml_bytes)
     return _cached(folder, yaml_bytes, _read(folder / description.urdf))
+
+
+def _digest(description: RobotDescription, urdf_bytes: bytes) -> str:
+    mechanism = typed.encode(description)
+    for name in ("interfaces", "safety", "driver_package"):
+        del mechanism[name]
+    text = json.dumps(mechanism, sort_keys=True).encode()
+    return hashlib.sha256(urdf_bytes + b"\0" + text).hexdigest()
 
 
 def _read(path: Path) -> bytes:
@@ -244,8 +341,8 @@ def _limits(
         limits.append(
             JointLimits(
                 name,
-                joint.lower,
-                joint.upper,
+                joint.lower + description.position_margin,
+                joint.upper - description.position_margin,
                 velocity,
                 more.acceleration,
                 more.jerk,
@@ -279,7 +376,7 @@ def _check(description: RobotDescription, urdf: Urdf, chain: SerialChain) -> Non
             f"'{description.base_frame}' and '{description.tip_frame}' in {urdf.file}",
         )
     for name, joint in description.joints.items():
-        _check_within(urdf, name, "home", joint.home)
+        _check_within(urdf, name, "home", joint.home, description.position_margin)
         for key in ("acceleration", "jerk", "stiffness", "damping", "armature"):
             _check_finite(f"joints.{name}.{key}", getattr(joint, key))
     for axis, (low, high) in description.workspace.items():
@@ -308,12 +405,14 @@ def _check(description: RobotDescription, urdf: Urdf, chain: SerialChain) -> Non
         _check_finite(f"gripper.{key}", getattr(gripper, key))
 
 
-def _check_within(urdf: Urdf, name: str, key: str, value: float) -> None:
+def _check_within(urdf: Urdf, name: str, key: str, value: float, margin: float = 0.0) -> None:
     joint = urdf.joint(name)
-    if not joint.lower <= value <= joint.upper:
+    lower, upper = joint.lower + margin, joint.upper - margin
+    if not lower <= value <= upper:
+        kept = f", less position_margin {margin}" if margin else ""
         raise RobotError(
             f"{DESCRIPTION_FILE}: {key} of '{name}' = {value}",
-            expected=f"within [{joint.lower}, {joint.upper}] of {urdf.file}",
+            expected=f"within [{lower}, {upper}] of {urdf.file}{kept}",
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from deployment_fakes import MS, ROBOT, make_contract
 
-from grpo_ros.deployment.latency import LatencyWindow
+from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.matching import check_match, contract_differences
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.deployment.simulation.simulated_task import task_of
@@ -144,7 +144,7 @@ def test_a_report_counts_what_ran_and_compares_pairs(tmp_path: Path) -> None:
 
 
 def test_latency_quantiles_are_nearest_ranks() -> None:
-    window = LatencyWindow(size=100)
+    window = MeasurementWindow(size=100)
     assert window.quantiles_ms() == {}
     for i in range(200):
         window.add(i * 1e-3)

@@ -94,7 +94,8 @@ def fit(image: Pixels, height: int, width: int) -> Pixels:
     """Return the image in the size that a policy was trained on, (height, width, 3) uint8.
 
     The middle of the image is cut out with the wanted aspect ratio. Then each pixel is the mean
-    of the area that it covers: of whole pixels where the cut is a whole multiple of the size.
+    of the area that it covers where the cut is a whole multiple of the size, else of the pixels
+    whose centres it covers (Pillow's BOX).
 
     Args:
         image: (H, W, 3) uint8.

@@ -187,7 +187,7 @@ class ObservationInputs:
 
     def _wanted_sensors(self) -> list[tuple[Any, str, Callable[[Any], None]]]:
         config, sensors = self._config, self._sensors
-        suffix = "/compressed" if config.compressed else ""
+        suffix = "/compressed" if config.compressed and config.image_topic else ""
         kind: Any = CompressedImage if config.compressed else Image
         take = sensors.on_compressed if config.compressed else sensors.on_image
         cameras = self._each(self._buffer.camera_names, config.image_topic + suffix, "image_topic")

@@ -68,8 +68,7 @@ class SensorInputs:
     def _put_joints(
         self, names: list[str], position: Array, velocity: Array, stamp_ns: int, arrival_s: float
     ) -> bool:
-        if self._on_jump_back and stamp_ns < self._buffer.newest_joint_ns - JUMP_BACK_NS:
-            self._on_jump_back()
+        self._look_back(stamp_ns)
         return self._buffer.put_joint_state(stamp_ns, names, position, velocity, arrival_s)
 
     def _put_odometry(self, message: Odometry, stamp_ns: int, arrival_s: float) -> bool:
@@ -93,12 +92,17 @@ class SensorInputs:
             sine * speed.x + cosine * speed.y,
             twist.angular.z,
         ]
+        self._look_back(stamp_ns)
         names = list(self._robot.arm_joints)
         known = float(self._buffer.position(names[2:])[0])
         if math.isfinite(known):  # the joint turns on, where the angle begins anew
             yaw += 2.0 * math.pi * round((known - yaw) / (2.0 * math.pi))
         place = np.array([pose.position.x, pose.position.y, yaw])
-        return self._put_joints(names, place, np.array(velocity), stamp_ns, arrival_s)
+        return self._buffer.put_joint_state(stamp_ns, names, place, np.array(velocity), arrival_s)
+
+    def _look_back(self, stamp_ns: int) -> None:
+        if self._on_jump_back and stamp_ns < self._buffer.newest_joint_ns - JUMP_BACK_NS:
+            self._on_jump_back()
 
     # ---------------------------------------------------------------- laser
 
@@ -119,7 +123,7 @@ class SensorInputs:
         )
         read = read_ranges(ranges[beams], message.range_min, message.range_max, limit)
         if self._scan_range_m:
-            read = np.minimum(read, self._scan_range_m)
+            read = np.clip(read, 0.0, self._scan_range_m)
         return self._buffer.put_reading(stamp_ns, sensor, read, arrival_s)
 
     def _mounted_yaw(self, frame: str) -> float:

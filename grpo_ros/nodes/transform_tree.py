@@ -1,4 +1,4 @@
-"""Transform tree: tf2's buffer, fed by subscriptions of a node's own, looked up without waiting."""
+"""Transform tree: tf2's buffer, fed by a node's own subscriptions, looked up without waiting."""
 
 from __future__ import annotations
 

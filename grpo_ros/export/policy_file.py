@@ -53,12 +53,14 @@ class PolicyFile:
         path: where it was read from.
         contract: what it observes and commands.
         provider: the execution provider in use.
+        input_names: in the graph's order.
     """
 
     def __init__(self, path: Path, contract: Contract, session: Any) -> None:
         """Take a session whose inputs and outputs were checked; see `load_policy_file`."""
         self.path, self.contract, self._session = path, contract, session
         self.provider: str = session.get_providers()[0]
+        self.input_names = tuple(value.name for value in session.get_inputs())
         self._shapes = input_shapes(contract)
         self._dtypes = {f.name: np.dtype(f.dtype) for f in contract.observation}
 

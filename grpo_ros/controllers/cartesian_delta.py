@@ -15,6 +15,8 @@ from grpo_ros.robots.robot import Robot
 LEASH_STEPS = 2.0
 """How many full actions the commanded tip may be ahead of where the commanded joints put it."""
 
+FREE_JOINTS = 6
+"""With fewer joints an arm cannot keep pointing down wherever its tip is led."""
 DAMPING = 0.02
 HOME_PULL = 0.05
 """Part of the way home that the arm takes per period where the tip's pose leaves a choice."""
@@ -30,7 +32,8 @@ class CartesianDelta:
         limiter: of the arm's joints.
 
     Raises:
-        ContractError: wrong components, frame or tip, or a workspace that is missing.
+        ContractError: wrong components, frame or tip, a workspace that is missing, or too few
+            joints.
     """
 
     def __init__(
@@ -88,6 +91,13 @@ def _pointing_down(sine: Array, cosine: Array) -> Array:
 
 
 def _check(field: ActionField, contract: Contract, robot: Robot) -> None:
+    if len(robot.arm_joints) < FREE_JOINTS:
+        raise ContractError(
+            f"action '{field.name}' is cartesian_delta of robot '{robot.name}' with "
+            f"{len(robot.arm_joints)} arm joints",
+            expected=f"{FREE_JOINTS} or more, to point down at any yaw",
+            remedy="joint_delta and joint_position command any arm",
+        )
     if field.size != 4:
         raise ContractError(
             f"action '{field.name}' has components {list(field.names)}",

@@ -133,21 +133,33 @@ class SerialChain:
                 jacobian[3:, j] = 0.0
         return Posed(position, rotation, jacobian)
 
+    def link_frames(self, q: Array) -> tuple[Array, Array]:
+        """Return origin (3, A + 1, N) and rotation (3, 3, A + 1, N) of the base and moved links.
+
+        Args:
+            q: (A, N) joint positions, batch last. Item 0 is the base frame, item j + 1 the link
+                that joint j moves, in the base frame.
+        """
+        local = self._turns(q)
+        origins = np.zeros((3, self.num_joints + 1, q.shape[1]))
+        rotations = np.empty((3, 3, self.num_joints + 1, q.shape[1]))
+        rotations[:, :, 0] = np.eye(3)[..., None]
+        rotation, position = local[0], origins[:, 0]
+        for j in range(self.num_joints):
+            position, rotation = self._onward(j, position, rotation, local)
+            if not self._is_revolute[j]:
+                position = position + _add_rotated(None, rotation, self._axes[j]) * q[j]
+            origins[:, j + 1], rotations[:, :, j + 1] = position, rotation
+        return origins, rotations
+
     def _frames(self, q: Array) -> tuple[Array, Array, Array, Array]:
         """Return tip position (3, N), rotation (3, 3, N), joint origins and axes (A, 3, N)."""
-        sine, cosine = sine_cosine(q)
-        local = self._cosine * cosine[:, None, None]
-        local += self._sine * sine[:, None, None]
-        local += self._constant
+        local = self._turns(q)
         origins, axes = np.empty((2, self.num_joints, 3, q.shape[1]))
         rotation = local[0]
         position: Array = np.zeros((3, q.shape[1]))
         for j in range(self.num_joints):
-            if j == 0:
-                position = position + np.array(self._offsets[0])[:, None]
-            else:
-                position = _add_rotated(position, rotation, self._offsets[j])
-                rotation = _product(rotation, local[j])
+            position, rotation = self._onward(j, position, rotation, local)
             origins[j] = position
             axes[j] = _add_rotated(None, rotation, self._axes[j])
             if not self._is_revolute[j]:
@@ -156,6 +168,23 @@ class SerialChain:
         if self._tip_rotation is not None:
             rotation = _product(rotation, self._tip_rotation)
         return position, rotation, origins, axes
+
+    def _turns(self, q: Array) -> Array:
+        """Return the rotation (A, 3, 3, N) of every moved link in its predecessor's frame."""
+        sine, cosine = sine_cosine(q)
+        local = self._cosine * cosine[:, None, None]
+        local += self._sine * sine[:, None, None]
+        local += self._constant
+        return local
+
+    def _onward(
+        self, j: int, position: Array, rotation: Array, local: Array
+    ) -> tuple[Array, Array]:
+        """Return origin and rotation of joint j's link before it slides, from those before it."""
+        if j == 0:
+            return position + np.array(self._offsets[0])[:, None], rotation
+        position = _add_rotated(position, rotation, self._offsets[j])
+        return position, _product(rotation, local[j])
 
 
 def columns(q: Tensor) -> Array:
@@ -233,6 +262,29 @@ def damped_least_squares(
     return dq if pull is None else dq + pull
 
 
+def manipulability(jacobian: Array) -> Array:
+    """Return how far the arm is from a singular pose, (N,): w = sqrt(det(J J^T)).
+
+    With fewer than six joints J J^T is always singular and w = sqrt(det(J^T J)). The determinant
+    is the product of the pivots of an elimination. Units are mixed (m and rad): compare the w of
+    one arm only. Yoshikawa, "Manipulability of Robotic Mechanisms", IJRR 4(2), 1985.
+
+    Args:
+        jacobian: (6, A, N), batch last.
+    """
+    wide = jacobian if jacobian.shape[1] >= jacobian.shape[0] else jacobian.swapaxes(0, 1)
+    gram = np.zeros((len(wide), len(wide), wide.shape[2]))
+    for j in range(wide.shape[1]):
+        gram += wide[:, None, j] * wide[None, :, j]
+    determinant: Array = np.ones(wide.shape[2])
+    for k in range(len(gram)):
+        pivot = gram[k, k]
+        determinant = determinant * np.maximum(pivot, 0.0)
+        column = gram[k + 1 :, k] / np.where(pivot > 0.0, pivot, 1.0)
+        gram[k + 1 :, k + 1 :] -= column[:, None] * gram[None, k, k + 1 :]
+    return np.sqrt(determinant)
+
+
 def solve_ik(
     chain: SerialChain,
     position: Tensor,
@@ -283,3 +335,9 @@ def _product(left: Array, right: Array) -> Array:
     product += left[:, 1, None] * right[None, 1]
     product += left[:, 2, None] * right[None, 2]
     return product
+
+
+def manipulability(jacobian: Array) -> Array:
+    """placeholder"""
+    j = np.moveaxis(jacobian, -1, 0)
+    return np.sqrt(np.maximum(np.linalg.det(j @ np.swapaxes(j, 1, 2)), 0))

@@ -48,6 +48,18 @@ class UrdfJoint:
         """Whether the joint has a degree of freedom."""
         return self.kind != "fixed"
 
+    def displacement(self, position: float) -> tuple[Array, Array]:
+        """Return rotation (3, 3) and translation (3,) of the child in the joint's frame.
+
+        The rotation is I + sin q [a]x + (1 - cos q) [a]x^2 about the axis a (Rodrigues).
+        """
+        if self.kind == "prismatic" or not self.is_moving:
+            return np.eye(3), self.axis * position
+        x, y, z = self.axis
+        cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+        sine, cosine = math.sin(position), math.cos(position)
+        return np.eye(3) + sine * cross + (1.0 - cosine) * (cross @ cross), np.zeros(3)
+
 
 @dataclasses.dataclass(frozen=True)
 class Urdf:
@@ -126,7 +138,7 @@ def parse_urdf(text: str, file: str) -> Urdf:
         raise RobotError(
             f"{file}: root element <{root.tag}>", expected="<robot>", remedy="give a URDF"
         )
-    links = tuple(_attribute(link, "name", file, "link") for link in root.findall("link"))
+    links = tuple(attribute(link, "name", file, "link") for link in root.findall("link"))
     joints = tuple(_joint(element, file) for element in root.findall("joint"))
     _check_names("link", links, file)
     _check_names("joint", tuple(joint.name for joint in joints), file)
@@ -149,29 +161,29 @@ def _check_names(kind: str, names: tuple[str, ...], file: str) -> None:
 
 
 def _joint(element: ElementTree.Element, file: str) -> UrdfJoint:
-    name = _attribute(element, "name", file, "joint")
+    name = attribute(element, "name", file, "joint")
     where = f"joint '{name}'"
-    kind = _attribute(element, "type", file, where)
+    kind = attribute(element, "type", file, where)
     if kind not in JOINT_TYPES:
         raise RobotError(
             f"{file}: {where} has type '{kind}'",
             expected=" | ".join(JOINT_TYPES),
             remedy="split other joints into these",
         )
-    parent = _attribute(_child(element, "parent", file, where), "link", file, where)
-    child = _attribute(_child(element, "child", file, where), "link", file, where)
+    parent = attribute(child_element(element, "parent", file, where), "link", file, where)
+    child = attribute(child_element(element, "child", file, where), "link", file, where)
     origin = element.find("origin")
-    translation = _vector(origin, "xyz", "0 0 0", file, where)
-    rotation = matrix_from_rpy(_vector(origin, "rpy", "0 0 0", file, where))
+    translation = vector(origin, "xyz", "0 0 0", file, where)
+    rotation = matrix_from_rpy(vector(origin, "rpy", "0 0 0", file, where))
     if kind == "fixed":
         return UrdfJoint(name, kind, parent, child, rotation, translation, np.zeros(3))
-    axis = _vector(element.find("axis"), "xyz", "1 0 0", file, where)
+    axis = vector(element.find("axis"), "xyz", "1 0 0", file, where)
     length = math.sqrt(float(axis @ axis))
     if length < 1e-6:
         raise RobotError(f"{file}: {where} has a zero axis", expected="a unit vector")
     limits = _limits(element, kind, file, where)
     mimic = element.find("mimic")
-    follows = "" if mimic is None else _attribute(mimic, "joint", file, where)
+    follows = "" if mimic is None else attribute(mimic, "joint", file, where)
     return UrdfJoint(
         name, kind, parent, child, rotation, translation, axis / length, *limits, follows
     )
@@ -189,7 +201,7 @@ def _limits(
             remedy="a joint without limits cannot be commanded safely",
         )
     names = ["velocity", "effort"] if kind == "continuous" else _LIMITS
-    values = {name: _number(_attribute(limit, name, file, where), file, where) for name in names}
+    values = {name: number(attribute(limit, name, file, where), file, where) for name in names}
     lower, upper = values.get("lower", -math.inf), values.get("upper", math.inf)
     if not lower < upper:
         raise RobotError(
@@ -220,14 +232,18 @@ def matrix_from_rpy(rpy: Array) -> Array:
     return np.where(np.abs(matrix - nearest_integer) < 1e-15, nearest_integer, matrix)
 
 
-def _child(element: ElementTree.Element, tag: str, file: str, where: str) -> ElementTree.Element:
+def child_element(
+    element: ElementTree.Element, tag: str, file: str, where: str
+) -> ElementTree.Element:
+    """Return a required child, or raise RobotError."""
     child = element.find(tag)
     if child is None:
         raise RobotError(f"{file}: {where} has no <{tag}>", expected=f'<{tag} link="..."/>')
     return child
 
 
-def _attribute(element: ElementTree.Element, name: str, file: str, where: str) -> str:
+def attribute(element: ElementTree.Element, name: str, file: str, where: str) -> str:
+    """Return a required attribute, or raise RobotError."""
     value = element.get(name)
     if value is None:
         raise RobotError(
@@ -236,17 +252,19 @@ def _attribute(element: ElementTree.Element, name: str, file: str, where: str) -
     return value
 
 
-def _vector(
+def vector(
     element: ElementTree.Element | None, name: str, default: str, file: str, where: str
 ) -> Array:
+    """Return an attribute of three numbers (3,), or raise RobotError."""
     text = default if element is None else element.get(name, default)
-    values = [_number(word, file, where) for word in text.split()]
+    values = [number(word, file, where) for word in text.split()]
     if len(values) != 3:
         raise RobotError(f"{file}: {where} has {name}='{text}'", expected="three numbers")
     return np.array(values)
 
 
-def _number(text: str, file: str, where: str) -> float:
+def number(text: str, file: str, where: str) -> float:
+    """Return a finite number, or raise RobotError."""
     try:
         value = float(text)
     except ValueError:

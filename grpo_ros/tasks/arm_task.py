@@ -15,10 +15,11 @@ from torch import Tensor
 from grpo_ros import rotations, typed
 from grpo_ros.contract import ActionField, ActionKind, ObservationField, Source
 from grpo_ros.controllers import ActionController, make_controller
+from grpo_ros.controllers.cartesian_delta import DAMPING, FREE_JOINTS, HOME_PULL
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.observations import TIP
 from grpo_ros.randomness import Key
-from grpo_ros.robots.kinematics import solve_ik
+from grpo_ros.robots.kinematics import columns, damped_least_squares, rows, solve_ik
 from grpo_ros.robots.robot import Gripper
 from grpo_ros.tasks.base import Body, Outcome
 from grpo_ros.tasks.configured_task import ConfiguredTask, TaskConfig
@@ -51,11 +52,13 @@ class ArmTask(ConfiguredTask):
 
     Attributes:
         commands_gripper: whether actions open and close it; otherwise it stays closed.
+        handles_objects: whether the hand points down at things, at any yaw, to hold them.
     """
 
     Config: type[ArmTaskConfig] = ArmTaskConfig
     config: ArmTaskConfig
     commands_gripper = True
+    handles_objects = False
 
     def __init__(self, config: ArmTaskConfig | None = None) -> None:
         super().__init__(config)
@@ -64,6 +67,15 @@ class ArmTask(ConfiguredTask):
                 f"robot '{self.robot.name}' has no gripper", expected=f"one for {self.name}"
             )
         self.gripper: Gripper = self.robot.gripper
+        num, unit = len(self.robot.arm_joints), self.robot.gripper_unit
+        if self.handles_objects and (num < FREE_JOINTS or unit != "m"):
+            raise ConfigurationError(
+                f"robot '{self.robot.name}' has {num} arm joints and a gripper in {unit}",
+                expected=f"{FREE_JOINTS} arm joints or more, to point down at any yaw, and a "
+                f"parallel gripper in m, for {self.name}",
+                remedy="a task that leads the tip by joint_delta suits other arms: "
+                "docs/how-to/add_a_task.md",
+            )
 
     # ---------------------------------------------------------------- what a task adds
 
@@ -102,7 +114,8 @@ class ArmTask(ConfiguredTask):
         ]
         if self.commands_gripper:
             opening = Source("joint_position", (self.gripper.joint,))
-            fields.append(ObservationField("gripper_position", (1,), opening, unit="m"))
+            unit = self.robot.gripper_unit
+            fields.append(ObservationField("gripper_position", (1,), opening, unit=unit))
             fields.append(ObservationField("gripper_command", (1,), Source("gripper_command")))
         fields.append(ObservationField("command_error", (3,), Source("command_error"), unit="m"))
         if self.config.action == "joint_delta":
@@ -116,6 +129,13 @@ class ArmTask(ConfiguredTask):
         config, frame, tip = self.config, self.robot.base_frame, self.robot.tip_frame
         kind: ActionKind
         scale: tuple[float, ...]
+        num = len(self.robot.arm_joints)
+        if config.action == "cartesian_delta" and num < FREE_JOINTS:
+            raise ConfigurationError(
+                f"task.action = 'cartesian_delta' with robot '{self.robot.name}' of {num} joints",
+                expected=f"{FREE_JOINTS} or more, to point down at any yaw",
+                remedy="task.action:=joint_delta",
+            )
         if config.action == "cartesian_delta":
             kind, unit = "cartesian_delta", "m, rad"
             names: tuple[str, ...] = ("x", "y", "z", "yaw")
@@ -141,11 +161,21 @@ class ArmTask(ConfiguredTask):
         action = self.demonstrate_tip(scene, controller_state)
         if self.config.action == "cartesian_delta":
             return action
-        # The joint motion that the cartesian controller would have made of it.
-        reached = self._cartesian_controller.step(controller_state, action)
-        arm = len(self.robot.arm_joints)
-        delta = (reached["target"] - controller_state["target"])[:, :arm] / self.config.step_rad
+        delta = self._joint_motion(controller_state, action) / self.config.step_rad
         return torch.cat([delta.clamp(-1.0, 1.0), action[:, 4:]], dim=-1)
+
+    def _joint_motion(self, controller_state: Mapping[str, Tensor], action: Tensor) -> Tensor:
+        """Return the joint motion (N, A) that a cartesian action asks for, rad."""
+        arm, target = len(self.robot.arm_joints), controller_state["target"]
+        if arm >= FREE_JOINTS:
+            reached = self._cartesian_controller.step(controller_state, action)
+            return (reached["target"] - target)[:, :arm]
+        # Too few joints to keep the hand upright: the tip is led, and the hand turns as it must.
+        joints = columns(target[:, :arm])
+        jacobian = np.ascontiguousarray(self.robot.chain.pose(joints).jacobian[:3])
+        pull = HOME_PULL * (self.robot.home[:arm, None].numpy() - joints)
+        step = self.config.step_m * columns(action[:, :3])
+        return rows(damped_least_squares(jacobian, step, DAMPING, pull))
 
     @functools.cached_property
     def _cartesian_controller(self) -> ActionController:

@@ -29,6 +29,7 @@ class CubeTask(ArmTask):
 
     Config: type[CubeTaskConfig] = CubeTaskConfig
     config: CubeTaskConfig
+    handles_objects = True
 
     def is_open(self, scene: SceneState) -> Tensor:
         """Return (N,) bool: the fingers do not hold a cube that is between them."""

@@ -87,6 +87,7 @@ class Insert(ArmTask):
     name = "insert"
     instruction = "Insert the peg into the hole."
     commands_gripper = False
+    handles_objects = True
 
     def bodies(self) -> Sequence[Body]:
         """Return table, peg, the four walls of the socket, and a mark where the hole is seen."""

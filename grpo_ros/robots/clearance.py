@@ -1,0 +1,328 @@
+"""LinkClearance: how near a robot's links come to the table and to each other, batched.
+
+The links are the capsules of `capsules.py`, so a distance is at most the true one between the
+URDF's shapes. Links joined by fixed joints move as one body. What a gripper moves hangs on the
+arm's last link, and one capsule encloses it where it is open and where it is closed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from grpo_ros.elementary import Array
+from grpo_ros.robots.capsules import Capsule, enclosing, link_capsules, without_enclosed
+from grpo_ros.robots.robot import Robot
+from grpo_ros.robots.urdf import Urdf, parse_urdf
+
+NUM_SAMPLES = 400
+ALWAYS = 0.95
+"""Links that are too near in this share of poses drawn within the joints' limits always are."""
+LEVEL = 1e-6
+"""Largest part of an axis that is not upright, or not flat, rad."""
+PARALLEL = 1e-12
+"""Squared sine below which two segments count as parallel."""
+
+
+class LinkClearance:
+    """Distances of a robot's links for its arm's joint positions; stateless.
+
+    Watched above the table are the links whose height the arm can change, without the gripper's:
+    from the link that holds the gripper's driver joint on, the workspace of the tip holds them.
+    Watched pairs are those of different bodies that do not follow each other in the arm; as in
+    MoveIt's allowed collision matrix, pairs that are nearer than `safety.self_clearance_m` at
+    home, or in at least 95 % of poses, are left out. Row i of a result depends on row i of the
+    argument alone.
+
+    Args:
+        robot: whose URDF gives the shapes.
+
+    Attributes:
+        pairs: names of the links that are watched against each other.
+        above_table: names of the links that are watched above the table; none without a table.
+
+    Raises:
+        RobotError: a link has meshes alone, or a shape of no size.
+    """
+
+    def __init__(self, robot: Robot) -> None:
+        urdf = parse_urdf(robot.urdf, robot.urdf_path.name)
+        self._chain = robot.chain
+        self._table = robot.safety.table_height_m
+        bodies = _bodies(robot, urdf)
+        self._body = np.array([i for i, body in enumerate(bodies) for _ in body], dtype=np.intp)
+        capsules = [capsule for body in bodies for capsule in body]
+        self._links = tuple(capsule.link for capsule in capsules)
+        self._radius = np.array([[capsule.radius] for capsule in capsules])
+        self._start = _points([capsule.start for capsule in capsules])
+        self._along = _points([capsule.end - capsule.start for capsule in capsules])
+        self._watch(self._candidates())
+        self._watch(self._without_near(robot))
+        self.pairs = tuple(dict.fromkeys(zip(*self._names(), strict=True)))
+        hand = _gripper_links(robot, urdf)
+        moved = self._body > _num_level(robot)
+        self._lowest = np.array(
+            [
+                i
+                for i, link in enumerate(self._links)
+                if self._table is not None and moved[i] and link not in hand
+            ],
+            dtype=np.intp,
+        )
+        self.above_table = tuple(dict.fromkeys(self._links[i] for i in self._lowest))
+
+    # ---------------------------------------------------------------- distances
+
+    def table(self, q: Array) -> Array:
+        """Return the height (N,) of the lowest watched point above the table, m.
+
+        Infinite where there is no table. q is (A, N) float64, batch last, rad or m.
+        """
+        lowest: Array = self._heights(q).min(axis=0, initial=np.inf)
+        return lowest
+
+    def between_links(self, q: Array) -> Array:
+        """Return the smallest distance (N,) between watched links, m; negative in contact.
+
+        Infinite where no pair is watched. q is (A, N) float64, batch last, rad or m.
+        """
+        smallest: Array = self._distances(q).min(axis=0, initial=np.inf)
+        return smallest
+
+    def both(self, q: Array) -> tuple[Array, Array]:
+        """Return `table` and `between_links` of q (A, N) from one pass over the kinematics."""
+        placed = self._place(q)
+        heights, distances = self._heights(q, placed), self._distances(q, placed)
+        return heights.min(axis=0, initial=np.inf), distances.min(axis=0, initial=np.inf)
+
+    def closest_links(self, q: Array) -> str:
+        """Return the names of the watched pair that is closest in the first row of q (A, N)."""
+        if not len(self._first):
+            return "no links"
+        pair = int(np.argmin(self._distances(q[:, :1])[:, 0]))
+        return f"'{self._links[self._first[pair]]}' and '{self._links[self._second[pair]]}'"
+
+    def lowest_link(self, q: Array) -> str:
+        """Return the name of the watched link that is lowest in the first row of q (A, N)."""
+        if not len(self._lowest):
+            return "no link"
+        return f"'{self._links[self._lowest[int(np.argmin(self._heights(q[:, :1])[:, 0]))]]}'"
+
+    def _heights(self, q: Array, placed: tuple[Array, Array] | None = None) -> Array:
+        """Return the height (watched capsules, N) of each one's lowest point."""
+        if self._table is None:
+            return np.zeros((0, q.shape[1]))
+        start, along = placed or self._place(q)
+        z, rise = start[2, self._lowest], along[2, self._lowest]
+        heights: Array = np.minimum(z, z + rise) - self._radius[self._lowest] - self._table
+        return heights
+
+    def _distances(self, q: Array, placed: tuple[Array, Array] | None = None) -> Array:
+        """Return the distance (P, N) of every watched pair of capsules."""
+        start, along = placed or self._place(q)
+        i, j = self._first, self._second
+        apart = np.take(start, i, axis=1)
+        apart -= np.take(start, j, axis=1)
+        first, second = np.take(along, i, axis=1), np.take(along, j, axis=1)
+        distance: Array = np.sqrt(_segments_squared(apart, first, second, self._lengths))
+        distance -= self._radii
+        return distance
+
+    def _place(self, q: Array) -> tuple[Array, Array]:
+        """Return start and direction (3, C, N) of every capsule's segment in the base frame."""
+        origin, rotation = self._chain.link_frames(q)
+        turned = np.take(rotation, self._body, axis=2)
+        start = np.take(origin, self._body, axis=1)
+        along = turned[:, 0] * self._along[0]
+        start += turned[:, 0] * self._start[0]
+        for k in (1, 2):
+            along += turned[:, k] * self._along[k]
+            start += turned[:, k] * self._start[k]
+        return start, along
+
+    # ---------------------------------------------------------------- what is watched
+
+    def _candidates(self) -> list[tuple[int, int]]:
+        """Return the pairs of capsules on bodies that do not follow each other."""
+        indices = itertools.combinations(range(len(self._links)), 2)
+        return [(i, j) for i, j in indices if self._body[j] - self._body[i] > 1]
+
+    def _without_near(self, robot: Robot) -> list[tuple[int, int]]:
+        """Return the watched pairs without the links that are near at home, or always."""
+        least = robot.safety.self_clearance_m
+        home = robot.home[: self._chain.num_joints].numpy()[:, None]
+        arm = robot.limits[: self._chain.num_joints]
+        lower, upper = (
+            np.clip([[getattr(limit, key)] for limit in arm], -np.pi, np.pi)
+            for key in ("lower", "upper")
+        )
+        drawn = np.random.default_rng(0).uniform(size=(len(arm), NUM_SAMPLES))
+        near_home = self._distances(home)[:, 0] < least
+        near = (self._distances(lower + (upper - lower) * drawn) < least).astype(np.float64)
+        names = list(zip(*self._names(), strict=True))
+        allowed = {name for name, is_near in zip(names, near_home, strict=True) if is_near}
+        for name in dict.fromkeys(names):
+            of_pair = near[[other == name for other in names]]
+            if of_pair.max(axis=0).mean() >= ALWAYS:
+                allowed.add(name)
+        indices = zip(self._first.tolist(), self._second.tolist(), strict=True)
+        return [pair for pair, name in zip(indices, names, strict=True) if name not in allowed]
+
+    def _watch(self, pairs: Sequence[tuple[int, int]]) -> None:
+        indices = np.array(pairs, dtype=np.intp).reshape(-1, 2)
+        self._first, self._second = indices[:, 0], indices[:, 1]
+        self._radii = self._radius[self._first] + self._radius[self._second]
+        # A segment of no length has products of 0: any divisor gives its one point.
+        length = (self._along * self._along).sum(axis=0)
+        length = np.where(length > 0.0, length, 1.0)
+        dd, ee = length[self._first], length[self._second]
+        self._lengths = dd, ee, PARALLEL * dd * ee
+
+    def _names(self) -> tuple[list[str], list[str]]:
+        return (
+            [self._links[i] for i in self._first],
+            [self._links[j] for j in self._second],
+        )
+
+
+def _segments_squared(
+    apart: Array, first: Array, second: Array, lengths: tuple[Array, Array, Array]
+) -> Array:
+    """Return the squared distance (P, N) between segments.
+
+    For points p + s d on the first and q + t e on the second, with r = p - q, the nearest have
+    s = ((d e)(e r) - (d r)(e e)) / ((d d)(e e) - (d e)^2) held within [0, 1], then
+    t = ((d e) s + e r) / (e e) held within [0, 1], then s = ((d e) t - d r) / (d d) likewise.
+    Ericson, Real-Time Collision Detection, section 5.1.9. Where the segments are parallel, the
+    first s may be anything within [0, 1].
+
+    Args:
+        apart: (3, P, N) r. first, second: (3, P, N) d and e.
+        lengths: (P, 1) d d, e e and the least divisor of s; no pose changes them, none is 0.
+    """
+    dd, ee, least = lengths
+    d_e, d_r, e_r = _dot(first, second), _dot(first, apart), _dot(second, apart)
+    across = dd * ee - d_e * d_e
+    s = _unit((d_e * e_r - d_r * ee) / np.maximum(across, least, out=across))
+    t = _unit((d_e * s + e_r) / ee)
+    s = _unit((d_e * t - d_r) / dd)
+    between = s * first
+    between += apart
+    between -= t * second
+    return _dot(between, between)
+
+
+def _dot(left: Array, right: Array) -> Array:
+    """Return the dot products (P, N) of vectors (3, P, N), summed in a fixed order."""
+    products = left * right
+    total: Array = products[0]
+    total += products[1]
+    total += products[2]
+    return total
+
+
+def _unit(share: Array) -> Array:
+    """Return the array, held within [0, 1] in place."""
+    np.maximum(share, 0.0, out=share)
+    return np.minimum(share, 1.0, out=share)
+
+
+def _points(points: Sequence[Array]) -> Array:
+    """Return points as (3, C, 1)."""
+    return np.array(points, dtype=np.float64).reshape(-1, 3).T[..., None].copy()
+
+
+def _num_level(robot: Robot) -> int:
+    """Return how many joints from the base on turn upright or slide flat: heights stay."""
+    chain = robot.chain
+    jacobian = chain.pose(robot.home[: chain.num_joints].numpy()[:, None]).jacobian[..., 0]
+    for j, kind in enumerate(chain.joint_kinds):
+        linear, angular = jacobian[:3, j], jacobian[3:, j]
+        tilt = abs(linear[2]) if kind == "prismatic" else np.abs(angular[:2]).max()
+        if tilt > LEVEL:
+            return j
+    return chain.num_joints
+
+
+def _gripper_links(robot: Robot, urdf: Urdf) -> frozenset[str]:
+    """Return the link that holds the gripper's driver joint, and all that hang on it."""
+    if robot.gripper is None:
+        return frozenset()
+    found = {urdf.joint(robot.gripper.joint).parent}
+    for _ in urdf.links:
+        found |= {joint.child for joint in urdf.joints if joint.parent in found}
+    return frozenset(found)
+
+
+def _bodies(robot: Robot, urdf: Urdf) -> list[list[Capsule]]:
+    """Return the capsules of the base and of what each arm joint moves, in that body's frame."""
+    gripper = robot.gripper
+    positions = (0.0,) if gripper is None else (gripper.open_position_m, gripper.closed_position_m)
+    driven = () if gripper is None else (gripper.joint, *gripper.mimic_joints)
+    placements = [_place_links(urdf, robot, dict.fromkeys(driven, at)) for at in positions]
+    bodies: list[list[Capsule]] = [[] for _ in range(robot.chain.num_joints + 1)]
+    capsules = link_capsules(robot.urdf, robot.urdf_path.name)
+    for link in dict.fromkeys(capsule.link for capsule in capsules):
+        placed = [placement[link] for placement in placements]
+        moved = [
+            [c.moved(at.rotation, at.translation) for c in capsules if c.link == link]
+            for at in placed
+        ]
+        is_gripped = any(at != placed[0] for at in placed)
+        bodies[placed[0].body] += (
+            [enclosing([c for group in moved for c in group])] if is_gripped else moved[0]
+        )
+    return [without_enclosed(body) for body in bodies]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Placement:
+    """Where a link is in the frame of the body that it moves with."""
+
+    body: int
+    rotation: Array
+    translation: Array
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Placement)
+            and np.array_equal(self.rotation, other.rotation)
+            and np.array_equal(self.translation, other.translation)
+        )
+
+
+def _place_links(urdf: Urdf, robot: Robot, rest: Mapping[str, float]) -> dict[str, _Placement]:
+    """Return the placement of every link; joints beside the arm's stand at `rest`, or near 0."""
+    by_child = {joint.child: joint for joint in urdf.joints}
+    index = {name: i for i, name in enumerate(robot.chain.joint_names, start=1)}
+
+    def place(link: str) -> _Placement:
+        joint = by_child.get(link)
+        if joint is None:
+            return _Placement(0, np.eye(3), np.zeros(3))
+        if joint.name in index:
+            return _Placement(index[joint.name], np.eye(3), np.zeros(3))
+        parent = place(joint.parent)
+        position = rest.get(joint.name, min(max(0.0, joint.lower), joint.upper))
+        turn, slide = joint.displacement(position)
+        translation = joint.translation + joint.rotation @ slide
+        return _Placement(
+            parent.body,
+            parent.rotation @ joint.rotation @ turn,
+            parent.rotation @ translation + parent.translation,
+        )
+
+    base = place(robot.base_frame)
+    placements = {}
+    for link in urdf.links:
+        placed = place(link)
+        if placed.body == 0:
+            inverse = base.rotation.T
+            placed = _Placement(
+                0, inverse @ placed.rotation, inverse @ (placed.translation - base.translation)
+            )
+        placements[link] = placed
+    return placements

@@ -228,6 +228,10 @@ def test_a_stamp_far_ahead_is_named_and_gives_way_to_an_older_one() -> None:
     assert isinstance(future, NotReady) and future.kind == "future"
     assert future.reason == ("pose of 'cube' is stamped 8900 ms ahead of the clock, at most 50 ms")
     assert buffer.put_pose(102 * MS, "cube", "base", *POSE)
+    assert buffer.put_joint_state(9000 * MS, NAMES, home(), STILL)
+    assert isinstance(buffer.read(102 * MS), NotReady)
+    assert buffer.newest_joint_ns < 0  # so that what comes next is no jump back
+    assert buffer.put_joint_state(102 * MS, NAMES, home(), STILL)
     reading = buffer.read(102 * MS)
     assert isinstance(reading, Reading) and reading.newest_ns == 102 * MS
 

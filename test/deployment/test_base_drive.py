@@ -1,4 +1,4 @@
-"""A base driven by twists: equal to training in lock step, a diff_drive_controller free running."""
+"""A base driven by twists: equal to training in lock step, as on a robot free running."""
 
 from __future__ import annotations
 

@@ -295,11 +295,14 @@ def test_a_gripper_command_is_reached_stalls_or_is_refused(
 def test_gripper_goals_are_preempted_and_cancelled(client: Bridge, start: np.ndarray) -> None:
     action = ActionClient(client.node, GripperCommand, NAMES.gripper_action)
     assert action.wait_for_server(20.0)
+    state = client.bridge.run_state
+    client.look(lambda: setattr(state, "now", "paused"))  # so that nothing stalls meanwhile
     first = client.join(action.send_goal_async(close(0.5)))
     second = client.join(action.send_goal_async(close(0.6)))
     assert client.join(first.get_result_async()).status == GoalStatus.STATUS_CANCELED
     client.join(second.cancel_goal_async())
     assert client.join(second.get_result_async()).status == GoalStatus.STATUS_CANCELED
     target = client.look(lambda: client.bridge.sim.gripper.target)
+    client.look(lambda: setattr(state, "now", "playing"))
     assert 0.0 <= target < 0.05  # what was measured, no longer 0.6
     action.destroy()

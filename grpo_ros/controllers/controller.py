@@ -145,23 +145,13 @@ class ActionController:
         Raises:
             ContractError: an action is not finite, or of another size.
         """
-        wanted = self._checked(action, self.action_size, "action")
-        wanted = np.clip(wanted, -self._clip, self._clip)
-        target, velocity = columns(state["target"]), columns(state["velocity"])
-        arm = ArmState(
-            target[: self._num_arm],
-            velocity[: self._num_arm],
-            columns(state["tip"]),
-            columns(state["yaw"])[0],
-        )
+        wanted = self._wanted(action)
+        arm = self._arm_state(state)
         if self._arm is not None:
             arm = self._arm.step(arm, wanted[self._arm_columns])
-        next_target, next_velocity = np.empty_like(target), np.zeros_like(velocity)
-        next_target[: self._num_arm], next_velocity[: self._num_arm] = arm.joints, arm.velocity
+        next_target, next_velocity = self._after(state, arm)
         opening = columns(state["gripper"])
         gripper = self.robot.gripper
-        if gripper is not None:
-            next_target[self._num_arm] = target[self._num_arm]
         if gripper is not None and self._gripper_columns != slice(0, 0):
             is_open = wanted[self._gripper_columns] >= 0.0
             opening = np.where(is_open, 1.0, 0.0)
@@ -170,10 +160,56 @@ class ActionController:
             )
         return _state(next_target, next_velocity, arm.tip, arm.yaw[None], opening)
 
+    def twist(self, state: ControllerState, action: Tensor) -> Tensor | None:
+        """Return the velocities (N, 2) that an action makes of a base, within limits.
+
+        Forward, m/s, and turning, rad/s; None where no action is a twist. To `drive` with them
+        equals `step` with the action, bit for bit.
+
+        Args:
+            state: what is commanded so far.
+            action: (N, A), as for `step`.
+        """
+        if not isinstance(self._arm, Twist):
+            return None
+        wanted = self._wanted(action)
+        return rows(self._arm.limited(self._arm_state(state), wanted[self._arm_columns]))
+
+    def drive(self, state: ControllerState, twist: Tensor) -> dict[str, Tensor]:
+        """Return the state after one control period at velocities (N, 2) of a base.
+
+        Raises:
+            ContractError: no action is a twist, or a velocity is not finite.
+        """
+        if not isinstance(self._arm, Twist):
+            raise ContractError("a twist was given", expected="a contract whose action is one")
+        arm = self._arm.drive(self._arm_state(state), self._checked(twist, 2, "twist"))
+        target, velocity = self._after(state, arm)
+        return _state(target, velocity, arm.tip, arm.yaw[None], columns(state["gripper"]))
+
     def interpolate(self, previous_target: Tensor, target: Tensor, num_substeps: int) -> Tensor:
         """Return the targets (N, num_substeps, J) within a period; the gripper's steps at once."""
         column = None if self.robot.gripper is None else self._num_arm
         return interpolate(previous_target, target, num_substeps, column)
+
+    def _wanted(self, action: Tensor) -> Array:
+        """Return an action's components (A, N), clipped."""
+        return np.clip(self._checked(action, self.action_size, "action"), -self._clip, self._clip)
+
+    def _arm_state(self, state: ControllerState) -> ArmState:
+        return ArmState(
+            columns(state["target"])[: self._num_arm],
+            columns(state["velocity"])[: self._num_arm],
+            columns(state["tip"]),
+            columns(state["yaw"])[0],
+        )
+
+    def _after(self, state: ControllerState, arm: ArmState) -> tuple[Array, Array]:
+        """Return target and velocity (J, N) with another state of the arm; others keep theirs."""
+        target, velocity = columns(state["target"]).copy(), columns(state["velocity"])
+        velocity = np.zeros_like(velocity)
+        target[: self._num_arm], velocity[: self._num_arm] = arm.joints, arm.velocity
+        return target, velocity
 
     def _checked(self, values: Tensor, size: int, what: str) -> Array:
         if values.ndim != 2 or values.shape[1] != size:

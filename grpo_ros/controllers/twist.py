@@ -53,13 +53,18 @@ class Twist:
 
     def step(self, state: ArmState, action: Array) -> ArmState:
         """Return the commanded state one control period on; see ArmCommand."""
-        dt = self.period_s
+        return self.drive(state, self.limited(state, action))
+
+    def limited(self, state: ArmState, action: Array) -> Array:
+        """Return the velocities (2, N) that an action asks for, within limits, m/s and rad/s."""
         before = self._twist(state)
-        twist = np.clip(self._scale * action, before - self._change, before + self._change)
-        speed, turn = twist
-        yaw = state.joints[2]
-        sine, cosine = sine_cosine(yaw + 0.5 * dt * turn)
-        velocity = np.stack([speed * cosine, speed * sine, turn])
+        twist: Array = np.clip(self._scale * action, before - self._change, before + self._change)
+        return twist
+
+    def drive(self, state: ArmState, twist: Array) -> ArmState:
+        """Return the commanded state after one control period at velocities (2, N)."""
+        dt = self.period_s
+        velocity = arc_velocity(state.joints[2], twist, dt)
         joints = np.clip(state.joints + dt * velocity, self._lower, self._upper)
         tip = state.tip.copy()
         tip[:2] = joints[:2]
@@ -70,3 +75,16 @@ class Twist:
         turn = state.velocity[2]
         sine, cosine = sine_cosine(state.joints[2] - 0.5 * self.period_s * turn)
         return np.stack([state.velocity[0] * cosine + state.velocity[1] * sine, turn])
+
+
+def arc_velocity(yaw: Array, twist: Array, duration_s: float) -> Array:
+    """Return the mean velocity (3, N) of x, y and yaw along the arc that a twist drives.
+
+    Args:
+        yaw: (N,) at its beginning, rad.
+        twist: (2, N) forward and turning velocity, m/s and rad/s.
+        duration_s: of the arc.
+    """
+    speed, turn = twist
+    sine, cosine = sine_cosine(yaw + 0.5 * duration_s * turn)
+    return np.stack([speed * cosine, speed * sine, turn])

@@ -1,29 +1,34 @@
-"""Observation buffer: the latest stamped inputs, checked, as one SceneState.
+"""Observation buffer: the latest stamped inputs, checked, as one SceneState and images.
 
-Joint states arrive by name, in any order and in parts (an arm and a gripper may report apart);
-poses arrive by body. Nothing malformed is stored. Stamps are integer nanoseconds of one clock.
+Joint states arrive by name, in any order and in parts (an arm and a gripper may report apart), a
+base's place as the positions of its joints; poses arrive by body, images by camera, scans by
+sensor. Nothing malformed is stored. Stamps are integer nanoseconds of one clock; arrivals are
+seconds of a clock that nobody sets.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from grpo_ros.contract import Contract, ObservationField
-from grpo_ros.observations import TIP, body_names
+from grpo_ros.contract import Contract
+from grpo_ros.deployment.camera_images import ImageFits, Pixels
+from grpo_ros.deployment.input_refusal import InputRefusal
+from grpo_ros.deployment.input_stamps import InputStamps, NotReady, Rows
+from grpo_ros.deployment.joint_table import JointTable
+from grpo_ros.deployment.range_readings import clipped
+from grpo_ros.deployment.required_inputs import NANOSECONDS, required_inputs
 from grpo_ros.robots.robot import Robot
 from grpo_ros.tasks.scene_state import SceneState
 
+__all__ = ["NANOSECONDS", "NotReady", "ObservationBuffer", "Reading"]
+
 Array = npt.NDArray[np.float64]
-NANOSECONDS = 1_000_000_000
-COMMANDED_MAX_AGE_S = 0.1
-"""Oldest usable position of a commanded joint that no observation field names."""
 UNIT_TOLERANCE = 1e-3
 
 
@@ -32,34 +37,17 @@ class Reading:
     """One complete, fresh and aligned set of inputs.
 
     Attributes:
-        scene: one row, float64.
+        scene: one row, float64, with the readings of sensors.
         oldest_ns: stamp of the oldest input. newest_ns: of the newest.
         age_s: age of the oldest input.
+        images: field -> (1, H, W, 3) uint8, as the policy was trained on them.
     """
 
     scene: SceneState
     oldest_ns: int
     newest_ns: int
     age_s: float
-
-
-@dataclasses.dataclass(frozen=True)
-class NotReady:
-    """Why there is no reading: what is missing, stale, skewed or from the future, by name."""
-
-    kind: Literal["missing", "stale", "skewed", "future"]
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Need:
-    """The inputs that one field reads, and how old and how far apart they may be."""
-
-    joints: tuple[str, ...]
-    velocities: tuple[str, ...]
-    bodies: tuple[str, ...]
-    max_age_ns: int
-    max_skew_ns: int
+    images: Mapping[str, Pixels] = dataclasses.field(default_factory=dict)
 
 
 class ObservationBuffer:
@@ -68,45 +56,55 @@ class ObservationBuffer:
     Args:
         contract: what is observed.
         robot: whose measured joints give the tip.
+
+    Attributes:
+        inputs: all that is needed; `joint_names`, `body_names`, ... name its parts.
+        rejected: kind of refusal -> how many. last_rejection: why the last one was refused.
+
+    Raises:
+        ContractError: an image or a scan of a form that no camera or laser is converted to.
     """
 
     def __init__(self, contract: Contract, robot: Robot) -> None:
         self.base_frame = robot.base_frame
-        self._needs = [_need(field, robot.arm_joints) for field in contract.observation]
-        age, skew = (int(s * NANOSECONDS) for s in (COMMANDED_MAX_AGE_S, COMMANDED_MAX_AGE_S))
-        self._needs.append(_Need(contract.joint_names, (), (), age, skew))
-        joints = [*contract.joint_names]
-        for need in self._needs:
-            joints += [name for name in (*need.joints, *need.velocities) if name not in joints]
-        self.joint_names: tuple[str, ...] = tuple(joints)
-        self.body_names: tuple[str, ...] = body_names(contract)
+        inputs = self.inputs = required_inputs(contract, robot)
+        self.input_names: tuple[str, ...] = inputs.names
+        self.joint_names: tuple[str, ...] = inputs.joints
+        self.body_names: tuple[str, ...] = inputs.bodies
+        self.camera_names: tuple[str, ...] = inputs.cameras
+        self.sensor_names: tuple[str, ...] = tuple(inputs.sensors)
         self.rejected: Counter[str] = Counter()
         self.last_rejection = ""
-        self._columns = {name: column for column, name in enumerate(self.joint_names)}
-        self._orders: dict[tuple[str, ...], tuple[list[int], list[int]]] = {}
+        self._stamps = InputStamps(inputs, round(contract.period_s * NANOSECONDS))
+        self._joints = JointTable(inputs.joints)
+        self._fits = ImageFits(inputs.images)
+        self._rows = {name: np.array([row]) for row, name in enumerate(inputs.names)}
+        self._speeds = self._joints.columns(inputs.velocities)
         self.clear()
 
     def clear(self) -> None:
         """Forget every input, e.g. after the clock jumped back."""
-        self._not_before_ns = 0
-        num_joints = len(self.joint_names)
-        self._position: Array = np.full(num_joints, np.nan)
-        self._velocity: Array = np.full(num_joints, np.nan)
-        self._joint_ns = np.full(num_joints, -1, dtype=np.int64)
-        self._poses: dict[str, tuple[int, Array]] = {}
+        self._stamps.clear()
+        self._joints.clear()
+        self._poses: dict[str, Array] = {}
+        self._images: dict[str, Pixels] = {}
+        self._ranges: dict[str, Array] = {}
 
     def forget_before(self, stamp_ns: int) -> None:
         """Forget inputs older than a stamp and refuse such inputs from now on."""
-        self._not_before_ns = stamp_ns
-        old = self._joint_ns < stamp_ns
-        self._position[old] = self._velocity[old] = np.nan
-        self._joint_ns[old] = -1
-        self._poses = {name: held for name, held in self._poses.items() if held[0] >= stamp_ns}
+        self._stamps.forget_before(stamp_ns)
+        gone = ~self._stamps.has_come[: len(self.joint_names)]
+        self._joints.position[gone] = self._joints.velocity[gone] = np.nan
 
     # ---------------------------------------------------------------- inputs
 
     def put_joint_state(
-        self, stamp_ns: int, names: Sequence[str], position: Array, velocity: Array
+        self,
+        stamp_ns: int,
+        names: Sequence[str],
+        position: Array,
+        velocity: Array,
+        arrival_s: float | None = None,
     ) -> bool:
         """Store the joints that are needed, by name; return False where the input is refused.
 
@@ -115,31 +113,29 @@ class ObservationBuffer:
             names: J names in any order; joints that nothing needs are passed over.
             position: (J,) float64, rad or m.
             velocity: (J,) float64, or empty where it is not measured.
+            arrival_s: when it came, on a steady clock.
         """
         if len(position) != len(names) or len(velocity) not in (0, len(names)):
-            return self._refuse(
+            return self.refuse(
                 "width",
                 f"{len(names)} names, {len(position)} positions, {len(velocity)} velocities",
             )
-        if stamp_ns < self._not_before_ns:
-            return False
-        order = self._order(tuple(names))
+        order = self._joints.order(tuple(names))
         if order is None:
-            return self._refuse("duplicate", f"joint names {list(names)} repeat")
+            return self.refuse("duplicate", f"joint names {list(names)} repeat")
         columns, sources = order
         chosen = position[sources]
         speeds = velocity[sources] if len(velocity) else np.full(len(sources), np.nan)
         if not np.isfinite(chosen).all() or (len(velocity) and not np.isfinite(speeds).all()):
-            return self._refuse(
+            return self.refuse(
                 "not_finite", f"joint state {dict(zip(names, position, strict=True))}"
             )
-        if len(columns) and stamp_ns < int(self._joint_ns[columns].max()):
-            return self._refuse(
-                "out_of_order", f"joint state stamped {stamp_ns} ns after a newer one"
-            )
-        self._position[columns] = chosen
-        self._velocity[columns] = speeds
-        self._joint_ns[columns] = stamp_ns
+        rows = np.array(columns, dtype=np.int64)
+        if not columns or not self._admits(stamp_ns, rows, "joint state"):
+            return False
+        self._joints.position[columns] = chosen
+        self._joints.velocity[columns] = speeds
+        self._stamps.note(stamp_ns, rows, arrival_s)
         return True
 
     def put_pose(
@@ -149,6 +145,7 @@ class ObservationBuffer:
         frame: str,
         position: Sequence[float],
         quaternion: Sequence[float],
+        arrival_s: float | None = None,
     ) -> bool:
         """Store the pose of a body in the base frame; return False where it is refused.
 
@@ -158,144 +155,170 @@ class ObservationBuffer:
             frame: has to be the robot's base frame.
             position: x, y, z in m.
             quaternion: x, y, z, w, of length 1.
+            arrival_s: when it came, on a steady clock.
         """
-        if body not in self.body_names or stamp_ns < self._not_before_ns:
+        if body not in self.body_names:
             return False
-        if frame != self.base_frame:
-            return self._refuse(
-                "frame", f"pose of '{body}' in frame '{frame}', expected '{self.base_frame}'"
-            )
-        pose = np.array([*position, *quaternion], dtype=np.float64)
-        if pose.shape != (7,) or not np.isfinite(pose).all():
-            return self._refuse("not_finite", f"pose of '{body}' is {pose.tolist()}")
-        if abs(float(np.linalg.norm(pose[3:])) - 1.0) > UNIT_TOLERANCE:
-            return self._refuse("quaternion", f"quaternion of '{body}' is {pose[3:].tolist()}")
-        held = self._poses.get(body)
-        if held is not None and stamp_ns < held[0]:
-            return self._refuse("out_of_order", f"pose of '{body}' stamped before a newer one")
-        self._poses[body] = (stamp_ns, pose)
-        return True
+        try:
+            pose = _checked_pose(frame, self.base_frame, [*position, *quaternion])
+        except InputRefusal as refusal:
+            return self.refuse(refusal.kind, f"pose of '{body}': {refusal}")
+        return self._store(self._poses, body, pose, stamp_ns, f"pose of '{body}'", arrival_s)
+
+    def put_image(
+        self, stamp_ns: int, camera: str, image: Pixels, arrival_s: float | None = None
+    ) -> bool:
+        """Store the image of a camera; return False where it is refused.
+
+        It is brought to the size that the policy was trained on when it is read; see `fit`.
+
+        Args:
+            stamp_ns: when it was taken.
+            camera: whose image.
+            image: (H, W, 3) uint8, red, green, blue; not smaller than in training.
+            arrival_s: when it came, on a steady clock.
+        """
+        if camera not in self.camera_names:
+            return False
+        name = f"image of camera '{camera}'"
+        try:
+            self._fits.check(camera, image)
+        except InputRefusal as refusal:
+            return self.refuse(refusal.kind, f"{name}: {refusal}")
+        return self._store(self._images, camera, image, stamp_ns, name, arrival_s)
+
+    def put_reading(
+        self, stamp_ns: int, sensor: str, ranges: Array, arrival_s: float | None = None
+    ) -> bool:
+        """Store what a laser measured; return False where it is refused.
+
+        Readings are clipped to [0, the range in training]; inf is what met nothing, -inf what is
+        too near. Where the contract has no statistics of the scan, both are refused.
+
+        Args:
+            stamp_ns: when it was measured.
+            sensor: whose reading.
+            ranges: (n,) float64, m, a beam each as in training; NaN is refused.
+            arrival_s: when it came, on a steady clock.
+        """
+        if sensor not in self.sensor_names:
+            return False
+        name = f"scan '{sensor}'"
+        try:
+            read = clipped(ranges, self.inputs.sensors[sensor], self.inputs.ranges.get(sensor))
+        except InputRefusal as refusal:
+            return self.refuse(refusal.kind, f"{name}: {refusal}")
+        return self._store(self._ranges, sensor, read, stamp_ns, name, arrival_s)
+
+    def refuse(self, kind: str, reason: str) -> bool:
+        """Count an input that is not taken, and keep why; return False."""
+        self.rejected[kind] += 1
+        self.last_rejection = reason
+        return False
 
     # ---------------------------------------------------------------- output
 
     def aligned_ns(self) -> int | None:
         """Return the stamp that all inputs share, None while they do not."""
-        stamp = int(self._joint_ns[0])
-        if stamp < 0 or int(self._joint_ns.min()) != stamp or int(self._joint_ns.max()) != stamp:
-            return None
-        for body in self.body_names:
-            held = self._poses.get(body)
-            if held is None or held[0] != stamp:
-                return None
-        return stamp
+        oldest = self._stamps.oldest_ns
+        return oldest if oldest == self._stamps.newest_ns and oldest >= 0 else None
 
-    def read(self, now_ns: int, max_age_s: float | None = None) -> Reading | NotReady:
+    @property
+    def newest_joint_ns(self) -> int:
+        """The newest stamp of a joint, negative where there is none."""
+        return self._stamps.newest_of(len(self.joint_names))
+
+    def read(
+        self, now_ns: int, max_age_s: float | None = None, steady_s: float | None = None
+    ) -> Reading | NotReady:
         """Return the scene as it is known now, or what keeps it from being known.
 
         Args:
-            now_ns: the same clock as the stamps.
+            now_ns: the same clock as the stamps. A stamp may be one control period ahead of it;
+                what is further ahead is not used, and may be replaced by what is older.
             max_age_s: overrules the contract's ages where given.
+            steady_s: now on the clock of arrivals. Where given, an input that has brought no new
+                stamp for longer than its largest age is stale too, whatever its stamp says.
         """
+        problem = self._stamps.problem(now_ns, max_age_s, steady_s)
         missing = self._missing()
         if missing:
             return NotReady("missing", f"no {', no '.join(missing)}")
-        for need in self._needs:
-            problem = self._check(need, now_ns, max_age_s)
-            if problem is not None:
-                return problem
-        stamps = [stamp for stamp, _ in self._poses.values()]
-        oldest = min(int(self._joint_ns.min()), *stamps) if stamps else int(self._joint_ns.min())
-        newest = max(int(self._joint_ns.max()), *stamps) if stamps else int(self._joint_ns.max())
-        return Reading(self._scene(), oldest, newest, (now_ns - oldest) / NANOSECONDS)
+        if problem is not None:
+            return problem
+        oldest, newest = self._stamps.oldest_ns, self._stamps.newest_ns
+        age_s = (now_ns - oldest) / NANOSECONDS
+        return Reading(self._scene(), oldest, newest, age_s, self._fits.fitted(self._images))
+
+    def ages(self, now_ns: int) -> dict[str, float]:
+        """Return input -> seconds since its stamp, inf where it never came."""
+        return self._stamps.ages(now_ns)
 
     def position(self, names: Sequence[str]) -> Array:
         """Return the last measured positions (len(names),); NaN where never measured."""
-        return self._position[[self._columns[name] for name in names]]
+        return self._joints.position[self._joints.columns(names)]
 
     # ---------------------------------------------------------------- checks
 
+    def _admits(self, stamp_ns: int, rows: Rows, what: str) -> bool:
+        if self._stamps.is_forgotten(stamp_ns):
+            return False
+        if self._stamps.is_out_of_order(stamp_ns, rows):
+            return self.refuse("out_of_order", f"{what} stamped {stamp_ns} ns after a newer one")
+        return True
+
+    def _store[T](
+        self,
+        held: dict[str, T],
+        key: str,
+        value: T,
+        stamp_ns: int,
+        name: str,
+        arrival_s: float | None,
+    ) -> bool:
+        rows = self._rows[name]
+        if not self._admits(stamp_ns, rows, name):
+            return False
+        held[key] = value
+        self._stamps.note(stamp_ns, rows, arrival_s)
+        return True
+
     def _missing(self) -> list[str]:
+        num_joints, has_come = len(self.joint_names), self._stamps.has_come
         missing = [
-            f"position of joint '{name}'"
-            for name, stamp in zip(self.joint_names, self._joint_ns.tolist(), strict=True)
-            if stamp < 0
+            f"position of {name}" if row < num_joints else name
+            for row, name in enumerate(self.input_names)
+            if not has_come[row]
         ]
-        missing += [f"pose of '{body}'" for body in self.body_names if body not in self._poses]
-        for need in self._needs:
-            for name in need.velocities:
-                column = self._columns[name]
-                if self._joint_ns[column] >= 0 and np.isnan(self._velocity[column]):
-                    missing.append(f"velocity of joint '{name}'")
+        missing += [
+            f"velocity of joint '{self.joint_names[column]}'"
+            for column in self._speeds
+            if has_come[column] and np.isnan(self._joints.velocity[column])
+        ]
         return missing
 
-    def _check(self, need: _Need, now_ns: int, max_age_s: float | None) -> NotReady | None:
-        limit = need.max_age_ns if max_age_s is None else int(max_age_s * NANOSECONDS)
-        stamps = {
-            f"joint '{name}'": int(self._joint_ns[self._columns[name]])
-            for name in (*need.joints, *need.velocities)
-        }
-        stamps.update((f"pose of '{body}'", self._poses[body][0]) for body in need.bodies)
-        if not stamps:
-            return None
-        oldest, newest = min(stamps, key=stamps.__getitem__), max(stamps, key=stamps.__getitem__)
-        age, skew = now_ns - stamps[oldest], stamps[newest] - stamps[oldest]
-        if age > limit:
-            return NotReady("stale", f"{oldest} is {_ms(age)} ms old, at most {_ms(limit)} ms")
-        if stamps[newest] - now_ns > limit:
-            ahead = stamps[newest] - now_ns
-            return NotReady("future", f"{newest} is stamped {_ms(ahead)} ms ahead of the clock")
-        if skew > need.max_skew_ns:
-            return NotReady(
-                "skewed",
-                f"{oldest} and {newest} are {_ms(skew)} ms apart, "
-                f"at most {_ms(need.max_skew_ns)} ms",
-            )
-        return None
+    # ---------------------------------------------------------------- conversion
 
     def _scene(self) -> SceneState:
         return SceneState(
             self.joint_names,
-            torch.from_numpy(self._position.copy()).unsqueeze(0),
-            torch.from_numpy(np.nan_to_num(self._velocity)).unsqueeze(0),
-            {name: torch.from_numpy(pose).unsqueeze(0) for name, (_, pose) in self._poses.items()},
+            torch.from_numpy(self._joints.position.copy()).unsqueeze(0),
+            torch.from_numpy(np.nan_to_num(self._joints.velocity)).unsqueeze(0),
+            {name: torch.from_numpy(pose).unsqueeze(0) for name, pose in self._poses.items()},
+            readings={
+                name: torch.from_numpy(read).unsqueeze(0) for name, read in self._ranges.items()
+            },
         )
 
-    def _order(self, names: tuple[str, ...]) -> tuple[list[int], list[int]] | None:
-        """Return (columns here, columns there) of the needed joints; None where names repeat."""
-        order = self._orders.get(names)
-        if order is None:
-            if len(set(names)) != len(names):
-                return None
-            sources = [i for i, name in enumerate(names) if name in self._columns]
-            order = [self._columns[names[i]] for i in sources], sources
-            if len(self._orders) < 64:  # a peer that keeps inventing names must not fill memory
-                self._orders[names] = order
-        return order
 
-    def _refuse(self, kind: str, reason: str) -> bool:
-        self.rejected[kind] += 1
-        self.last_rejection = reason
-        return False
-
-
-def _need(field: ObservationField, arm_joints: Sequence[str]) -> _Need:
-    source = field.source
-    joints: tuple[str, ...] = ()
-    velocities: tuple[str, ...] = ()
-    bodies: tuple[str, ...] = ()
-    if source.kind == "joint_position":
-        joints = source.names
-    elif source.kind == "joint_velocity":
-        velocities = source.names
-    elif source.kind == "command_error":
-        joints = tuple(arm_joints)
-    elif source.kind in ("position", "yaw"):
-        named = [name for name in (*source.names, source.relative_to) if name]
-        bodies = tuple(name for name in named if name != TIP)
-        joints = tuple(arm_joints) if TIP in named else ()
-    age, skew = int(field.max_age_s * NANOSECONDS), int(field.max_skew_s * NANOSECONDS)
-    return _Need(joints, velocities, bodies, age, skew)
-
-
-def _ms(nanoseconds: int) -> str:
-    return f"{nanoseconds / 1e6:.1f}"
+def _checked_pose(frame: str, base_frame: str, values: Sequence[float]) -> Array:
+    pose = np.array(values, dtype=np.float64)
+    if frame != base_frame:
+        raise InputRefusal("frame", f"it is in frame '{frame}'", expected=f"'{base_frame}'")
+    if pose.shape != (7,) or not np.isfinite(pose).all():
+        raise InputRefusal("not_finite", f"it is {pose.tolist()}", expected="7 finite numbers")
+    if abs(float(np.linalg.norm(pose[3:])) - 1.0) > UNIT_TOLERANCE:
+        raise InputRefusal(
+            "quaternion", f"its quaternion is {pose[3:].tolist()}", expected="one of length 1"
+        )
+    return pose

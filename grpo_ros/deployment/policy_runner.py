@@ -1,7 +1,8 @@
 """Policy runner: one tick from inputs to a command that has passed the safety gate.
 
-It combines the observation buffer, the observation assembler, the policy, the chunk executor and
-the safety gate. Given the same inputs at the same times it gives the same commands.
+It combines the observation buffer, the observation assembler, inference, the chunk executor, the
+fault watch and the safety gate. Given the same inputs at the same times, and inference in line,
+it gives the same commands.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -18,30 +19,53 @@ import torch
 
 from grpo_ros import typed
 from grpo_ros.contract import Contract, JointLimits
-from grpo_ros.deployment.chunk_executor import ChunkExecutor, Controller, check_chunk
-from grpo_ros.deployment.latency import LatencyWindow
+from grpo_ros.deployment.answers import Command, GripperTarget, Hold, Phase
+from grpo_ros.deployment.chunk_executor import (
+    ChunkExecutor,
+    Controller,
+    ExecutionConfig,
+    check_chunk,
+)
+from grpo_ros.deployment.inference import Infer, Inference, InlineInference
+from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.observation_buffer import (
     NANOSECONDS,
     NotReady,
     ObservationBuffer,
     Reading,
 )
-from grpo_ros.deployment.safety_gate import Intervention, SafetyGate
-from grpo_ros.errors import ContractError, GrpoRosError
+from grpo_ros.deployment.safety.faults import FaultConfig, FaultWatch
+from grpo_ros.deployment.safety.gate import Gated, Intervention, SafetyGate
+from grpo_ros.deployment.safety.geometry import ArmGeometry
+from grpo_ros.deployment.safety.twist_gate import TwistGate
+from grpo_ros.deployment.training_range import TrainingRange
+from grpo_ros.errors import PolicyFileError
 from grpo_ros.observations import ObservationAssembler
 from grpo_ros.policies.features import field_shape
 from grpo_ros.robots.robot import Robot
 
 Array = npt.NDArray[np.float64]
-Infer = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.floating]]
-"""Observation field -> (1, *shape) in; a chunk (1, K, A) out."""
-Phase = Literal["holding", "running", "finished", "stopped"]
 
 
 @dataclasses.dataclass(frozen=True)
 class RunnerConfig:
     """Settings of a policy runner."""
 
+    speed: float = typed.setting(
+        1.0,
+        "Share of the trained speed: time is stretched, the path stays",
+        minimum=0.01,
+        maximum=1.0,
+    )
+    ramp_in_s: float = typed.setting(
+        0.0, "Raise the velocity limits from 0 to full over this time", unit="s", minimum=0.0
+    )
+    position_margin: float = typed.setting(
+        0.0, "How far joints keep from the contract's position limits, rad or m", minimum=0.0
+    )
+    tip_speed_m_s: float = typed.setting(
+        0.0, "Cap of the tip's speed; 0: the robot description's", unit="m/s", minimum=0.0
+    )
     max_age_s: float = typed.setting(
         0.0, "Oldest usable observation; 0: what the contract says", unit="s", minimum=0.0
     )
@@ -51,54 +75,27 @@ class RunnerConfig:
     max_failures: int = typed.setting(
         3, "Inferences in a row that may fail before the policy is stopped", minimum=1
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class GripperTarget:
-    """Where the gripper's driver joint goes, in m, with at most how many N."""
-
-    position: float
-    max_effort: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """What may be sent now.
-
-    Attributes:
-        epoch, sequence: identity; see `PolicyRunner.may_send`.
-        stamp_ns: the tick it answers; point r is due at stamp_ns + (r + 1) control periods.
-        joint_names: of the columns of `points`.
-        points: (R, J) float64, all targets still to come; R >= 1.
-        gripper: set only when the gripper's command changes.
-        interventions: what the gate changed.
-    """
-
-    epoch: int
-    sequence: int
-    stamp_ns: int
-    joint_names: tuple[str, ...]
-    points: Array
-    gripper: GripperTarget | None = None
-    interventions: tuple[Intervention, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Hold:
-    """Why the policy commands nothing, and the targets that bring the joints to rest.
-
-    Attributes:
-        kind: holding, missing, stale, skewed, future, inference, finished or stopped.
-        points: (R, J) float64, R may be 0: nothing to send.
-    """
-
-    kind: str
-    reason: str
-    epoch: int
-    sequence: int
-    stamp_ns: int
-    joint_names: tuple[str, ...]
-    points: Array
+    patience: float = typed.setting(
+        0.5,
+        "Share of a control period that a tick waits for a chunk that is due",
+        minimum=0.0,
+        maximum=0.9,
+    )
+    inference_timeout_s: float = typed.setting(
+        5.0, "Longest wait for a chunk before the policy is stopped", unit="s", minimum=0.1
+    )
+    range_margin: float = typed.setting(
+        0.1, "Share of its span by which an observation may leave what training saw", minimum=0.0
+    )
+    out_of_range: Literal["flag", "hold"] = typed.setting(
+        "flag", "What follows on an observation outside what training saw"
+    )
+    execution: ExecutionConfig = typed.setting(  # noqa: RUF009
+        factory=ExecutionConfig, description="How chunks are executed"
+    )
+    faults: FaultConfig = typed.setting(  # noqa: RUF009
+        factory=FaultConfig, description="What ends a run"
+    )
 
 
 class PolicyRunner:
@@ -106,10 +103,10 @@ class PolicyRunner:
 
     Args:
         contract: of the policy.
-        infer: the policy.
+        infer: the policy; or an `Inference` that runs it.
         robot: already matched with the contract.
         controller: of the contract and the robot.
-        config: ages and patience.
+        config: speed, ages and patience.
 
     Raises:
         ContractError: the contract asks for something that this version does not carry out.
@@ -122,26 +119,53 @@ class PolicyRunner:
         robot: Robot,
         controller: Controller,
         config: RunnerConfig | None = None,
+        inference: Inference | None = None,
     ) -> None:
-        _check_served(contract)
-        self.contract, self.infer, self.robot = contract, infer, robot
+        self.contract, self.robot = contract, robot
         self.config = config or RunnerConfig()
+        self.infer = infer
+        self.inference: Inference = inference or InlineInference(infer)
+        self.period_s = contract.period_s / self.config.speed
         self.buffer = ObservationBuffer(contract, robot)
         self.assemble = ObservationAssembler(contract, robot)
-        self.executor = ChunkExecutor(contract, controller)
+        self.executor = ChunkExecutor(contract, controller, self.config.execution)
         self._columns = [contract.joint_names.index(name) for name in robot.arm_joints]
-        arm_limits = [contract.limits[column] for column in self._columns]
-        self.gate = SafetyGate(arm_limits, contract.period_s)
+        self.is_base = any(action.kind == "twist" for action in contract.action)
+        self.gate = self._make_gate()
+        self.faults = FaultWatch(robot, self.config.faults)
+        self.range = TrainingRange(contract, self.config.range_margin)
         self.gripper_limit = self._find_gripper_limit()
         self.phase: Phase = "holding"
         self.reason = "not started"
         self.sequence = 0
         self.num_periods = 0
         self.held: Counter[str] = Counter()
-        self.observation_age, self.inference = LatencyWindow(), LatencyWindow()
+        self.observation_age, self.inference_time = MeasurementWindow(), MeasurementWindow()
+        self.seam_position, self.seam_velocity = MeasurementWindow(), MeasurementWindow()
+        self.out_of_range: tuple[str, ...] = ()
+        self._forget()
+
+    def _make_gate(self) -> SafetyGate | TwistGate:
+        margin = self.config.position_margin
+        limits = [
+            dataclasses.replace(limit, lower=limit.lower + margin, upper=limit.upper - margin)
+            for limit in (self.contract.limits[column] for column in self._columns)
+        ]
+        if self.is_base:
+            field = next(a for a in self.contract.action if a.kind == "twist")
+            speed = np.minimum(field.scale, [limits[0].velocity, limits[2].velocity])
+            acceleration = np.array([limits[0].acceleration, limits[2].acceleration])
+            return TwistGate(speed, acceleration, self.period_s)
+        safety = self.robot.safety
+        caps = [cap for cap in (self.config.tip_speed_m_s, safety.tip_speed_m_s) if cap > 0.0]
+        geometry = ArmGeometry(self.robot, self.period_s, min(caps, default=0.0))
+        return SafetyGate(limits, self.period_s, geometry)
+
+    def _forget(self) -> None:
         self._gripper: float | None = None
-        self._is_placed = False
+        self._is_placed = self._is_off_plan = False
         self._waiting_since_ns: int | None = None
+        self._late_since_s: float | None = None
         self._num_failures = 0
 
     # ---------------------------------------------------------------- start and stop
@@ -167,42 +191,50 @@ class PolicyRunner:
         self.gate.close()
         self.gate.counts.clear()
         self.held.clear()
+        self.range.counts.clear()
+        self.inference.forget()
         self.buffer.forget_before(not_before_ns)
         self.executor.abandon()
+        self.faults.forget()
+        self._forget()
         self.phase, self.reason = "running", "running"
-        self.num_periods, self._num_failures = 0, 0
-        self._gripper, self._is_placed, self._waiting_since_ns = None, False, None
+        self.num_periods, self.out_of_range = 0, ()
 
-    def stop(self, reason: str = "stopped on request", phase: Phase = "stopped") -> Array:
-        """End the episode; return targets (R, J) that bring the arm to rest, R may be 0.
+    def stop(self, reason: str = "stopped on request", phase: Phase = "stopped") -> Gated:
+        """End the episode; return the motion that brings the robot to rest, which may be none.
 
         Nothing made before this call may be sent after it.
         """
-        points = self.gate.hold()
+        braking = self.gate.hold()
         self.gate.close()
+        self.inference.forget()
         self.phase, self.reason = phase, reason
-        return points
+        return braking
 
     @property
     def is_placed(self) -> bool:
         """Whether the episode's first usable observation has come."""
         return self._is_placed
 
-    def may_send(self, command: Command) -> bool:
-        """Whether a command may still go to the wire: nothing was stopped or held since."""
-        return self.gate.admits(command.epoch) and command.sequence == self.sequence
+    def may_send(self, motion: Command | Hold) -> bool:
+        """Whether a motion may still go to the wire: nothing was stopped or held since."""
+        return self.gate.admits(motion.epoch) and motion.sequence == self.sequence
 
     # ---------------------------------------------------------------- tick
 
-    def tick(self, now_ns: int) -> Command | Hold:
+    def tick(self, now_ns: int, steady_s: float | None = None) -> Command | Hold:
         """Return what to send at this control period.
 
         Args:
             now_ns: the clock of the inputs' stamps.
+            steady_s: a clock that never stands still or jumps; None: the stamps' clock is one.
         """
         self.sequence += 1
         if self.phase != "running":
             return self._hold(self.phase, self.reason, now_ns, self.gate.hold())
+        fault = self.faults.problem(now_ns / NANOSECONDS if steady_s is None else steady_s)
+        if fault is not None:
+            return self._stop(fault.kind, fault.reason, now_ns)
         reading = self.buffer.read(now_ns, self.config.max_age_s or None)
         if isinstance(reading, NotReady):
             return self._wait(reading, now_ns)
@@ -210,14 +242,15 @@ class PolicyRunner:
         self.observation_age.add(reading.age_s)
         if not self._is_placed:
             self._place(reading)
+        measured = reading.scene.joints(self.robot.arm_joints)[0].numpy()
+        if not self.is_base:
+            fault = self.faults.judge_tracking(reading.oldest_ns, measured)
+            if fault is not None:
+                return self._stop(fault.kind, fault.reason, now_ns)
         if self.num_periods >= self.contract.horizon:
-            points = self.stop(f"horizon of {self.contract.horizon} periods reached", "finished")
-            return self._hold("finished", self.reason, now_ns, points)
-        if self.executor.needs_inference:
-            problem = self._decide(reading)
-            if problem is not None:
-                return self._fail(problem, now_ns)
-        return self._execute(now_ns)
+            braking = self.stop(f"horizon of {self.contract.horizon} periods reached", "finished")
+            return self._hold("finished", self.reason, now_ns, braking)
+        return self._decide_and_act(reading, now_ns)
 
     def _place(self, reading: Reading) -> None:
         """Take the measured as the commanded position."""
@@ -226,41 +259,93 @@ class PolicyRunner:
         self.gate.open(measured[0, self._columns].numpy())
         self._is_placed = True
 
-    def _decide(self, reading: Reading) -> str | None:
-        """Infer a chunk; return what went wrong."""
-        started = time.perf_counter()
-        try:
-            obs = self.assemble(reading.scene, self.executor.state, self.executor.last_action)
-            with torch.no_grad():
-                self.executor.load(self.infer({name: v.numpy() for name, v in obs.items()}))
-        except (GrpoRosError, ValueError, RuntimeError, KeyError) as problem:
-            return f"{type(problem).__name__}: {problem}"
-        self.inference.add(time.perf_counter() - started)
-        self._num_failures = 0
-        return None
+    def _decide_and_act(self, reading: Reading, now_ns: int) -> Command | Hold:
+        executor, inference = self.executor, self.inference
+        if self._is_off_plan and executor.needs_inference:
+            self._go_on_from_gate()
+        if executor.wants_inference and not inference.is_busy:
+            obs = self._observe(reading)
+            if self.out_of_range and self.config.out_of_range == "hold":
+                self.held["out_of_range"] += 1
+                reason = f"outside what training saw: {', '.join(self.out_of_range)}"
+                return self._hold("out_of_range", reason, now_ns, self._come_to_rest())
+            inference.submit(executor.now, obs)
+        patience_s = self.config.patience * self.period_s if executor.needs_inference else 0.0
+        answer = inference.poll(patience_s)
+        is_new = False
+        if answer is not None:
+            problem = answer.problem
+            if answer.chunk is not None:
+                try:
+                    executor.load(answer.chunk, answer.tag)
+                    is_new = True
+                except PolicyFileError as refused:
+                    problem = str(refused)
+            if not is_new:
+                return self._fail(problem, now_ns)
+            self.inference_time.add(answer.seconds)
+            self._num_failures, self._late_since_s = 0, None
+        if executor.needs_inference:
+            self.held["late"] += 1
+        if not executor.has_next:
+            return self._be_late(now_ns)
+        return self._execute(now_ns, is_new)
 
-    def _execute(self, now_ns: int) -> Command:
-        targets = self.executor.remaining_targets()[:, self._columns]
-        gated = self.gate.admit(self.robot.arm_joints, targets)
+    def _observe(self, reading: Reading) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the policy's input; in stretched time things move slower than it learned."""
+        scene, executor = reading.scene, self.executor
+        if self.config.speed != 1.0:
+            velocity = scene.joint_velocity / self.config.speed
+            scene = dataclasses.replace(scene, joint_velocity=velocity)
+        with torch.no_grad():
+            obs = self.assemble(scene, executor.state, executor.last_action)
+        arrays = {name: value.numpy() for name, value in obs.items()}
+        self.out_of_range = self.range.judge(arrays)
+        return arrays
+
+    def _execute(self, now_ns: int, is_new: bool) -> Command:
+        if self.config.ramp_in_s > 0.0:
+            elapsed_s = (self.num_periods + 1) * self.period_s
+            self.gate.speed_share = min(1.0, elapsed_s / self.config.ramp_in_s)
+        foreseen = self.gate.plan
+        gated = self.gate.admit(self.gate.joint_names, self._targets())
+        self._is_off_plan = self._is_off_plan or bool(gated.interventions)
+        if is_new and len(foreseen):
+            jump = float(np.abs(gated.points[0] - foreseen[0]).max())
+            self.seam_position.add(jump)
+            self.seam_velocity.add(jump / self.period_s)
         gripper, refused = self._gripper_target()
         self.executor.advance()
         self.num_periods += 1
+        if gated.curve is not None and not self.is_base:
+            self.faults.put_curve(now_ns, gated.curve)
         return Command(
             self.gate.epoch,
             self.sequence,
             now_ns,
             self.gate.joint_names,
             gated.points,
+            gated.curve,
+            gated.is_known,
+            gated.num_asked,
             gripper,
             gated.interventions + refused,
+            is_new,
         )
+
+    def _targets(self) -> Array:
+        """Return the joint targets (R, J), or the twists (R, 2), of the steps to come."""
+        if not self.is_base:
+            return self.executor.remaining_targets()[:, self._columns]
+        twists = [step.twist for step in self.executor.remaining() if step.twist is not None]
+        return torch.cat(twists).numpy()
 
     def _gripper_target(self) -> tuple[GripperTarget | None, tuple[Intervention, ...]]:
         """Return the gripper's command where it changes with the next step."""
         gripper = self.robot.gripper
-        if gripper is None or self.gripper_limit is None:
+        if gripper is None or self.gripper_limit is None or isinstance(self.gate, TwistGate):
             return None, ()
-        opening = float(self.executor.remaining_states()[0]["gripper"][0, 0])
+        opening = float(self.executor.remaining()[0].state["gripper"][0, 0])
         if opening == self._gripper:
             return None, ()
         span = gripper.open_position_m - gripper.closed_position_m
@@ -280,31 +365,68 @@ class PolicyRunner:
         waited_s = (now_ns - self._waiting_since_ns) / NANOSECONDS
         self.held[problem.kind] += 1
         if self._is_placed and waited_s > self.config.stop_after_s:
-            points = self.stop(f"{problem.kind} for {waited_s:.2f} s: {problem.reason}")
-            return self._hold("stopped", self.reason, now_ns, points)
+            return self._stop(
+                "stopped", f"{problem.kind} for {waited_s:.2f} s: {problem.reason}", now_ns
+            )
         return self._hold(problem.kind, problem.reason, now_ns, self._come_to_rest())
+
+    def _be_late(self, now_ns: int) -> Hold:
+        """Go on along what was sent, which ends at rest; stop where the policy never answers."""
+        now_s = time.monotonic()
+        self._late_since_s = self._late_since_s or now_s
+        waited_s = now_s - self._late_since_s
+        if waited_s > self.config.inference_timeout_s:
+            return self._stop("stopped", f"no chunk for {waited_s:.1f} s", now_ns)
+        gated = self.gate.coast()
+        self._is_off_plan = True
+        self.executor.pass_by()
+        reason = f"inference takes longer than {self.period_s * 1e3:.0f} ms"
+        return self._hold("late", reason, now_ns, gated)
 
     def _fail(self, problem: str, now_ns: int) -> Hold:
         self.held["inference"] += 1
         self._num_failures += 1
         if self._num_failures >= self.config.max_failures:
-            points = self.stop(f"{self._num_failures} inferences in a row failed: {problem}")
-            return self._hold("stopped", self.reason, now_ns, points)
+            reason = f"{self._num_failures} inferences in a row failed: {problem}"
+            return self._stop("stopped", reason, now_ns)
         return self._hold("inference", problem, now_ns, self._come_to_rest())
 
-    def _come_to_rest(self) -> Array:
+    def _stop(self, kind: str, reason: str, now_ns: int) -> Hold:
+        """End the run; what ended it stands until the next start."""
+        if kind != "stopped":
+            self.held[kind] += 1
+        braking = self.stop(reason)
+        return self._hold(kind, reason, now_ns, braking)
+
+    def _come_to_rest(self) -> Gated:
         """Brake, and let the controller go on from where the joints come to rest."""
-        points = self.gate.hold()
-        if not self._is_placed:
-            return points
+        gated = self.gate.hold()
+        if self._is_placed:
+            self._is_off_plan = True
+            self.inference.forget()
+            self.executor.abandon()
+        return gated
+
+    def _go_on_from_gate(self) -> None:
+        """Let the controller command what the gate let through, which may be less than asked."""
+        self._is_off_plan = False
+        if isinstance(self.gate, TwistGate):
+            return
         commanded = self.executor.state["target"].clone()
         commanded[0, self._columns] = torch.from_numpy(self.gate.position)
         self.executor.rebase(commanded)
-        return points
 
-    def _hold(self, kind: str, reason: str, now_ns: int, points: Array) -> Hold:
+    def _hold(self, kind: str, reason: str, now_ns: int, gated: Gated) -> Hold:
         return Hold(
-            kind, reason, self.gate.epoch, self.sequence, now_ns, self.gate.joint_names, points
+            self.gate.epoch,
+            self.sequence,
+            now_ns,
+            self.gate.joint_names,
+            gated.points,
+            gated.curve,
+            gated.is_known,
+            kind,
+            reason,
         )
 
     def _find_gripper_limit(self) -> JointLimits | None:
@@ -315,22 +437,3 @@ class PolicyRunner:
             if limit.name == gripper.joint:
                 return limit
         return None
-
-
-def _check_served(contract: Contract) -> None:
-    """Raise ContractError for what this version can train but not yet serve."""
-    if contract.execution != "sync":
-        raise ContractError(f"execution '{contract.execution}'", expected="'sync'")
-    for field in contract.observation:
-        if field.source.kind in ("polar", "scan"):
-            raise ContractError(
-                f"observation field '{field.name}' has source '{field.source.kind}'",
-                expected="joints and object poses: this version serves arms",
-            )
-    for action in contract.action:
-        if action.kind == "twist":
-            raise ContractError(
-                f"action '{action.name}' is a twist",
-                expected="commands of an arm: this version serves no bases",
-                remedy="evaluate it with grpo-ros evaluate",
-            )

@@ -1,4 +1,4 @@
-"""The action interfaces of a simulated robot: joint trajectory and gripper."""
+"""Trajectories of a simulated arm: a joint_trajectory_controller's action and topic."""
 
 from __future__ import annotations
 
@@ -6,186 +6,156 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from control_msgs.action import FollowJointTrajectory, GripperCommand
+from control_msgs.action import FollowJointTrajectory
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
-from grpo_ros.nodes import messages
-from grpo_ros.robots.robot import Robot
+from grpo_ros.deployment.simulation.tolerances import resolve
+from grpo_ros.deployment.simulation.trajectory_checks import TrajectoryRefused, check_trajectory
+from grpo_ros.deployment.simulation.trajectory_controller import GoalEnd
+from grpo_ros.deployment.simulation.trajectory_follower import Waypoints
+from grpo_ros.nodes import controller_messages, messages
+from grpo_ros.nodes.action_goals import RESULT_TIMEOUT_S, ActiveGoal, run
 
 Array = npt.NDArray[np.float64]
-GRIPPER_TOLERANCE_M = 0.002
-GRIPPER_STALL_M_S = 0.002
-GRIPPER_STALL_S = 0.2
-"""A gripper that moves slower than this for so long has stalled, e.g. on an object."""
-RESULT_TIMEOUT_S = 2
-REACHED, STALLED, REPLACED, FORGOTTEN = "reached", "stalled", "replaced", "forgotten"
+FEEDBACK_NS = 50_000_000
+"""A goal's feedback comes as often as from a controller with action_monitor_rate 20 Hz."""
+THROTTLE_S = 1.0
 
 
 class ArmActions:
-    """Action servers of a node that drives a `SimulatedRobot`.
+    """What a node offers of a joint_trajectory_controller.
 
-    A new command replaces the one before. Execution ends in `update`, which the node calls
-    whenever simulated time has passed.
+    Goals end in `update`, which the node calls whenever simulated time has passed.
 
     Args:
-        node: that offers the actions.
-        sim: that carries them out.
-        robot: names them.
-        lock_step: arm goals are refused then, since commands are stamped there.
+        node: that offers it.
+        sim: that carries trajectories out.
+        lock_step: goals are refused then, since commands are stamped there.
     """
 
-    def __init__(self, node: Any, sim: SimulatedRobot, robot: Robot, lock_step: bool) -> None:
-        self.node, self.sim, self.robot, self.lock_step = node, sim, robot, lock_step
-        self._arm: Future | None = None
-        self._gripper: Future | None = None
-        self._still_since_ns: int | None = None
-        interfaces = robot.interfaces
-        self._servers = [
-            ActionServer(
-                node,
-                FollowJointTrajectory,
-                interfaces.arm_trajectory_action,
-                self._run_arm,
-                goal_callback=self._judge_arm,
-                handle_accepted_callback=self._accept_arm,
-                cancel_callback=self._cancel_arm,
-                result_timeout=RESULT_TIMEOUT_S,
-            )
-        ]
-        if robot.gripper is not None and interfaces.gripper_action:
-            self._servers.append(
-                ActionServer(
-                    node,
-                    GripperCommand,
-                    interfaces.gripper_action,
-                    self._run_gripper,
-                    goal_callback=self._judge_gripper,
-                    handle_accepted_callback=self._accept_gripper,
-                    cancel_callback=self._cancel_gripper,
-                    result_timeout=RESULT_TIMEOUT_S,
-                )
-            )
+    def __init__(self, node: Any, sim: SimulatedRobot, lock_step: bool) -> None:
+        self.node, self.sim, self.lock_step = node, sim, lock_step
+        self._goal, self._last_feedback_ns = ActiveGoal(), 0
+        name = sim.robot.interfaces.arm_trajectory_action
+        self._server = name and ActionServer(
+            node,
+            FollowJointTrajectory,
+            name,
+            run,
+            goal_callback=self._judge,
+            handle_accepted_callback=self._accept,
+            cancel_callback=self._cancel,
+            result_timeout=RESULT_TIMEOUT_S,
+        )
 
     def update(self) -> None:
-        """End what has been reached by now; after an episode's end nothing moves any more."""
+        """Send what goals are owed by now; after an episode's end nothing moves any more."""
+        self._end(self.sim.take_goal_ends())
+        controller = self.sim.arm.trajectories
+        if controller.complaint:
+            self.node.get_logger().error(controller.complaint, throttle_duration_sec=THROTTLE_S)
         if self.sim.phase == "finished":
-            self.forget()
-        if self._arm is not None and self.sim.is_arm_done():
-            self._arm = self._end(self._arm, REACHED)
-        if self._gripper is None:
+            self.forget("the episode has ended")
+        if self._goal.handle is None or self.sim.time_ns < self._last_feedback_ns + FEEDBACK_NS:
             return
-        if abs(self.sim.gripper_position - self.sim.gripper_target) < GRIPPER_TOLERANCE_M:
-            self._gripper = self._end(self._gripper, REACHED)
-        elif self.sim.gripper_speed > GRIPPER_STALL_M_S or self._still_since_ns is None:
-            self._still_since_ns = self.sim.time_ns
-        elif self.sim.time_ns - self._still_since_ns > GRIPPER_STALL_S * messages.NANOSECONDS:
-            self._gripper = self._end(self._gripper, STALLED)
+        self._last_feedback_ns = self.sim.time_ns
+        self._goal.handle.publish_feedback(
+            controller_messages.feedback(self.sim.time_ns, controller)
+        )
 
-    def forget(self) -> None:
-        """End everything: the robot was reset, or its episode has ended."""
-        self._arm = self._end(self._arm, FORGOTTEN)
-        self._gripper = self._end(self._gripper, FORGOTTEN)
+    def forget(self, why: str) -> None:
+        """Abort the active goal, as a controller that is deactivated does."""
+        end = self.sim.arm.trajectories.deactivate()
+        if end is not None:
+            self._end([GoalEnd(end.status, end.code, f"{end.text} ({why})")])
 
-    def preempt_arm(self) -> None:
-        """End the arm's goal: another command replaces it."""
-        self._arm = self._end(self._arm, REPLACED)
+    def command(self, message: JointTrajectory) -> None:
+        """Follow a trajectory that came by topic; one that is not sound changes nothing."""
+        try:
+            self.sim.arm.command(self._checked(message))
+        except TrajectoryRefused as problem:
+            self._complain(problem)
 
-    def arm_points(self, message: JointTrajectory) -> tuple[Array, list[int]]:
-        """Return a trajectory's positions in the arm's joint order, and its times, ns.
+    def first_target(self, message: JointTrajectory) -> Array:
+        """Lock step: return what one control period leads to, whatever else the message says.
+
+        A point at the stamp itself is where the period begins, and passed over.
 
         Raises:
-            ValueError: other joints, or points that are not sound.
+            ValueError: other joints, points that are not sound, or none after one period.
         """
-        names = list(message.joint_names)
-        if sorted(names) != sorted(self.sim.arm_joints):
-            raise ValueError(f"joints {names}, expected {list(self.sim.arm_joints)}")
+        names, joints = list(message.joint_names), list(self.sim.arm_joints)
+        if sorted(names) != sorted(joints):
+            raise ValueError(f"joints {names}, expected {joints}")
         points, times = messages.trajectory_points(message)
-        return points[:, [names.index(name) for name in self.sim.arm_joints]], times
+        row = 1 if times[:1] == [0] else 0
+        if times[row : row + 1] != [self.sim.period_ns]:
+            raise ValueError(
+                f"the first target is due after {times[row : row + 1]} ns, "
+                f"not {self.sim.period_ns}"
+            )
+        return points[row, [names.index(name) for name in joints]]
 
-    # ---------------------------------------------------------------- arm
+    # ---------------------------------------------------------------- goals
 
-    def _judge_arm(self, goal: FollowJointTrajectory.Goal) -> GoalResponse:
-        try:
-            if self.lock_step:
-                raise ValueError("lock step takes stamped trajectories on the topic only")
-            points, _ = self.arm_points(goal.trajectory)
-            if len(points) == 0:
-                raise ValueError("no points")
-        except ValueError as problem:
-            self.node.get_logger().warning(f"arm goal refused: {problem}")
-            return GoalResponse.REJECT
-        return GoalResponse.ACCEPT
-
-    def _accept_arm(self, handle: Any) -> None:
-        self.preempt_arm()
-        points, times = self.arm_points(handle.request.trajectory)
-        start_ns = messages.to_ns(handle.request.trajectory.header.stamp)
-        self._arm = Future()
-        handle.ended = self._arm
-        if not self.sim.follow(start_ns, times, points):
-            self._arm = self._end(self._arm, REACHED)
-        handle.execute()
-
-    def _cancel_arm(self, _: Any) -> CancelResponse:
-        self.sim.hold_arm()
-        self._arm = self._end(self._arm, REPLACED)
-        return CancelResponse.ACCEPT
-
-    async def _run_arm(self, handle: Any) -> FollowJointTrajectory.Result:
-        result = FollowJointTrajectory.Result()
-        how = await handle.ended
-        if handle.is_cancel_requested:
-            handle.canceled()
-        elif how == REACHED:
-            handle.succeed()
-        else:
-            result.error_string = str(how)
-            handle.abort()
-        return result
-
-    # ---------------------------------------------------------------- gripper
-
-    def _judge_gripper(self, goal: GripperCommand.Goal) -> GoalResponse:
-        gripper = self.robot.gripper
-        assert gripper is not None
-        low, high = sorted((gripper.closed_position_m, gripper.open_position_m))
-        position = goal.command.position
-        if not low <= position <= high or not goal.command.max_effort >= 0.0:
+    def _judge(self, goal: FollowJointTrajectory.Goal) -> GoalResponse:
+        if self.lock_step:
             self.node.get_logger().warning(
-                f"gripper goal {position} m refused, expected [{low}, {high}] m"
+                "arm goal refused: lock step takes stamped trajectories on the topic only"
             )
             return GoalResponse.REJECT
+        try:
+            self._checked(goal.trajectory)
+        except TrajectoryRefused as problem:
+            self._complain(problem)
+            return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
-    def _accept_gripper(self, handle: Any) -> None:
-        self._gripper = self._end(self._gripper, REPLACED)
-        self._gripper, self._still_since_ns = Future(), None
-        handle.ended = self._gripper
-        self.sim.command_gripper(handle.request.command.position)
-        handle.execute()
+    def _accept(self, handle: Any) -> None:
+        goal, controller = handle.request, self.sim.arm.trajectories
+        tolerances, problem = resolve(
+            controller.default_tolerances,
+            controller_messages.tolerances(goal.path_tolerance),
+            controller_messages.tolerances(goal.goal_tolerance),
+            messages.to_ns(goal.goal_time_tolerance) / messages.NANOSECONDS,
+            controller.joints,
+        )
+        if problem:
+            self.node.get_logger().error(f"{problem}; the parameters' tolerances hold")
+        before = self.sim.arm.begin_goal(self._checked(goal.trajectory), tolerances)
+        if before is not None:
+            self._end([before])
+        self._goal.begin(handle)
 
-    def _cancel_gripper(self, _: Any) -> CancelResponse:
-        self.sim.command_gripper(self.sim.gripper_position)
-        self._gripper = self._end(self._gripper, REPLACED)
+    def _cancel(self, handle: Any) -> CancelResponse:
+        if handle is self._goal.handle:
+            end = self.sim.arm.trajectories.cancel_goal()
+            self._end([] if end is None else [end])
         return CancelResponse.ACCEPT
 
-    async def _run_gripper(self, handle: Any) -> GripperCommand.Result:
-        how = await handle.ended
-        result = GripperCommand.Result()
-        result.position = self.sim.gripper_position
-        result.reached_goal, result.stalled = how == REACHED, how == STALLED
-        if handle.is_cancel_requested:
-            handle.canceled()
-        elif how in (REACHED, STALLED):
-            handle.succeed()
-        else:
-            handle.abort()
-        return result
+    def _end(self, ends: list[GoalEnd]) -> None:
+        for end in ends:
+            result = FollowJointTrajectory.Result(error_code=end.code, error_string=end.text)
+            self._goal.end(end.status, result)
+            if end.text:
+                self.node.get_logger().info(f"arm goal {end.status}: {end.text}")
 
-    @staticmethod
-    def _end(ended: Future | None, how: str) -> None:
-        if ended is not None and not ended.done():
-            ended.set_result(how)
+    # ---------------------------------------------------------------- checks
+
+    def _checked(self, message: JointTrajectory) -> Waypoints:
+        return check_trajectory(
+            list(message.joint_names),
+            messages.to_ns(message.header.stamp),
+            controller_messages.raw_points(message),
+            self.sim.arm_joints,
+            self.sim.time_ns,
+            self.sim.settings,
+            self.sim.arm.target,
+        )
+
+    def _complain(self, problem: TrajectoryRefused) -> None:
+        self.node.get_logger().error(
+            f"trajectory refused, {problem.code}: {problem}", throttle_duration_sec=THROTTLE_S
+        )

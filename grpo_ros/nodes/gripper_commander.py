@@ -1,26 +1,28 @@
-"""Sends a policy's gripper commands as goals, in the right order with the arm's targets."""
+"""Sends a gripper's goals, and keeps the arm's targets back until they may follow."""
 
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 from typing import Any
 
-from control_msgs.action import GripperCommand
+from control_msgs.action import GripperCommand, ParallelGripperCommand
 from rclpy.action import ActionClient
 
-from grpo_ros.deployment.policy_runner import Command
+from grpo_ros.deployment.answers import Command, GripperTarget
+from grpo_ros.robots.robot import Robot
 
 ANSWER_S = 2.0
-"""Lock step: longest wait for a goal's acceptance."""
+"""Longest wait for a goal's acceptance."""
 
 
 class GripperCommander:
-    """A client of a GripperCommand action.
+    """A client of a GripperCommand or ParallelGripperCommand action.
 
     Args:
         node: that owns the client.
-        name: of the action.
+        robot: names the action, its type and the gripper's joint.
         lock_step: whether the arm's targets wait until the goal is accepted.
         send: sends a command's arm targets.
         refuse: called with what went wrong.
@@ -29,13 +31,17 @@ class GripperCommander:
     def __init__(
         self,
         node: Any,
-        name: str,
+        robot: Robot,
         lock_step: bool,
         send: Callable[[Command], None],
         refuse: Callable[[str], None],
     ) -> None:
-        self.name, self.lock_step, self._send, self._refuse = name, lock_step, send, refuse
-        self._client = ActionClient(node, GripperCommand, name)
+        assert robot.gripper is not None
+        self.name, self.lock_step = robot.interfaces.gripper_action, lock_step
+        self._send, self._refuse, self._joint = send, refuse, robot.gripper.joint
+        self._is_parallel = robot.interfaces.gripper_command == "parallel_gripper_command"
+        kind = ParallelGripperCommand if self._is_parallel else GripperCommand
+        self._client = ActionClient(node, kind, self.name)
         self._pending: tuple[Command, float] | None = None
 
     def submit(self, command: Command) -> None:
@@ -44,14 +50,10 @@ class GripperCommander:
         if not self._client.server_is_ready():
             self._refuse(f"no gripper action '{self.name}'")
             return
-        goal = GripperCommand.Goal()
-        goal.command.position = command.gripper.position
-        goal.command.max_effort = command.gripper.max_effort
-        answer = self._client.send_goal_async(goal)
+        self._pending = command, time.monotonic()
+        answer = self._client.send_goal_async(self._goal(command.gripper))
         answer.add_done_callback(lambda future: self._on_answer(command, future))
-        if self.lock_step:
-            self._pending = command, time.monotonic()
-        else:
+        if not self.lock_step:
             self._send(command)
 
     def forget(self) -> None:
@@ -61,16 +63,31 @@ class GripperCommander:
     def check_deadline(self) -> None:
         """Complain where a goal was not answered in time."""
         if self._pending is not None and time.monotonic() - self._pending[1] > ANSWER_S:
+            self._pending = None
             self._refuse(f"the gripper did not answer within {ANSWER_S:g} s")
 
     def destroy(self) -> None:
         """Free the client."""
+        self._pending = None
         self._client.destroy()
 
+    def _goal(self, target: GripperTarget) -> Any:
+        if not self._is_parallel:
+            goal = GripperCommand.Goal()
+            goal.command.position, goal.command.max_effort = target.position, target.max_effort
+            return goal
+        goal = ParallelGripperCommand.Goal()
+        goal.command.name = [self._joint]
+        goal.command.position = array("d", [target.position])
+        goal.command.effort = array("d", [target.max_effort])
+        return goal
+
     def _on_answer(self, command: Command, future: Any) -> None:
+        if self._pending is None or self._pending[0] is not command:
+            return  # stopped since, or another goal has followed
+        self._pending = None
         handle = future.result()
         if handle is None or not handle.accepted:
             self._refuse("the gripper refused its goal")
-        elif self._pending is not None and self._pending[0] is command:
-            self._pending = None
+        elif self.lock_step:
             self._send(command)

@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped, TransformStamped
+from geometry_msgs.msg import PoseStamped, TransformStamped, Twist
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from grpo_ros.deployment.safety.curve import Curve
 
 Array = npt.NDArray[np.float64]
 NANOSECONDS = 1_000_000_000
@@ -94,6 +96,31 @@ def trajectory(
         )
         for row, point in enumerate(points)
     ]
+    return message
+
+
+def curve_trajectory(stamp_ns: int, names: Sequence[str], curve: Curve) -> JointTrajectory:
+    """Return a motion that begins at the stamp: positions and velocities at its knots."""
+    message = JointTrajectory()
+    message.header.stamp = to_time(stamp_ns)
+    message.joint_names = list(names)
+    message.points = [
+        JointTrajectoryPoint(
+            positions=to_doubles(position),
+            velocities=to_doubles(velocity),
+            time_from_start=to_duration(round(time_s * NANOSECONDS)),
+        )
+        for time_s, position, velocity in zip(
+            curve.times, curve.positions, curve.velocities, strict=True
+        )
+    ]
+    return message
+
+
+def twist(velocity: Array) -> Twist:
+    """Return a base's twist from linear_x in m/s and angular_z in rad/s."""
+    message = Twist()
+    message.linear.x, message.angular.z = float(velocity[0]), float(velocity[1])
     return message
 
 

@@ -1,73 +1,76 @@
 """Policy server: runs an exported policy on a robot, through topics and actions only.
 
-A lifecycle node. Configured, it has verified the policy file and found that it fits the robot.
-Active, it observes and holds. `~/start` lets the policy act, `~/stop` ends that.
+A lifecycle node. Configured, it has verified the policy file, found that it fits the robot's
+description and the topics that are there, and tried it once. Active, it observes and holds.
+`~/start` lets the policy act once a full fresh observation has come; `~/stop` ends that.
 
 Subscribes:
-    joint_states (sensor_msgs/JointState).
-    objects/<body>/pose (geometry_msgs/PoseStamped): each body that the contract observes.
+    What the contract observes; see `observation_inputs`.
+    robot_description (std_msgs/String): limits that are compared with the contract's.
+    The enable switch, the robot's mode, external torques, where they are named; see
+    `fault_inputs`.
 Publishes:
-    <arm controller>/joint_trajectory (trajectory_msgs/JointTrajectory): the targets to come.
-    ~/predicted_chunk (the same type): each inference's whole chunk.
+    The robot's commands, over the interface that its description names; see `command_output`.
+    ~/predicted_chunk (trajectory_msgs/JointTrajectory): each inference's whole chunk.
+    ~/interventions (diagnostic_msgs/DiagnosticStatus): what the safety gate changed, and why.
     ~/status (diagnostic_msgs/DiagnosticStatus, latched): phase and why.
     /diagnostics (diagnostic_msgs/DiagnosticArray): once a second, counts and latencies.
-Action client:
-    <gripper> (control_msgs/GripperCommand): only when the binary command changes.
+Action clients:
+    <gripper> (control_msgs/GripperCommand or ParallelGripperCommand): when its command changes.
+    <arm> (control_msgs/FollowJointTrajectory): where the description says trajectory_action.
+Actions:
+    navigate_to_pose (nav2_msgs/NavigateToPose): policies of bases that go to a goal.
 Services:
     ~/start, ~/stop (std_srvs/Trigger): ~/stop answers with a JSON summary of the episode.
-    ~/mark_outcome (std_srvs/SetBool): an episode's outcome as someone saw it.
-Parameters: `PolicyServerConfig`.
+    ~/mark_outcome (std_srvs/SetBool): the last run's outcome as someone saw it.
+Parameters: `policy_config.PolicyServerConfig`.
 Lock step: a tick happens when all inputs carry one new stamp, and its command carries that stamp.
 Otherwise ticks come from the node's clock at the control rate.
+On the way down, whatever the way: stop, wait, bring the robot to rest.
 
     ros2 run grpo_ros policy_server --ros-args -p policy:=FILE.onnx -p use_sim_time:=true
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import rclpy.clock
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
 from rclpy.clock import ClockType
-from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from grpo_ros import typed
 from grpo_ros.controllers import make_controller
-from grpo_ros.deployment.latency import LatencyWindow
+from grpo_ros.deployment.answers import Command, Hold, Motion
+from grpo_ros.deployment.inference import InlineInference, ThreadedInference
+from grpo_ros.deployment.live_outcome import LiveOutcome
 from grpo_ros.deployment.matching import check_match
-from grpo_ros.deployment.policy_runner import Command, Hold, PolicyRunner, RunnerConfig
-from grpo_ros.errors import ConfigurationError, ContractError
+from grpo_ros.deployment.policy_runner import PolicyRunner
+from grpo_ros.deployment.run_record import RunRecord
+from grpo_ros.errors import ConfigurationError
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.command_output import CommandOutput, make_output
+from grpo_ros.nodes.fault_inputs import FaultInputs
 from grpo_ros.nodes.gripper_commander import GripperCommander
 from grpo_ros.nodes.lifecycle import SUCCESS, GuardedLifecycleNode
+from grpo_ros.nodes.live_robot import LiveRobot
+from grpo_ros.nodes.observation_inputs import ObservationInputs
 from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.policy_health import health, quantiles
+from grpo_ros.nodes.policy_config import PolicyServerConfig, check_config, command_kind
+from grpo_ros.nodes.policy_health import PolicyHealth
 from grpo_ros.nodes.process import spinning
 from grpo_ros.robots.robot import load_robot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-
-
-@dataclasses.dataclass(frozen=True)
-class PolicyServerConfig:
-    """Parameters of the policy server."""
-
-    policy: str = typed.setting("", "ONNX file of the policy")
-    robot: str = typed.setting("", "Robot description, name or folder; empty: the policy's own")
-    lock_step: bool = typed.setting(False, "Tick on stamps instead of on the clock")
-    autostart: bool = typed.setting(True, "Configure and activate at once")
-    joint_states_topic: str = typed.setting("", "Empty: as the robot description says")
-    object_topic: str = typed.setting("objects/{name}/pose", "Topic of a body's pose")
-    runner: RunnerConfig = typed.setting(factory=RunnerConfig, description="Ages and patience")
+STALE = DiagnosticStatus.STALE
+QUIET = ("holding", "finished")
+LATCHED_FAULTS = ("stopped", "enable", "robot_mode", "tracking", "external_torque")
 
 
 class PolicyServer(GuardedLifecycleNode):
@@ -77,99 +80,151 @@ class PolicyServer(GuardedLifecycleNode):
         super().__init__("policy_server", **kwargs)
         self.config = read_parameters(self, PolicyServerConfig(), read_only=False)
         self.runner: PolicyRunner | None = None
-        self._made: list[Any] = []
-        self._last_tick_ns = -1
-        self._last_command: Command | None = None
+        self.output: CommandOutput | None = None
+        self.record: RunRecord | None = None
         self._gripper: GripperCommander | None = None
-        self._marked = {True: 0, False: 0}
+        self._inputs: ObservationInputs | None = None
+        self._fault_inputs: FaultInputs | None = None
+        self._timer: Any = None
+        self._last_tick_ns = -1
+        self._last_motion: Motion | None = None
         self._shown: tuple[bytes, str] | None = None
-        self._command_latency = LatencyWindow()
-        self._arrival_s = 0.0
+        self._live = LiveRobot(self)
+        self.health = PolicyHealth()
         self._status = self.create_publisher(DiagnosticStatus, "~/status", qos.LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self._interventions = self.create_publisher(
+            DiagnosticStatus, "~/interventions", qos.DIAGNOSTICS
+        )
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(SetBool, "~/mark_outcome", self._on_mark_outcome)
         wall = rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(1.0, self._publish_diagnostics, clock=wall)
+        self.create_timer(1.0, self._on_second, clock=wall)
         self._show(OK, "unconfigured")
 
     # ---------------------------------------------------------------- lifecycle
 
     def configure(self) -> None:
-        """Read and verify the policy, match it with the robot, try one inference."""
+        """Verify the policy, match it with the robot that is there, try one inference."""
         self.config = config = read_parameters(self, PolicyServerConfig(), read_only=False)
-        if not config.policy:
-            raise ConfigurationError("parameter 'policy' is empty", expected="an ONNX file")
-        policy = load_policy_file(config.policy)
-        contract = policy.contract
-        if contract.noise_shape:
-            raise ContractError(
-                f"the policy needs noise of shape {contract.noise_shape}",
-                expected="a policy that is exported by its mode, without noise",
-            )
-        robot = load_robot(config.robot or contract.embodiment)
+        check_config(config)
+        policy = load_policy_file(config.policy, config.providers)
+        self.contract = contract = policy.contract
+        self.robot = robot = load_robot(config.robot or contract.embodiment)
         check_match(contract, robot)
-        controller = make_controller(contract, robot)
-        self.runner = PolicyRunner(contract, policy.infer, robot, controller, config.runner)
-        self.runner.warm_up()
-        self.contract, self.robot = contract, robot
-        self._period_ns = round(contract.period_s * messages.NANOSECONDS)
-        interfaces = robot.interfaces
-        self._arm = self.create_lifecycle_publisher(
-            JointTrajectory, interfaces.arm_trajectory_topic, qos.COMMAND
+        inference = InlineInference if config.lock_step else ThreadedInference
+        self.runner = runner = PolicyRunner(
+            contract,
+            policy.infer,
+            robot,
+            make_controller(contract, robot),
+            config.runner,
+            inference(policy.infer),
+        )
+        runner.warm_up()
+        self._period_ns = round(runner.period_s * messages.NANOSECONDS)
+        kind = command_kind(config, robot, runner.is_base)
+        self.output = make_output(
+            self,
+            robot,
+            kind,
+            lock_step=config.lock_step,
+            period_s=runner.period_s,
+            rate_hz=config.stream_rate_hz,
+            on_failure=self._on_refusal,
         )
         self._predicted = self.create_lifecycle_publisher(
             JointTrajectory, "~/predicted_chunk", qos.STATE
         )
-        if self.runner.gripper_limit is not None:
+        if runner.gripper_limit is not None and not config.dry_run:
             self._gripper = GripperCommander(
-                self, interfaces.gripper_action, config.lock_step, self._send, self._refuse_gripper
+                self, robot, config.lock_step, self._send, self._on_refusal
             )
+        self._fault_inputs = FaultInputs(
+            self, robot, config.runner.faults, runner.faults, self._on_fault_input
+        )
+        self._listen()
+        self._check_live()
+        folder = Path(config.policy).resolve().parent
+        self.outcome = LiveOutcome(contract, folder, runner.buffer.body_names)
+        settings = {"mode": "dry_run" if config.dry_run else "hardware", "command": kind}
+        self.record = RunRecord(Path(config.policy).resolve(), contract, settings)
         self.get_logger().info(
             f"configured: task '{contract.task}', robot '{robot.name}', "
-            f"{contract.control_rate_hz:g} Hz, chunks of {contract.chunk_size}, "
-            f"{policy.provider}, {config.policy}"
+            f"{1.0 / runner.period_s:g} Hz, chunks of {contract.chunk_size}, {kind} to "
+            f"'{self.output.name}', {policy.provider}, {config.policy}"
+        )
+
+    def _listen(self) -> None:
+        runner = self._require_runner()
+        self._inputs = ObservationInputs(
+            self,
+            self.contract,
+            self.robot,
+            runner.buffer,
+            self.config.inputs,
+            self._on_input,
+            self.config.lock_step,
+            self._on_jump_back,
+        )
+
+    def _check_live(self) -> None:
+        """Refuse a robot whose topics, types or limits are not those of the policy."""
+        assert self.output is not None and self._inputs is not None
+        assert self._fault_inputs is not None
+        output, is_dry = self.output, self.config.dry_run
+        goal = self._goal_topic()
+        topics = [topic for topic in self._inputs.topics() if topic[0] != goal]
+        self._live.wait_for(
+            [*topics, *self._fault_inputs.topics()],
+            lambda: "" if is_dry else output.problem(),
+            self.config.interface_timeout_s,
+        )
+        self._live.check_description(self.contract, self.robot)
+
+    def _goal_topic(self) -> str:
+        """Return the topic that navigate_to_pose stands in for; empty for arms."""
+        if not self._require_runner().is_base or not self.config.goal_body:
+            return ""
+        return str(
+            self.resolve_topic_name(
+                self.config.inputs.object_topic.format(name=self.config.goal_body)
+            )
         )
 
     def activate(self) -> None:
-        """Subscribe to what the contract observes; hold."""
-        topic = self.config.joint_states_topic or self.robot.interfaces.joint_states
-        profile = qos.STATE if self.config.lock_step else qos.SENSOR
-        self._made = [self.create_subscription(JointState, topic, self._on_joints, profile)]
-        for body in self._require_runner().buffer.body_names:
-            self._made.append(
-                self.create_subscription(
-                    PoseStamped,
-                    self.config.object_topic.format(name=body),
-                    lambda message, body=body: self._on_pose(body, message),
-                    profile,
-                )
-            )
+        """Observe, and hold."""
+        self._require_runner()
         if not self.config.lock_step:
-            self._made.append(self.create_timer(self.contract.period_s, self._on_timer))
+            self._timer = self.create_timer(self._period_ns / messages.NANOSECONDS, self._on_timer)
         self._show(OK, "holding")
 
     def stop(self) -> None:
-        """Stop the policy and let the arm come to rest."""
+        """Stop the policy, wait, and bring the robot to rest."""
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
         if self.runner is not None:
             self._halt("the node goes down")
-        for made in self._made:
-            if hasattr(made, "cancel"):
-                self.destroy_timer(made)
-            else:
-                self.destroy_subscription(made)
-        self._made = []
+            if self.output is not None:
+                self.output.finish()
         self._show(OK, "inactive")
 
     def cleanup(self) -> None:
-        """Forget the policy."""
+        """Forget the policy; write down what was run."""
+        if self.record is not None and self.config.hardware:
+            path = self.record.write()
+            if path is not None:
+                self.get_logger().info(f"wrote {path}")
+        for made in (self._inputs, self._fault_inputs, self.output, self._gripper):
+            if made is not None:
+                made.destroy()
         if self.runner is not None:
-            self.destroy_lifecycle_publisher(self._arm)
+            self.runner.inference.close()
             self.destroy_lifecycle_publisher(self._predicted)
-            if self._gripper is not None:
-                self._gripper.destroy()
-        self.runner = self._gripper = None
+        self.runner = self.record = self.output = None
+        self._gripper = self._inputs = self._fault_inputs = None
         self._show(ERROR if self.failure else OK, self.failure or "unconfigured")
 
     def on_failure(self, where: str, reason: str) -> None:
@@ -180,21 +235,38 @@ class PolicyServer(GuardedLifecycleNode):
 
     # ---------------------------------------------------------------- services
 
-    def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def start_problem(self) -> str:
+        """Return what keeps a run from beginning now; empty if nothing does."""
         runner = self.runner
-        if runner is None or self.state_label != "active":
-            reason = f": {self.failure}" if self.failure else ""
-            response.message = f"the node is {self.state_label}{reason}"
-            return response
+        if runner is None or self.output is None or self.state_label != "active":
+            return f"the node is {self.state_label}" + (
+                f": {self.failure}" if self.failure else ""
+            )
         if runner.phase == "running":
-            response.message = "already running; call ~/stop first"
-            return response
+            return "already running; call ~/stop first"
+        fault = runner.faults.problem(time.monotonic())
+        if fault is not None:
+            return fault.reason
+        self._live.check_description(self.contract, self.robot)
+        return "" if self.config.dry_run else self.output.problem()
+
+    def start(self) -> None:
+        """Begin a run; it waits for a full observation that is younger than this call."""
+        runner = self._require_runner()
         # Lock step needs no age: a stamp that was answered already is never answered again.
         runner.start(0 if self.config.lock_step else self.get_clock().now().nanoseconds)
-        self._last_command = None
+        self._last_motion = None
+        if self.record is not None:
+            self.record.begin()
         self._show(OK, "running")
         if self.config.lock_step:
             self._tick_if_aligned()
+
+    def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.message = self.start_problem()
+        if response.message:
+            return response
+        self.start()
         response.success, response.message = True, "running"
         return response
 
@@ -208,6 +280,7 @@ class PolicyServer(GuardedLifecycleNode):
             "periods": self.runner.num_periods,
             "interventions": dict(self.runner.gate.counts),
             "held": dict(self.runner.held),
+            "out_of_range": dict(self.runner.range.counts),
         }
         self._halt("stopped on request")
         self._show(OK, "holding")
@@ -217,45 +290,34 @@ class PolicyServer(GuardedLifecycleNode):
     def _on_mark_outcome(
         self, request: SetBool.Request, response: SetBool.Response
     ) -> SetBool.Response:
-        self._marked[request.data] += 1
-        response.success = True
-        response.message = f"{self._marked[True]} of {sum(self._marked.values())} succeeded"
+        if self.record is None or not self.record.mark(request.data, "operator"):
+            response.message = "there was no run to mark"
+            return response
+        successes, known = self.record.counts()
+        response.success, response.message = True, f"{successes} of {known} succeeded"
         return response
-
-    # ---------------------------------------------------------------- inputs
-
-    def _on_joints(self, message: JointState) -> None:
-        runner, stamp_ns = self._require_runner(), messages.to_ns(message.header.stamp)
-        self._arrival_s = time.perf_counter()
-        if stamp_ns < self._last_tick_ns - messages.NANOSECONDS:
-            self._on_jump_back()
-        runner.buffer.put_joint_state(
-            stamp_ns,
-            message.name,
-            messages.from_doubles(message.position),
-            messages.from_doubles(message.velocity),
-        )
-        if self.config.lock_step:
-            if stamp_ns == self._last_tick_ns:
-                self._repeat_last()
-            self._tick_if_aligned()
-
-    def _on_pose(self, body: str, message: PoseStamped) -> None:
-        point, turn = message.pose.position, message.pose.orientation
-        self._arrival_s = time.perf_counter()
-        self._require_runner().buffer.put_pose(
-            messages.to_ns(message.header.stamp),
-            body,
-            message.header.frame_id,
-            (point.x, point.y, point.z),
-            (turn.x, turn.y, turn.z, turn.w),
-        )
-        if self.config.lock_step:
-            self._tick_if_aligned()
 
     # ---------------------------------------------------------------- ticks
 
+    def _on_input(self) -> None:
+        self.health.note_input()
+        if not self.config.lock_step:
+            return
+        runner = self._require_runner()
+        if runner.buffer.aligned_ns() == self._last_tick_ns:
+            self._repeat_last()
+        self._tick_if_aligned()
+
+    def _on_fault_input(self) -> None:
+        """Do not wait for the next tick where the operator lets go."""
+        runner = self.runner
+        if runner is None or runner.phase != "running" or self.config.lock_step:
+            return
+        if runner.faults.problem(time.monotonic()) is not None:
+            self._on_timer()
+
     def _on_timer(self) -> None:
+        self.health.note_tick(self._require_runner())
         self._tick(self.get_clock().now().nanoseconds)
 
     def _tick_if_aligned(self) -> None:
@@ -271,19 +333,42 @@ class PolicyServer(GuardedLifecycleNode):
             self._on_jump_back()
         self._last_tick_ns = now_ns
         was_at_rest = runner.gate.is_at_rest
-        answer = runner.tick(now_ns)
+        was_running = runner.phase == "running"
+        answer = runner.tick(now_ns, None if self.config.lock_step else time.monotonic())
         if isinstance(answer, Hold):
             self._hold(answer, was_at_rest)
-            return
-        self._show(WARN if answer.interventions else OK, "running")
-        if answer.interventions:
-            self.get_logger().warning(
-                f"safety gate: {answer.interventions[0].reason}", throttle_duration_sec=1.0
-            )
-        if answer.gripper is None or self._gripper is None:
-            self._send(answer)
         else:
-            self._gripper.submit(answer)
+            self._command(answer)
+        if was_running and runner.phase != "running":
+            self._end_run()
+
+    def _command(self, command: Command) -> None:
+        runner = self._require_runner()
+        self._show(WARN if command.interventions or runner.out_of_range else OK, "running")
+        for found in command.interventions:
+            self._report(found.kind, found.reason)
+        if command.is_new_chunk and self._predicted.get_subscription_count():
+            points = command.points[: max(1, command.num_asked)]
+            self._predicted.publish(
+                messages.trajectory(command.stamp_ns, command.names, points, self._period_ns)
+            )
+        if command.gripper is None or self._gripper is None:
+            self._send(command)
+        else:
+            self._gripper.submit(command)
+
+    def _hold(self, hold: Hold, was_at_rest: bool) -> None:
+        if len(hold.points) and (self.config.lock_step or not was_at_rest):
+            self._publish(hold)
+        if hold.kind in QUIET:
+            self._show(OK, hold.kind if hold.kind == "holding" else hold.reason)
+        elif hold.kind in LATCHED_FAULTS:
+            self._show(ERROR, hold.reason)
+        elif self._require_runner().is_placed:
+            level = STALE if hold.kind == "stale" else WARN
+            self._show(level, f"{hold.kind}: {hold.reason}", hold.kind)
+        else:
+            self._show(OK, f"waiting for inputs: {hold.reason}", "waiting")
 
     def _on_jump_back(self) -> None:
         """Forget inputs of a time that is yet to come, e.g. after the simulator was restarted."""
@@ -296,65 +381,71 @@ class PolicyServer(GuardedLifecycleNode):
         self.get_logger().warning(
             f"the clock jumped back; inputs are forgotten{remedy}", throttle_duration_sec=1.0
         )
-        self._require_runner().buffer.clear()
+        if self._inputs is not None:
+            self._inputs.forget()
         self._last_tick_ns = -1
 
-    def _hold(self, hold: Hold, was_at_rest: bool) -> None:
-        if len(hold.points) and (self.config.lock_step or not was_at_rest):
-            self._publish_arm(hold.stamp_ns, hold.points)
-        if hold.kind in ("holding", "finished"):
-            self._show(OK, hold.kind if hold.kind == "holding" else hold.reason)
-        elif hold.kind == "stopped":
-            self._show(ERROR, hold.reason)
-        elif self._require_runner().is_placed:
-            self._show(WARN, f"{hold.kind}: {hold.reason}", hold.kind)
-        else:
-            self._show(OK, f"waiting for inputs: {hold.reason}", "waiting")
+    # ---------------------------------------------------------------- output
 
     def _send(self, command: Command) -> None:
         """Send the arm's targets unless something was stopped or held meanwhile."""
-        if not self._require_runner().may_send(command):
-            return
-        self._last_command = command
-        self._publish_arm(command.stamp_ns, command.points)
-        self._command_latency.add(time.perf_counter() - self._arrival_s)
+        if self._require_runner().may_send(command):
+            self._publish(command)
+            self.health.note_command()
 
-    def _publish_arm(self, stamp_ns: int, points: Any) -> None:
-        runner = self._require_runner()
-        names = runner.gate.joint_names
-        message = messages.trajectory(stamp_ns, names, points, self._period_ns)
-        self._arm.publish(message)
-        if runner.executor.step_in_chunk == 1 and self._predicted.get_subscription_count():
-            self._predicted.publish(message)
+    def _publish(self, motion: Motion) -> None:
+        self._last_motion = motion
+        if self.output is not None and not self.config.dry_run:
+            self.output.send(motion)
 
     def _repeat_last(self) -> None:
         """Lock step: the same observation again means that its command was lost."""
-        command = self._last_command
-        if command is not None and self._require_runner().may_send(command):
-            self._publish_arm(command.stamp_ns, command.points)
+        motion = self._last_motion
+        if isinstance(motion, Command) and self._require_runner().may_send(motion):
+            self._publish(motion)
 
-    def _refuse_gripper(self, reason: str) -> None:
+    def _on_refusal(self, reason: str) -> None:
+        """Stop: the robot's controller or gripper does not do what it is told."""
         self.get_logger().error(reason)
         self._halt(reason)
         self._show(ERROR, reason)
 
-    # ---------------------------------------------------------------- output
-
     def _halt(self, reason: str) -> None:
-        """Stop the policy; the last word on the wire is a target at rest."""
+        """Stop the policy; the last word on the wire brings the robot to rest."""
         runner = self._require_runner()
         was_running = runner.phase == "running"
-        points = runner.stop(reason, "holding")
-        self._last_command = None
+        names, epoch = runner.gate.joint_names, runner.gate.epoch
+        braking = runner.stop(reason, "holding")
+        self._last_motion = None
         if self._gripper is not None:
             self._gripper.forget()
-        if was_running and len(points) and not self.config.lock_step:
-            self._publish_arm(self.get_clock().now().nanoseconds, points)
+        if not was_running:
+            return
+        if len(braking.points) and not self.config.lock_step:
+            now_ns = self.get_clock().now().nanoseconds
+            self._publish(
+                Motion(epoch, runner.sequence, now_ns, names, braking.points, braking.curve)
+            )
+        self._end_run()
+
+    def _end_run(self) -> None:
+        runner = self._require_runner()
+        if self.record is not None:
+            self.record.end(runner.reason, runner.num_periods, runner.gate.counts, runner.held)
 
     def _require_runner(self) -> PolicyRunner:
         if self.runner is None:
             raise ConfigurationError("the policy server is not configured")
         return self.runner
+
+    # ---------------------------------------------------------------- health
+
+    def _report(self, kind: str, reason: str) -> None:
+        """Publish an intervention of the gate."""
+        runner = self._require_runner()
+        self.get_logger().warning(f"safety gate: {reason}", throttle_duration_sec=1.0)
+        values = {"kind": kind, "count": runner.gate.counts[kind], "period": runner.num_periods}
+        self._interventions.publish(messages.status(WARN, self.get_name(), reason, values))
 
     def _show(self, level: bytes, message: str, key: str = "") -> None:
         """Publish the status where it changed; `key` tells changes apart that recur."""
@@ -367,18 +458,22 @@ class PolicyServer(GuardedLifecycleNode):
             self.get_logger().warning(message)
         self._status.publish(messages.status(level, self.get_name(), message, values))
 
-    def _publish_diagnostics(self) -> None:
+    def _on_second(self) -> None:
+        """Publish diagnostics; watch what changes slowly."""
+        runner = self.runner
         if self._gripper is not None:
             self._gripper.check_deadline()
+        is_running = runner is not None and runner.phase == "running"
+        if is_running and self.output is not None and not self.config.dry_run:
+            problem = self.output.problem()
+            if problem:
+                self._on_refusal(problem)
         level, message = self._shown or (OK, self.state_label)
-        values: dict[str, object] = {
-            "state": self.state_label,
-            "marked_success": self._marked[True],
-            "marked_failure": self._marked[False],
-        }
-        if self.runner is not None:
-            values.update(health(self.runner))
-            values.update(quantiles("input_to_command", self._command_latency))
+        values: dict[str, object] = {"state": self.state_label}
+        if self.record is not None:
+            values["marked_success"], values["marked"] = self.record.counts()
+        if runner is not None:
+            values.update(self.health.values(runner, self.get_clock().now().nanoseconds))
         array = DiagnosticArray(status=[messages.status(level, self.get_name(), message, values)])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -35,3 +35,5 @@ EXCHANGE = _profile(4, _RELIABLE, _VOLATILE)
 """Requests and answers between a learner and the bridge that owns its simulator."""
 DIAGNOSTICS = _profile(10, _RELIABLE, _VOLATILE)
 """Health."""
+TF_STATIC = _profile(100, _RELIABLE, _TRANSIENT)
+"""Transforms that never change, as tf2 subscribes to them: several nodes publish some each."""

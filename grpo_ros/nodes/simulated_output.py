@@ -1,10 +1,11 @@
-"""What a simulated robot publishes: clock, joints, poses of objects, transforms, description."""
+"""What a simulated robot publishes: clock, joints, controller, base, objects, transforms."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from control_msgs.msg import JointTrajectoryControllerState
 from geometry_msgs.msg import PoseStamped
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
@@ -12,7 +13,8 @@ from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
-from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes import controller_messages, messages, qos
+from grpo_ros.nodes.base_output import BaseOutput
 from grpo_ros.nodes.link_transforms import LinkTransforms
 
 
@@ -22,7 +24,8 @@ class SimulatedOutput:
     Args:
         node: that publishes.
         sim: whose state it is.
-        joint_rate_hz, pose_rate_hz: of simulated time; transform_rate_hz: of wall-clock time.
+        joint_rate_hz: of joints, controller and odometry; pose_rate_hz: of objects and scans; both
+            of simulated time. transform_rate_hz: of wall-clock time.
     """
 
     def __init__(
@@ -43,7 +46,13 @@ class SimulatedOutput:
         self._num_substeps = 0
         self._clock_out = node.create_publisher(Clock, "/clock", qos.CLOCK)
         interfaces = self.robot.interfaces
-        self._joints_out = node.create_publisher(JointState, interfaces.joint_states, qos.STATE)
+        self._joints_out = interfaces.joint_states and node.create_publisher(
+            JointState, interfaces.joint_states, qos.STATE
+        )
+        self._controller_out = interfaces.arm_controller_state and node.create_publisher(
+            JointTrajectoryControllerState, interfaces.arm_controller_state, qos.STATE
+        )
+        self._base = BaseOutput(node, sim)
         self._poses_out: dict[str, Any] = {}
         self.follow_bodies()
         self._transforms_out = node.create_publisher(TFMessage, "/tf", qos.TF)
@@ -93,14 +102,20 @@ class SimulatedOutput:
     def _publish_joints(self, stamp: int) -> None:
         scene = self.sim.scene
         position, velocity = scene.joint_position[0].numpy(), scene.joint_velocity[0].numpy()
-        self._joints_out.publish(
-            messages.joint_state(stamp, scene.joint_names, position, velocity)
-        )
+        if self._controller_out:
+            state = controller_messages.state(stamp, self.sim.arm.trajectories)
+            self._controller_out.publish(state)
+        self._base.publish_odometry(stamp)
+        if self._joints_out:
+            self._joints_out.publish(
+                messages.joint_state(stamp, scene.joint_names, position, velocity)
+            )
 
     def _publish_poses(self, stamp: int) -> None:
         frame, poses = self.robot.base_frame, self.sim.scene.poses
         for name, publisher in self._poses_out.items():
             publisher.publish(messages.pose(stamp, frame, poses[name][0].tolist()))
+        self._base.publish_scans(stamp)
 
     def _publish_transforms(self, stamp: int) -> None:
         now_s = time.monotonic()

@@ -1,18 +1,27 @@
 """Simulator bridge, serving mode: one simulated robot behind a robot's ROS interfaces.
 
-What a driver of the real robot offers is offered under the same names; beside that the poses of
-objects, a reset to held-out initial states, and the verified outcome of each episode.
+What driver and controllers of the real robot offer is offered under the same names and with the
+same rules (docs/reference/ros_interfaces.md); beside that the poses of objects, a reset to
+held-out initial states, and the verified outcome of each episode.
 
 Publishes:
     /clock (rosgraph_msgs/Clock): simulated time; it never goes back, whatever is reset.
-    joint_states (sensor_msgs/JointState), tf, tf_static, robot_description (latched).
-    objects/<name>/pose (geometry_msgs/PoseStamped): objects and goal, in the base frame.
+    tf, tf_static, robot_description (latched).
     ~/status (diagnostic_msgs/DiagnosticStatus, latched): the episode's phase.
-Subscribes:
-    <arm controller>/joint_trajectory (trajectory_msgs/JointTrajectory): followed linearly.
+    objects/<name>/pose (geometry_msgs/PoseStamped): objects and goal, in the base frame.
+    Under the names that the robot's YAML gives, as far as it does:
+    joint_states (sensor_msgs/JointState).
+    <arm controller>/controller_state (control_msgs/JointTrajectoryControllerState).
+    odom (nav_msgs/Odometry) and scan (sensor_msgs/LaserScan), of a base.
+Subscribes, under the YAML's names; the last command wins:
+    <arm controller>/joint_trajectory (trajectory_msgs/JointTrajectory).
+    <forward controller>/commands (std_msgs/Float64MultiArray): positions, or velocities where
+    arm_command is velocity_stream.
+    joint_command (sensor_msgs/JointState): positions or velocities of named joints.
+    cmd_vel (geometry_msgs/TwistStamped or Twist), of a base, instead of all these.
 Actions:
     <arm controller>/follow_joint_trajectory (control_msgs/FollowJointTrajectory), free running.
-    <gripper> (control_msgs/GripperCommand).
+    <gripper> (control_msgs/GripperCommand or ParallelGripperCommand).
 Services:
     ~/reset (std_srvs/Trigger): begin the episode of the next initial state.
     ~/outcome (std_srvs/Trigger): success = the outcome was verified; message = JSON.
@@ -24,8 +33,9 @@ Services:
 Parameters: `SimulatorBridgeConfig`.
 
 Lock step: after a reset the state stamped t is published, and again now and then, until a
-trajectory with that stamp comes. Its first point is the target of exactly one control period;
-then the next state is published. After an episode's end nothing is, until the next reset.
+trajectory with that stamp comes. Its point after one control period is the target of exactly that
+period, whatever velocities it has; of a base, a TwistStamped with that stamp is its velocity. Then
+the next state is published. After an episode's end nothing is, until the next reset.
 
     ros2 run grpo_ros simulator_bridge --ros-args -p task:=pick_place
 """
@@ -40,15 +50,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import rclpy.clock
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import TwistStamped
 from rclpy.clock import ClockType
 from rclpy.node import Node
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros import configuration, typed
+from grpo_ros.deployment.simulation.controller_settings import ControllerSettings
 from grpo_ros.deployment.simulation.entities import Entities
 from grpo_ros.deployment.simulation.run_state import RunState
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot, TargetSimulator
@@ -57,10 +68,12 @@ from grpo_ros.errors import SimulatorError
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.arm_actions import ArmActions
+from grpo_ros.nodes.gripper_actions import GripperActions
 from grpo_ros.nodes.lifecycle import guarded
 from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.process import spinning
 from grpo_ros.nodes.simulated_output import SimulatedOutput
+from grpo_ros.nodes.streamed_commands import StreamedCommands
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
@@ -94,6 +107,9 @@ class SimulatorBridgeConfig:
     object_pose_rate_hz: float = typed.setting(50.0, "Free running", unit="Hz", minimum=1.0)
     transform_rate_hz: float = typed.setting(
         30.0, "Transforms, per second of wall-clock time", unit="Hz", minimum=0.1
+    )
+    controllers: ControllerSettings = typed.setting(  # noqa: RUF009
+        factory=ControllerSettings, description="As ros2_controllers has them"
     )
 
 
@@ -137,6 +153,7 @@ class SimulatorBridge(Node):
             make(task),
             lambda episode: held_out_keys(1, seed, first=episode)[0],
             config.first_episode,
+            config.controllers,
         )
 
     def _make_interfaces(self) -> None:
@@ -149,15 +166,16 @@ class SimulatorBridge(Node):
             config.transform_rate_hz,
         )
         self._status_out = self.create_publisher(DiagnosticStatus, "~/status", qos.LATCHED)
-        self._commands = self.create_subscription(
-            JointTrajectory,
-            robot.interfaces.arm_trajectory_topic,
-            guarded(self, "arm command", self._on_trajectory),
-            qos.COMMAND,
+        self.streams = StreamedCommands(self, self.sim, config.lock_step)
+        self.streams.listen(
+            JointTrajectory, robot.interfaces.arm_trajectory_topic, self._on_trajectory
         )
+        if config.lock_step and self.sim.base is not None:
+            self.streams.listen(TwistStamped, robot.interfaces.cmd_vel, self._on_twist)
         self.create_service(Trigger, "~/reset", guarded(self, "~/reset", self._on_reset))
         self.create_service(Trigger, "~/outcome", guarded(self, "~/outcome", self._on_outcome))
-        self.actions = ArmActions(self, self.sim, robot, config.lock_step)
+        self.actions = ArmActions(self, self.sim, config.lock_step)
+        self.gripper = GripperActions(self, self.sim)
         self.simulation_services = self._offer_simulation_interfaces()
 
     def _offer_simulation_interfaces(self) -> Any:
@@ -194,8 +212,8 @@ class SimulatorBridge(Node):
 
     def reset(self) -> int:
         """Begin the episode of the next initial state; return its number."""
+        self._forget("the robot was reset")
         episode = self.sim.begin_next()
-        self.actions.forget()
         self._has_answered, self._ignored = False, 0
         self._show()
         if self.config.lock_step:
@@ -209,7 +227,7 @@ class SimulatorBridge(Node):
         was = self.sim.phase
         self.sim.step_substep()
         self.output.publish_due()
-        self.actions.update()
+        self._update_goals()
         if self.sim.phase != was:
             self._show()
 
@@ -230,7 +248,7 @@ class SimulatorBridge(Node):
     def close(self) -> None:
         """Stop what drives the simulator, then the simulator."""
         self.destroy_timer(self._timer)
-        self.destroy_subscription(self._commands)
+        self.streams.destroy()
         if self.simulation_services is not None:
             self.simulation_services.stepper.stop("the simulator quits")
         self.sim.simulator.close()
@@ -279,32 +297,45 @@ class SimulatorBridge(Node):
     # ---------------------------------------------------------------- commands
 
     def _on_trajectory(self, message: JointTrajectory) -> None:
-        try:
-            points, times = self.actions.arm_points(message)
-        except ValueError as problem:
-            self.get_logger().warning(f"arm command: {problem}", throttle_duration_sec=1.0)
-            self.on_failure("arm command", str(problem))
-            return
-        start_ns = messages.to_ns(message.header.stamp)
         if not self.config.lock_step:
-            self.actions.preempt_arm()
-            self.sim.follow(start_ns, times, points)
-        elif start_ns != self._waiting_ns:
-            self._ignored += 1
-        elif len(points) == 0 or times[0] != self.sim.period_ns:
-            self._fail(f"the first target is due after {times[:1]} ns, not {self.sim.period_ns}")
-        else:
-            self._step(points[0])
+            self.actions.command(message)
+        elif self._is_awaited(messages.to_ns(message.header.stamp)):
+            try:
+                target = self.actions.first_target(message)
+            except ValueError as problem:
+                self._fail(f"arm command: {problem}")
+            else:
+                self._step(lambda: self.sim.step_period(target))
 
-    def _step(self, target: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+    def _on_twist(self, message: TwistStamped) -> None:
+        """Lock step: drive a base for one control period."""
+        if self._is_awaited(messages.to_ns(message.header.stamp)):
+            speed, turn = message.twist.linear.x, message.twist.angular.z
+            self._step(lambda: self.sim.step_twist(speed, turn))
+
+    def _is_awaited(self, stamp_ns: int) -> bool:
+        """Whether a command has the stamp that is waited for; else it is ignored, and counted."""
+        if stamp_ns != self._waiting_ns:
+            self._ignored += 1
+        return stamp_ns == self._waiting_ns
+
+    def _step(self, step: Callable[[], None]) -> None:
         """Lock step: one control period."""
         self._waiting_ns, self._has_answered = None, True
-        self.sim.step_period(target)
-        self.actions.update()
+        step()
+        self._update_goals()
         if self.sim.phase == "running":
             self._await_command()
         else:
             self._show()
+
+    def _update_goals(self) -> None:
+        self.actions.update()
+        self.gripper.update()
+
+    def _forget(self, why: str) -> None:
+        self.actions.forget(why)
+        self.gripper.forget()
 
     def _await_command(self) -> None:
         self._waiting_ns, self._waiting_since_s = self.sim.time_ns, time.monotonic()

@@ -15,6 +15,7 @@ from grpo_ros.deployment.simulation.refusal import Refusal
 from grpo_ros.deployment.simulation.regions import Box, Sphere
 from grpo_ros.deployment.simulation.run_state import STATES, RunState
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
+from grpo_ros.deployment.simulation.trajectory_follower import Motion, Waypoints
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.base import Body, Task
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
@@ -151,7 +152,7 @@ def test_what_is_not_there_is_named_with_its_nearest(entities: Entities) -> None
 def test_the_tip_has_the_velocity_of_its_pose(entities: Entities) -> None:
     sim = entities.sim
     target = sim.scene.joints(sim.arm_joints)[0].numpy()
-    sim.follow(0, [200_000_000], target[None] + 0.1)
+    sim.arm.command(Waypoints(0, (200_000_000,), (Motion(target + 0.1),)))
     for _ in range(10):
         sim.step_substep()
     tip = entities.robot.tip_frame

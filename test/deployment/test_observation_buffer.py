@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +11,9 @@ from deployment_fakes import ARM, FINGER, MS, ROBOT, home, make_contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo_ros.contract import Contract, ObservationField, Source, Statistics
 from grpo_ros.deployment.observation_buffer import NotReady, ObservationBuffer, Reading
+from grpo_ros.errors import ContractError
 
 NAMES = (*ARM, FINGER)
 STILL = np.zeros(8)
@@ -68,12 +71,12 @@ def test_a_velocity_that_is_needed_and_not_measured_is_missing() -> None:
 def test_stale_future_and_skewed_inputs_are_named() -> None:
     buffer = filled()
     stale = buffer.read(201 * MS)
-    assert isinstance(stale, NotReady) and stale.kind == "stale" and "101.0 ms" in stale.reason
+    assert isinstance(stale, NotReady) and stale.kind == "stale" and "101 ms" in stale.reason
     future = buffer.read(-10 * MS)
     assert isinstance(future, NotReady) and future.kind == "future"
     buffer.put_joint_state(151 * MS, NAMES, home(), STILL)
     skewed = buffer.read(160 * MS)
-    assert isinstance(skewed, NotReady) and skewed.kind == "skewed" and "51.0 ms" in skewed.reason
+    assert isinstance(skewed, NotReady) and skewed.kind == "skewed" and "51 ms" in skewed.reason
 
 
 def test_age_is_that_of_the_oldest_input() -> None:
@@ -148,3 +151,232 @@ def test_forgotten_inputs_are_missing_and_older_ones_stay_out() -> None:
     assert buffer.put_pose(101 * MS, "cube", "base", *POSE)
     buffer.clear()
     assert buffer.put_pose(1, "cube", "base", *POSE)
+
+
+# -------------------------------------------------------------------- stamps and arrivals
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """A joint state: which joints it names in which order, when, with which numbers."""
+
+    joints: tuple[int, ...]
+    stamp_ns: int
+    value: float
+
+
+MESSAGES = st.builds(
+    Message,
+    st.lists(st.integers(0, 7), min_size=1, max_size=8, unique=True).map(tuple),
+    st.integers(0, 20).map(lambda n: n * MS),
+    st.one_of(st.floats(-3.0, 3.0), st.just(math.nan), st.just(math.inf)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(MESSAGES, max_size=20))
+def test_each_joint_holds_its_newest_sound_value_whatever_comes_in_whatever_order(
+    sent: list[Message],
+) -> None:
+    buffer = ObservationBuffer(make_contract(), ROBOT)
+    known: dict[int, tuple[int, float]] = {}
+    for message in sent:
+        count = len(message.joints)
+        is_stored = buffer.put_joint_state(
+            message.stamp_ns,
+            [NAMES[joint] for joint in message.joints],
+            np.full(count, message.value),
+            np.zeros(count),
+        )
+        newest = max((known[joint][0] for joint in message.joints if joint in known), default=0)
+        assert is_stored == (math.isfinite(message.value) and message.stamp_ns >= newest)
+        if is_stored:
+            known.update(dict.fromkeys(message.joints, (message.stamp_ns, message.value)))
+    ages = buffer.ages(20 * MS)
+    for joint, name in enumerate(NAMES):
+        stamp_ns, value = known.get(joint, (None, math.nan))
+        assert buffer.position([name])[0] == pytest.approx(value, nan_ok=True)
+        expected = math.inf if stamp_ns is None else (20 * MS - stamp_ns) / 1e9
+        assert ages[f"joint '{name}'"] == pytest.approx(expected)
+    assert (
+        sum(buffer.rejected.values())
+        == len(sent)
+        - sum(1 for message in sent if math.isfinite(message.value))
+        + buffer.rejected["out_of_order"]
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(-200, 200), st.integers(-200, 200))
+def test_a_reading_is_given_only_within_age_skew_and_one_period_ahead(
+    joint_ms: int, cube_ms: int
+) -> None:
+    now = 1000 * MS
+    buffer = ObservationBuffer(make_contract(), ROBOT)
+    buffer.put_joint_state(now - joint_ms * MS, NAMES, home(), STILL)
+    buffer.put_pose(now - cube_ms * MS, "cube", "base", *POSE)
+    is_fresh = max(joint_ms, cube_ms) <= 100 and min(joint_ms, cube_ms) >= -50
+    is_matched = abs(joint_ms - cube_ms) <= 50
+    assert isinstance(buffer.read(now), Reading) == (is_fresh and is_matched)
+
+
+def test_a_stamp_far_ahead_is_named_and_gives_way_to_an_older_one() -> None:
+    buffer = filled()
+    assert buffer.put_pose(9000 * MS, "cube", "base", (9.0, 9.0, 9.0), POSE[1])
+    assert not buffer.put_pose(101 * MS, "cube", "base", *POSE)
+    future = buffer.read(100 * MS)
+    assert isinstance(future, NotReady) and future.kind == "future"
+    assert future.reason == ("pose of 'cube' is stamped 8900 ms ahead of the clock, at most 50 ms")
+    assert buffer.put_pose(102 * MS, "cube", "base", *POSE)
+    reading = buffer.read(102 * MS)
+    assert isinstance(reading, Reading) and reading.newest_ns == 102 * MS
+
+
+def test_a_stamp_before_time_began_is_refused() -> None:
+    buffer = ObservationBuffer(make_contract(), ROBOT)
+    assert not buffer.put_pose(-1, "cube", "base", *POSE)
+    assert buffer.rejected == {"out_of_order": 1}
+
+
+def test_an_input_that_brings_nothing_new_is_stale_though_the_clock_stands_still() -> None:
+    buffer = ObservationBuffer(make_contract(), ROBOT)
+    for arrival_s in (7.0, 7.05, 7.1, 7.15):  # one old stamp, again and again
+        buffer.put_joint_state(MS, NAMES, home(), STILL, arrival_s)
+        buffer.put_pose(MS, "cube", "base", *POSE, arrival_s)
+    assert isinstance(buffer.read(MS), Reading)
+    assert isinstance(buffer.read(MS, steady_s=7.1), Reading)
+    silent = buffer.read(MS, steady_s=7.125)
+    assert isinstance(silent, NotReady) and silent.kind == "stale"
+    assert silent.reason == (
+        "joint 'fr3_joint1' has brought nothing new for 125 ms, at most 100 ms"
+    )
+    buffer.put_joint_state(2 * MS, NAMES, home(), STILL, 7.2)
+    other = buffer.read(2 * MS, steady_s=7.21)
+    assert isinstance(other, NotReady) and "pose of 'cube'" in other.reason
+    buffer.put_pose(2 * MS, "cube", "base", *POSE, 7.2)
+    assert isinstance(buffer.read(2 * MS, steady_s=7.21), Reading)
+
+
+def test_a_joint_state_of_strangers_alone_is_not_stored() -> None:
+    buffer = filled()
+    assert not buffer.put_joint_state(101 * MS, ("wheel",), np.zeros(1), np.zeros(1))
+    assert not buffer.rejected
+
+
+# -------------------------------------------------------------------- images and scans
+
+
+def seeing(height: int = 4, width: int = 6, encoding: str = "rgb8") -> Contract:
+    """Return a contract with a camera and a laser of 4 beams, 2 m in training."""
+    camera = Source("camera", ("wrist",), encoding=encoding)
+    statistics = Statistics((1.0,) * 4, (1.0,) * 4, (0.1,) * 4, (1.9, 2.0, 2.0, 2.0))
+    fields = (
+        *make_contract().observation,
+        ObservationField("wrist_image", (height, width, 3), camera, "uint8"),
+        ObservationField("scan", (4,), Source("scan", ("laser",)), statistics=statistics),
+    )
+    return make_contract(observation=fields)
+
+
+def seen(contract: Contract) -> ObservationBuffer:
+    buffer = ObservationBuffer(contract, ROBOT)
+    buffer.put_joint_state(100 * MS, NAMES, home(), STILL)
+    buffer.put_pose(100 * MS, "cube", "base", *POSE)
+    return buffer
+
+
+def test_a_missing_image_and_a_missing_scan_are_named() -> None:
+    buffer = seen(seeing())
+    assert buffer.read(100 * MS) == NotReady(
+        "missing", "no image of camera 'wrist', no scan 'laser'"
+    )
+    assert buffer.aligned_ns() is None
+    assert buffer.ages(100 * MS)["scan 'laser'"] == math.inf
+
+
+def test_a_stale_image_and_a_stale_scan_are_named_with_age_and_limit() -> None:
+    buffer = seen(seeing())
+    buffer.put_reading(0, "laser", np.ones(4))
+    buffer.put_image(100 * MS, "wrist", np.zeros((4, 6, 3), np.uint8))
+    stale = buffer.read(140 * MS)
+    assert stale == NotReady("stale", "scan 'laser' is 140 ms old, at most 100 ms")
+    buffer.put_reading(190 * MS, "laser", np.ones(4))
+    buffer.put_joint_state(200 * MS, NAMES, home(), STILL)
+    buffer.put_pose(200 * MS, "cube", "base", *POSE)
+    stale = buffer.read(201 * MS)
+    assert stale == NotReady("stale", "image of camera 'wrist' is 101 ms old, at most 100 ms")
+
+
+def test_images_and_scans_reach_the_reading_as_trained_on() -> None:
+    contract = seeing(encoding="bgr8")
+    buffer = seen(contract)
+    image = np.zeros((8, 12, 3), np.uint8)
+    image[..., 0] = 200
+    assert buffer.put_image(100 * MS, "wrist", image)
+    assert buffer.put_reading(100 * MS, "laser", np.array([0.5, math.inf, -math.inf, 2.5]))
+    assert buffer.aligned_ns() == 100 * MS
+    reading = buffer.read(100 * MS)
+    assert isinstance(reading, Reading)
+    pixels = reading.images["wrist_image"]
+    assert pixels.shape == (1, 4, 6, 3) and pixels.dtype == np.uint8
+    assert (pixels[..., 2] == 200).all() and (pixels[..., :2] == 0).all()
+    assert reading.scene.reading("laser").tolist() == [[0.5, 2.0, 0.0, 2.0]]
+
+
+def test_an_image_of_the_same_stamp_replaces_the_one_before() -> None:
+    buffer = seen(seeing())
+    buffer.put_reading(100 * MS, "laser", np.ones(4))
+    for value in (10, 20):
+        buffer.put_image(100 * MS, "wrist", np.full((4, 6, 3), value, np.uint8))
+        reading = buffer.read(100 * MS)
+        assert isinstance(reading, Reading) and (reading.images["wrist_image"] == value).all()
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((3, 6, 3), np.uint8), np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3))]
+)
+def test_images_that_are_too_small_or_no_colour_are_refused(image: np.ndarray) -> None:
+    buffer = seen(seeing())
+    assert not buffer.put_image(100 * MS, "wrist", image)
+    assert buffer.rejected == {"size": 1} and "camera 'wrist'" in buffer.last_rejection
+    assert not buffer.put_image(100 * MS, "stranger", image)
+    assert buffer.rejected == {"size": 1}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "kind"),
+    [
+        ([1.0, math.nan, 1.0, 1.0], "not_finite"),
+        ([1.0, -0.1, 1.0, 1.0], "range"),
+        ([1.0, 1.0, 1.0], "width"),
+    ],
+)
+def test_scans_that_are_malformed_are_refused_by_name(ranges: list[float], kind: str) -> None:
+    buffer = seen(seeing())
+    assert not buffer.put_reading(100 * MS, "laser", np.array(ranges))
+    assert buffer.rejected == {kind: 1} and "scan 'laser'" in buffer.last_rejection
+
+
+def test_a_beam_that_met_nothing_is_refused_where_the_range_in_training_is_not_known() -> None:
+    contract = seeing()
+    bare = tuple(dataclasses.replace(f, statistics=None) for f in contract.observation)
+    buffer = seen(dataclasses.replace(contract, observation=bare))
+    assert buffer.put_reading(100 * MS, "laser", np.array([0.1, 5.0, 1.0, 1.0]))
+    assert not buffer.put_reading(101 * MS, "laser", np.array([0.1, math.inf, 1.0, 1.0]))
+    assert "beam 1 reads inf m" in buffer.last_rejection
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "depth"])
+def test_an_image_of_an_encoding_that_no_camera_is_converted_to_is_refused(encoding: str) -> None:
+    with pytest.raises(ContractError, match="wrist_image.*rgb8"):
+        ObservationBuffer(seeing(encoding=encoding), ROBOT)
+
+
+@pytest.mark.parametrize("kind", ["height", "polar", "yaw", "position"])
+def test_every_field_of_a_body_has_its_age_checked(kind: str) -> None:
+    field = ObservationField("cube", (1,), Source(kind, ("cube",)))
+    buffer = ObservationBuffer(make_contract(observation=(field,)), ROBOT)
+    buffer.put_pose(0, "cube", "base", *POSE)
+    buffer.put_joint_state(200 * MS, NAMES, home(), STILL)
+    stale = buffer.read(200 * MS)
+    assert stale == NotReady("stale", "pose of 'cube' is 200 ms old, at most 100 ms")

@@ -1,4 +1,4 @@
-"""Trajectory follower, matching, trials and the task of a policy."""
+"""Simulated robot, matching, trials and the task of a policy."""
 
 from __future__ import annotations
 
@@ -6,38 +6,20 @@ import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from deployment_fakes import MS, ROBOT, make_contract
 
-from grpo_ros.deployment.latency import LatencyWindow
+from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.matching import check_match, contract_differences
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.deployment.simulation.simulated_task import task_of
-from grpo_ros.deployment.trajectory_follower import TrajectoryFollower
+from grpo_ros.deployment.simulation.trajectory_follower import Motion, Waypoints
 from grpo_ros.deployment.trials import Trial, compared, summary, write_report
 from grpo_ros.errors import ContractError
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 from grpo_ros.training.evaluation import Evaluation, held_out_keys
-
-
-def test_a_trajectory_is_followed_linearly_from_the_present_target() -> None:
-    follower = TrajectoryFollower(np.array([1.0]))
-    assert follower.follow(100, [200, 300], np.array([[2.0], [0.0]]))
-    samples = [follower.sample(t)[0] for t in (50, 100, 150, 200, 250, 300, 999)]
-    assert samples == [1.0, 1.0, 1.5, 2.0, 1.0, 0.0, 0.0]
-    assert not follower.is_done(299) and follower.is_done(300)
-
-
-def test_a_new_trajectory_passes_over_due_points_and_starts_without_a_jump() -> None:
-    follower = TrajectoryFollower(np.array([0.0]))
-    follower.follow(0, [100], np.array([[1.0]]))
-    assert follower.follow(50, [40, 150], np.array([[9.0], [1.5]]))
-    assert follower.sample(50)[0] == 0.5 and follower.sample(100)[0] == 1.0
-    assert not follower.follow(200, [100, 150], np.array([[5.0], [5.0]]))
-    assert follower.sample(200)[0] == 1.5
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +56,7 @@ def test_free_running_substeps_equal_a_period_of_lock_step(robot: SimulatedRobot
         if is_lock_step:
             robot.step_period(target)
         else:
-            robot.follow(0, [robot.period_ns], target[None])
+            robot.arm.command(Waypoints(0, (robot.period_ns,), (Motion(target),)))
             for _ in range(robot.period_ns // robot.substep_ns):
                 robot.step_substep()
         assert robot.num_steps == 1
@@ -144,7 +126,7 @@ def test_a_report_counts_what_ran_and_compares_pairs(tmp_path: Path) -> None:
 
 
 def test_latency_quantiles_are_nearest_ranks() -> None:
-    window = LatencyWindow(size=100)
+    window = MeasurementWindow(size=100)
     assert window.quantiles_ms() == {}
     for i in range(200):
         window.add(i * 1e-3)

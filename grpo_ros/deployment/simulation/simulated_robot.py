@@ -1,7 +1,8 @@
 """Simulated robot: one simulated environment behind a robot's interfaces, episode by episode.
 
-What a driver does on hardware: it takes timed joint targets and gripper commands and measures
-joints; beside that it knows the outcome. Its clock never goes back, whatever is reset.
+What driver and controllers do on hardware: they take trajectories, streamed commands, a base's
+velocities and gripper commands, and measure joints; beside that it knows the outcome. Its clock
+never goes back, whatever is reset.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ import torch
 from torch import Tensor
 
 from grpo_ros.contract import Contract
-from grpo_ros.deployment.trajectory_follower import TrajectoryFollower
+from grpo_ros.controllers import make_controller
+from grpo_ros.deployment.simulation.arm_drive import ArmDrive
+from grpo_ros.deployment.simulation.base_drive import BaseDrive
+from grpo_ros.deployment.simulation.controller_settings import ControllerSettings
+from grpo_ros.deployment.simulation.gripper_drive import GripperDrive
+from grpo_ros.deployment.simulation.trajectory_controller import GoalEnd
+from grpo_ros.deployment.simulation.trajectory_follower import Motion
 from grpo_ros.randomness import Key
 from grpo_ros.robots.robot import Robot
 from grpo_ros.simulators.base import EnvIds, Observation, StepResult
@@ -94,6 +101,12 @@ class SimulatedRobot:
         simulator: with one environment.
         key_of: episode number -> key of its initial state.
         first_episode: number of the first.
+        settings: of its controllers.
+
+    Attributes:
+        arm: what moves the arm's joints; of a base, what moves nothing.
+        base: what moves a base; None for an arm.
+        gripper: what watches the gripper.
     """
 
     def __init__(
@@ -101,8 +114,10 @@ class SimulatedRobot:
         simulator: TargetSimulator,
         key_of: Callable[[int], Key],
         first_episode: int,
+        settings: ControllerSettings | None = None,
     ) -> None:
         self.simulator, self.key_of = simulator, key_of
+        self.settings = settings or ControllerSettings()
         self.robot: Robot = simulator.task.robot
         self.period_ns = round(simulator.contract.period_s * NANOSECONDS)
         self.substep_ns = self.period_ns // simulator.num_substeps
@@ -114,6 +129,10 @@ class SimulatedRobot:
         self.result: EpisodeResult | None = None
         self.scene: SceneState
         self._next_check_ns = 0
+        self._goal_ends: list[GoalEnd] = []
+        self.gripper = GripperDrive(self.settings)
+        self.arm = ArmDrive(self.robot, self.settings, np.zeros(len(self.arm_joints)))
+        self.base = self._make_base()
         self._place(self.episode)
 
     # ---------------------------------------------------------------- episodes
@@ -147,16 +166,32 @@ class SimulatedRobot:
 
     def command_gripper(self, position: float) -> None:
         """Send the gripper's driver joint towards a position, m; its target steps at once."""
-        self.gripper_target = position
+        self.gripper.command(position, self.time_ns)
 
-    def follow(self, start_ns: int, times_ns: Sequence[int], points: Array) -> bool:
-        """Follow arm targets (R, A) due at start + times; start 0 means now."""
-        start = start_ns or self.time_ns
-        return self._arm.follow(self.time_ns, [start + t for t in times_ns], points)
+    def stream_arm(
+        self, joints: Sequence[str], position: Array | None, velocity: Array | None
+    ) -> None:
+        """Take a forwarded command of arm joints; see ArmDrive.stream.
 
-    def hold_arm(self) -> None:
-        """Hold the arm's present target."""
-        self._arm.reset(self._arm.sample(self.time_ns))
+        Raises:
+            ValueError: it is refused; says why.
+        """
+        self._note(self.arm.stream(joints, position, velocity))
+
+    def take_goal_ends(self) -> list[GoalEnd]:
+        """Return how goals of the arm ended since this was asked last, in order."""
+        ends, self._goal_ends = self._goal_ends, []
+        return ends
+
+    def command_base(self, speed: float, turn: float, stamp_ns: int) -> None:
+        """Drive a base at a velocity, m/s and rad/s, until the next command or its timeout.
+
+        Raises:
+            ValueError: the command is ignored, or this is no base; says why.
+        """
+        if self.base is None:
+            raise ValueError(f"robot '{self.robot.name}' is no base that takes a twist")
+        self.base.command(speed, turn, stamp_ns, self.time_ns)
 
     # ---------------------------------------------------------------- scene
 
@@ -178,26 +213,43 @@ class SimulatedRobot:
 
     def step_period(self, arm_target: Array) -> None:
         """Lock step: one control period towards an arm target (A,) and the gripper's."""
-        result = self.simulator.step_targets(self._targets(arm_target))
-        self.time_ns += self.period_ns
-        self._arm.reset(arm_target)
-        self.scene = self.simulator.scene()
-        self._count(result)
+        self.arm.reset(arm_target)
+        self._step_targets(self._targets(arm_target))
+
+    def step_twist(self, speed: float, turn: float) -> None:
+        """Lock step: one control period of a base at a velocity, m/s and rad/s.
+
+        Raises:
+            ValueError: this is no base.
+        """
+        if self.base is None:
+            raise ValueError(f"robot '{self.robot.name}' is no base that takes a twist")
+        self._step_targets(self.base.step_period(speed, turn))
 
     def step_substep(self) -> None:
         """Free running: one physics step along what is followed."""
+        now_ns = self.time_ns
         self.time_ns += self.substep_ns
         if self.phase == "finished":  # a simulator freezes what is finished
             return
-        self.simulator.step_substep(self._targets(self._arm.sample(self.time_ns)))
+        if self.base is not None:
+            target = self.base.step(now_ns, self.substep_ns)
+        else:
+            self._note(self.arm.step(now_ns, self.substep_ns, self.measured()))
+            target = self.arm.target
+        self.simulator.step_substep(self._targets(target))
         if self.phase == "running" and self.time_ns >= self._next_check_ns:
             self._next_check_ns += self.period_ns
             self._count(self.simulator.check_outcome())
         self.scene = self.simulator.scene()
 
-    def is_arm_done(self) -> bool:
-        """Whether the last arm target is due."""
-        return self._arm.is_done(self.time_ns)
+    def measured(self) -> Motion:
+        """Return what the arm's joints are measured to do."""
+        columns = self.scene.joint_columns(self.arm_joints)
+        return Motion(
+            self.scene.joint_position[0, columns].numpy(),
+            self.scene.joint_velocity[0, columns].numpy(),
+        )
 
     @property
     def gripper_position(self) -> float:
@@ -217,18 +269,43 @@ class SimulatedRobot:
 
     def _targets(self, arm: Array) -> Tensor:
         """Return the targets (1, J) of all commanded joints: the arm's, then the gripper's."""
-        targets = np.append(arm, self.gripper_target)[: len(self.robot.joint_names)]
+        targets = np.array(arm, dtype=np.float64)
+        if self.robot.gripper is not None:
+            limit = self.robot.limits[-1]  # beyond its stops a gripper does not go
+            targets = np.append(targets, np.clip(self.gripper.target, limit.lower, limit.upper))
         return torch.from_numpy(targets).unsqueeze(0)
 
     def _place(self, episode: int) -> None:
         key = self.key_of(episode)
         self.simulator.reset(self.simulator.task.sample([key]), None, [key])
         self.scene = self.simulator.scene()
-        arm = self.scene.joints(self.robot.arm_joints)[0].numpy()
-        self._arm = TrajectoryFollower(arm)
+        state = self.simulator.controller_state()
+        arm = self.measured().position
+        self.arm.reset(arm)
+        if self.base is not None:
+            self.base.reset(state)
         # What the gripper is told at the start is not where it is, when it holds something.
-        commanded = self.simulator.controller_state()["target"][0, len(arm) :]
-        self.gripper_target = float(commanded[0]) if len(commanded) else 0.0
+        commanded = state["target"][0, len(arm) :]
+        self.gripper.command(float(commanded[0]) if len(commanded) else 0.0, self.time_ns)
+
+    def _note(self, end: GoalEnd | None) -> None:
+        if end is not None:
+            self._goal_ends.append(end)
+
+    def _make_base(self) -> BaseDrive | None:
+        contract = self.simulator.contract
+        if not any(field.kind == "twist" for field in contract.action):
+            return None
+        controller = make_controller(contract, self.robot)
+        state = self.simulator.controller_state()
+        return BaseDrive(controller, self.settings.cmd_vel_timeout_s, state)
+
+    def _step_targets(self, targets: Tensor) -> None:
+        """One control period towards joint targets (1, J)."""
+        result = self.simulator.step_targets(targets)
+        self.time_ns += self.period_ns
+        self.scene = self.simulator.scene()
+        self._count(result)
 
     def _count(self, result: StepResult) -> None:
         if self.phase != "running":

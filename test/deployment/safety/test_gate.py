@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_ros.contract import JointLimits
-from grpo_ros.deployment.safety_gate import SafetyGate
+from grpo_ros.deployment.safety.gate import Gated, SafetyGate
 from grpo_ros.errors import ContractError
 
 PERIOD = 0.05
 LIMITS = (
-    JointLimits("shoulder", -1.0, 1.0, 2.0, 10.0, 100.0, 50.0),
-    JointLimits("elbow", -3.0, -0.1, 2.6, 7.5, 100.0, 50.0),
-    JointLimits("wrist", 0.0, 4.5, 5.2, 20.0, 100.0, 10.0),
+    JointLimits("shoulder", -1.0, 1.0, 2.0, 10.0, 2000.0, 50.0),
+    JointLimits("elbow", -3.0, -0.1, 2.6, 7.5, 2000.0, 50.0),
+    JointLimits("wrist", 0.0, 4.5, 5.2, 20.0, 2000.0, 10.0),
 )
 NAMES = tuple(limit.name for limit in LIMITS)
 START = np.array([0.2, -1.5, 1.0])
@@ -42,6 +42,15 @@ def assert_within_limits(stream: np.ndarray, start: np.ndarray = START) -> None:
     assert (np.abs(change) <= acceleration * (1 + 1e-5) + 1e-5 * speed / PERIOD).all()
 
 
+def assert_ends_at_rest(gated: Gated) -> None:
+    """Whoever dies after sending this leaves an arm that stops within the limits."""
+    assert gated.curve is not None
+    assert not gated.curve.velocities[-1].any()
+    assert np.array_equal(gated.curve.positions[-1], gated.points[-1])
+    points = gated.points
+    assert len(points) == 1 or np.array_equal(points[-1], points[-2])
+
+
 def smooth_targets(num: int) -> np.ndarray:
     time = np.arange(1, num + 1)[:, None] * PERIOD
     return START + 0.3 * np.sin(0.8 * time) * np.array([1.0, 1.2, 2.0])
@@ -52,7 +61,9 @@ def test_nominal_targets_pass_bit_for_bit() -> None:
     targets = smooth_targets(200)
     for i in range(197):
         gated = gate.admit(NAMES, targets[i : i + 4])
-        assert gated.points.tobytes() == targets[i : i + 4].tobytes()
+        assert gated.num_asked == 4
+        assert gated.points[:4].tobytes() == targets[i : i + 4].tobytes()
+        assert_ends_at_rest(gated)
         assert gated.interventions == ()
     assert not gate.counts
 
@@ -84,7 +95,10 @@ def test_a_target_that_is_not_finite_is_refused_and_the_joints_come_to_rest(bad:
 def test_a_point_that_is_not_finite_later_in_the_chunk_cuts_the_chunk_there() -> None:
     targets = smooth_targets(5)
     targets[3, 0] = math.nan
-    assert np.array_equal(opened().admit(NAMES, targets).points, targets[:3])
+    gated = opened().admit(NAMES, targets)
+    assert gated.num_asked == 3
+    assert np.array_equal(gated.points[:3], targets[:3])
+    assert_ends_at_rest(gated)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +155,10 @@ def test_any_mixture_of_targets_and_holds_stays_within_limits(
     stream = []
     for i, target in enumerate(targets):
         if operations[i % len(operations)] == "hold":
-            stream.append(gate.hold()[0])
+            stream.append(gate.hold().points[0])
         else:
             stream.append(gate.admit(NAMES, np.array([target])).points[0])
-    stream.extend(gate.hold())
+    stream.extend(gate.hold().points)
     assert_within_limits(np.array(stream))
 
 
@@ -165,13 +179,13 @@ def test_pushed_at_a_position_limit_it_brakes_in_time_and_reaches_the_limit(
 def test_hold_brakes_to_rest_within_limits_and_then_stays() -> None:
     gate = opened()
     far = START[None] + np.array([0.0, 0.0, 100.0])
-    moved = np.vstack([gate.admit(NAMES, far).points for _ in range(8)])
-    points = gate.hold()
+    moved = np.vstack([gate.admit(NAMES, far).points[:1] for _ in range(8)])
+    points = gate.hold().points
     assert_within_limits(np.vstack([moved, points]))
     assert 1 < len(points) < 20
     while not gate.is_at_rest:
         gate.hold()
-    assert np.allclose(gate.hold(), points[-1], atol=1e-12)
+    assert np.allclose(gate.hold().points, points[-1], atol=1e-12)
 
 
 def test_a_joint_that_starts_outside_its_limits_returns_slowly() -> None:
@@ -203,8 +217,8 @@ def test_it_does_not_open_at_an_unsound_position(position: list[float]) -> None:
 
 
 def test_limits_that_cannot_be_kept_are_refused() -> None:
-    broken = JointLimits("shoulder", -1.0, 1.0, 2.0, 0.0, 100.0, 50.0)
-    with pytest.raises(ContractError, match="acceleration above 0"):
+    broken = JointLimits("shoulder", -1.0, 1.0, 2.0, 0.0, 2000.0, 50.0)
+    with pytest.raises(ContractError, match="acceleration and jerk above 0"):
         SafetyGate([broken], PERIOD)
 
 

@@ -335,9 +335,3 @@ def _product(left: Array, right: Array) -> Array:
     product += left[:, 1, None] * right[None, 1]
     product += left[:, 2, None] * right[None, 2]
     return product
-
-
-def manipulability(jacobian: Array) -> Array:
-    """placeholder"""
-    j = np.moveaxis(jacobian, -1, 0)
-    return np.sqrt(np.maximum(np.linalg.det(j @ np.swapaxes(j, 1, 2)), 0))

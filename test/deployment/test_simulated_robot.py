@@ -10,8 +10,8 @@ import pytest
 import torch
 from deployment_fakes import MS, ROBOT, make_contract
 
-from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.matching import check_match, contract_differences
+from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.deployment.simulation.simulated_task import task_of
 from grpo_ros.deployment.simulation.trajectory_follower import Motion, Waypoints

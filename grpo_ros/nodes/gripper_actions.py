@@ -30,8 +30,9 @@ class GripperActions:
         self._is_parallel = interfaces.gripper_command == "parallel_gripper_command"
         kind: Any = ParallelGripperCommand if self._is_parallel else GripperCommand
         self._type = kind
-        if sim.robot.gripper is None or not interfaces.gripper_action:
+        if sim.robot.driver_gripper is None or not interfaces.gripper_action:
             return
+        self._driver = sim.robot.driver_gripper
         self._server = ActionServer(
             node,
             kind,
@@ -83,7 +84,8 @@ class GripperActions:
     def _accept(self, handle: Any) -> None:
         self._goal.end("canceled", self._type.Result())
         position = handle.request.command.position
-        self.sim.command_gripper(position[0] if self._is_parallel else position)
+        asked = position[0] if self._is_parallel else position
+        self.sim.command_gripper(self._driver.from_driver(asked))
         self._goal.begin(handle)
 
     def _cancel(self, handle: Any) -> CancelResponse:
@@ -93,7 +95,8 @@ class GripperActions:
         return CancelResponse.ACCEPT
 
     def _result(self, how: str) -> Any:
-        result, position = self._type.Result(), self.sim.gripper_position
+        result = self._type.Result()
+        position = self._driver.to_driver(self.sim.gripper_position)
         if self._is_parallel:
             result.state.position, result.state.effort = [position], [0.0]
         else:

@@ -36,9 +36,9 @@ class GripperCommander:
         send: Callable[[Command], None],
         refuse: Callable[[str], None],
     ) -> None:
-        assert robot.gripper is not None
+        assert robot.driver_gripper is not None
         self.name, self.lock_step = robot.interfaces.gripper_action, lock_step
-        self._send, self._refuse, self._joint = send, refuse, robot.gripper.joint
+        self._send, self._refuse, self._driver = send, refuse, robot.driver_gripper
         self._is_parallel = robot.interfaces.gripper_command == "parallel_gripper_command"
         kind = ParallelGripperCommand if self._is_parallel else GripperCommand
         self._client = ActionClient(node, kind, self.name)
@@ -72,13 +72,14 @@ class GripperCommander:
         self._client.destroy()
 
     def _goal(self, target: GripperTarget) -> Any:
+        position = self._driver.to_driver(target.position)
         if not self._is_parallel:
             goal = GripperCommand.Goal()
-            goal.command.position, goal.command.max_effort = target.position, target.max_effort
+            goal.command.position, goal.command.max_effort = position, target.max_effort
             return goal
         goal = ParallelGripperCommand.Goal()
-        goal.command.name = [self._joint]
-        goal.command.position = array("d", [target.position])
+        goal.command.name = [self._driver.driver_joint]
+        goal.command.position = array("d", [position])
         goal.command.effort = array("d", [target.max_effort])
         return goal
 

@@ -69,6 +69,9 @@ class SensorInputs:
         self, names: list[str], position: Array, velocity: Array, stamp_ns: int, arrival_s: float
     ) -> bool:
         self._look_back(stamp_ns)
+        driver = self._robot.driver_gripper
+        if driver is not None:
+            names, position, velocity = driver.states_from_driver(names, position, velocity)
         return self._buffer.put_joint_state(stamp_ns, names, position, velocity, arrival_s)
 
     def _put_odometry(self, message: Odometry, stamp_ns: int, arrival_s: float) -> bool:

@@ -107,9 +107,10 @@ class SimulatedOutput:
             self._controller_out.publish(state)
         self._base.publish_odometry(stamp)
         if self._joints_out:
-            self._joints_out.publish(
-                messages.joint_state(stamp, scene.joint_names, position, velocity)
-            )
+            names, driver = list(scene.joint_names), self.robot.driver_gripper
+            if driver is not None:
+                names, position, velocity = driver.states_to_driver(names, position, velocity)
+            self._joints_out.publish(messages.joint_state(stamp, names, position, velocity))
 
     def _publish_poses(self, stamp: int) -> None:
         frame, poses = self.robot.base_frame, self.sim.scene.poses

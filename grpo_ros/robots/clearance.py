@@ -258,7 +258,13 @@ def _gripper_links(robot: Robot, urdf: Urdf) -> frozenset[str]:
 
 
 def _bodies(robot: Robot, urdf: Urdf) -> list[list[Capsule]]:
-    """Return the capsules of the base and of what each arm joint moves, in that body's frame."""
+    """Return the capsules of the base and of what each arm joint moves, in that body's frame.
+
+    None where nothing is watched: then a link may have meshes alone.
+    """
+    safety = robot.safety
+    if safety.table_height_m is None and safety.self_clearance_m == 0.0:
+        return []
     gripper = robot.gripper
     positions = (0.0,) if gripper is None else (gripper.open_position_m, gripper.closed_position_m)
     driven = () if gripper is None else (gripper.joint, *gripper.mimic_joints)

@@ -8,6 +8,8 @@ from typing import Literal
 
 from grpo_ros import typed
 
+DESCRIPTION_FILE = "robot.yaml"
+
 
 @dataclasses.dataclass(frozen=True)
 class JointDescription:

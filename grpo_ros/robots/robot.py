@@ -19,6 +19,7 @@ from grpo_ros import typed
 from grpo_ros.contract import JointLimits
 from grpo_ros.errors import RobotError, nearest
 from grpo_ros.robots.description import (
+    DESCRIPTION_FILE,
     ArmCommand,
     ExternalTorque,
     Gripper,
@@ -28,6 +29,7 @@ from grpo_ros.robots.description import (
     RobotMode,
     Safety,
 )
+from grpo_ros.robots.driver_gripper import DriverGripper
 from grpo_ros.robots.kinematics import SerialChain
 from grpo_ros.robots.urdf import Urdf, parse_urdf
 
@@ -48,7 +50,6 @@ __all__ = [
 ]
 
 ROBOTS_DIRECTORY = Path(__file__).parent
-DESCRIPTION_FILE = "robot.yaml"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +67,7 @@ class Robot:
         gripper: None if there is none.
         limits: of the commanded joints, in their order.
         home: (J,) float64, rad or m; gripper open.
+        driver_gripper: how the driver counts the gripper's position; None if there is none.
         gripper_unit: of the driver joint: m where it slides, rad where it turns; empty if none.
         stiffness: (J,) float64 servo gains for simulators, N m/rad or N/m.
         damping: (J,) float64, N m s/rad or N s/m.
@@ -82,6 +84,7 @@ class Robot:
     gripper: Gripper | None
     limits: tuple[JointLimits, ...]
     home: Tensor
+    driver_gripper: DriverGripper | None
     gripper_unit: str
     stiffness: Tensor
     damping: Tensor
@@ -170,12 +173,18 @@ def _cached(folder: Path, yaml_bytes: bytes, urdf_bytes: bytes) -> Robot:
         gripper=gripper,
         limits=_limits(description, urdf, chain),
         home=torch.tensor(home, dtype=torch.float64),
+        driver_gripper=_driver_gripper(description),
         gripper_unit=_gripper_unit(gripper, urdf),
         stiffness=torch.tensor([drive.stiffness for drive in driven], dtype=torch.float64),
         damping=torch.tensor([drive.damping for drive in driven], dtype=torch.float64),
         armature=torch.tensor([drive.armature for drive in driven], dtype=torch.float64),
         chain=chain,
     )
+
+
+def _driver_gripper(description: RobotDescription) -> DriverGripper | None:
+    gripper = description.gripper
+    return None if gripper is None else DriverGripper.of(gripper, description.interfaces)
 
 
 def _gripper_unit(gripper: Gripper | None, urdf: Urdf) -> str:

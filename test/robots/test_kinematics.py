@@ -14,7 +14,12 @@ from torch import Tensor
 from grpo_ros import rotations
 from grpo_ros.errors import RobotError
 from grpo_ros.robots import Robot, SerialChain, load_robot, solve_ik
-from grpo_ros.robots.kinematics import columns, damped_least_squares, rotation_error
+from grpo_ros.robots.kinematics import (
+    columns,
+    damped_least_squares,
+    manipulability,
+    rotation_error,
+)
 from grpo_ros.robots.urdf import parse_urdf
 
 BATCHES = (1, 2, 3, 7, 64, 256)
@@ -162,6 +167,66 @@ def test_damped_least_squares_minimises_its_objective(num_joints: int) -> None:
         np.testing.assert_allclose(solved[:, i], expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["franka_fr3", "ur5e", "so101"])
+def test_link_frames_equal_mujocos_bodies(name: str) -> None:
+    robot = load_robot(name)
+    model = mujoco.MjSpec.from_file(str(robot.urdf_path)).compile()
+    data = mujoco.MjData(model)
+    q = random_joints(robot.chain, 10)
+    origins, rotations_found = robot.chain.link_frames(columns(q))
+    np.testing.assert_array_equal(origins[:, 0], 0.0)
+    np.testing.assert_array_equal(rotations_found[:, :, 0, 0], np.eye(3))
+    for i in range(len(q)):
+        data.qpos[: q.shape[1]] = q[i].numpy()
+        mujoco.mj_forward(model, data)
+        for j, joint in enumerate(robot.arm_joints, start=1):
+            body = model.jnt_bodyid[model.joint(joint).id]
+            np.testing.assert_allclose(origins[:, j, i], data.xpos[body], atol=1e-9)
+            turned = data.xmat[body].reshape(3, 3)
+            np.testing.assert_allclose(rotations_found[:, :, j, i], turned, atol=1e-9)
+
+
+def test_link_frames_slide_along_prismatic_joints() -> None:
+    chain = SerialChain.from_urdf(parse_urdf(MIXED, "mixed.urdf"), "a", "tip")
+    q = np.array([[0.2, -0.4], [0.7, -2.0], [-0.3, 0.5]])
+    origins, turned = chain.link_frames(q)
+    tip, rotation = chain.forward_columns(q)
+    weld = parse_urdf(MIXED, "mixed.urdf").joint("weld")
+    for i in range(2):
+        np.testing.assert_allclose(
+            origins[:, 3, i] + turned[:, :, 3, i] @ weld.translation, tip[:, i], atol=1e-12
+        )
+        np.testing.assert_allclose(
+            turned[:, :, 3, i] @ weld.rotation, rotation[..., i], atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("num_joints", [3, 5, 6, 7])
+def test_manipulability_is_the_product_of_singular_values(num_joints: int) -> None:
+    jacobian = np.random.default_rng(0).normal(size=(6, num_joints, 20))
+    values = np.linalg.svd(np.moveaxis(jacobian, -1, 0), compute_uv=False)
+    np.testing.assert_allclose(manipulability(jacobian), values.prod(axis=1), rtol=1e-9)
+    parts = [manipulability(jacobian[..., i : i + 1])[0] for i in range(20)]
+    assert np.array_equal(manipulability(jacobian), parts)
+
+
+def test_manipulability_vanishes_where_the_elbow_is_stretched() -> None:
+    robot = load_robot("ur5e")
+    home = robot.home[:6].numpy()[:, None].repeat(2, axis=1)
+    home[2, 1] = 0.0
+    bent, stretched = manipulability(robot.chain.pose(home).jacobian)
+    assert bent > 0.05 and stretched < 1e-6
+    assert manipulability(np.zeros((6, 7, 3))).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["franka_fr3", "ur5e", "so101"])
+def test_home_is_far_from_the_deployed_limit_of_manipulability(name: str) -> None:
+    robot = load_robot(name)
+    home = robot.home[: robot.chain.num_joints].numpy()[:, None]
+    found = manipulability(robot.chain.pose(home).jacobian)[0]
+    assert 0.0 < 4.0 * robot.safety.manipulability < found
+
+
 def test_rotation_error_points_along_the_rotation_at_any_angle() -> None:
     angle = torch.tensor([1e-6, 0.3, 1.5, 1.7, 3.0], dtype=torch.float64)
     desired = rotations.quaternion_to_matrix(rotations.quaternion_from_yaw(angle))
@@ -184,12 +249,15 @@ def workspace_poses(robot: Robot, num: int) -> tuple[Tensor, Tensor]:
     return low + (high - low) * unit[:, :3], 2.0 * (unit[:, 3] - 0.5)
 
 
-def test_inverse_kinematics_reaches_the_whole_workspace(robot: Robot) -> None:
+@pytest.mark.parametrize("name", ["franka_fr3", "ur5e"])
+def test_inverse_kinematics_reaches_the_whole_workspace(name: str) -> None:
+    robot = load_robot(name)
+    num_arm = robot.chain.num_joints
     tip, yaw = workspace_poses(robot, 500)
     corners = torch.cartesian_prod(*bounds(robot).T)
     tip, yaw = torch.cat([tip, corners]), torch.cat([yaw, torch.zeros(8).double()])
     desired = rotations.pointing_down(yaw)
-    q = solve_ik(robot.chain, tip, desired, robot.home[None, :7].repeat(len(tip), 1))
+    q = solve_ik(robot.chain, tip, desired, robot.home[None, :num_arm].repeat(len(tip), 1))
     position, rotation = robot.chain.forward(q)
     assert (position - tip).norm(dim=-1).max() < 1e-6
     assert rotations.angle_between(rotation, desired).max() < 1e-5

@@ -1,4 +1,4 @@
-"""The Franka FR3 description is valid, and every mistake in a description is named."""
+"""The robots' descriptions are valid, and every mistake in a description is named."""
 
 from __future__ import annotations
 
@@ -46,21 +46,32 @@ def test_franka_has_the_published_limits() -> None:
     assert [limit.effort for limit in arm] == [87.0] * 4 + [12.0] * 3
     assert {limit.acceleration for limit in arm} == {10.0}
     assert {limit.jerk for limit in arm} == {5000.0}
-    assert robot.limits[3].upper == -0.1518
+    margin = robot.description.position_margin
+    assert robot.limits[3].upper == -0.1518 - margin and margin > 0.0
 
 
-def test_home_has_the_gripper_open_and_lies_within_limits() -> None:
-    robot = load_robot("franka_fr3")
+@pytest.mark.parametrize("name", ["franka_fr3", "ur5e", "so101"])
+def test_home_has_the_gripper_open_and_lies_within_limits(name: str) -> None:
+    robot = load_robot(name)
     assert robot.gripper is not None
     assert robot.home[-1] == robot.gripper.open_position_m
     for position, limit in zip(robot.home.tolist(), robot.limits, strict=True):
         assert limit.lower <= position <= limit.upper
     for values in (robot.stiffness, robot.damping, robot.armature):
-        assert values.shape == (8,) and values.dtype == torch.float64
+        assert values.shape == (len(robot.limits),) and values.dtype == torch.float64
 
 
-def test_every_inertia_is_physically_possible() -> None:
-    for inertial in ElementTree.parse(SOURCE / "robot.urdf").getroot().iter("inertial"):
+ROBOTS = known_robots()
+GRIPPERS = {
+    "franka_fr3": ("fr3_leftfinger", "fr3_rightfinger", "fr3_hand_tcp"),
+    "ur5e": ("left_finger", "right_finger", "gripper_tcp"),
+}
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_every_inertia_is_physically_possible(name: str) -> None:
+    file = ROBOTS_DIRECTORY / name / "robot.urdf"
+    for inertial in ElementTree.parse(file).getroot().iter("inertial"):
         mass, inertia = inertial.find("mass"), inertial.find("inertia")
         assert mass is not None and inertia is not None
         entry = {key: float(value) for key, value in inertia.items()}
@@ -76,24 +87,110 @@ def test_every_inertia_is_physically_possible() -> None:
         assert moments[0] + moments[1] > moments[2]
 
 
-def test_mujoco_compiles_the_urdf_with_its_visuals() -> None:
-    model = mujoco.MjSpec.from_file(str(SOURCE / "robot.urdf")).compile()
-    assert model.nq == 9
+@pytest.mark.parametrize(
+    ("name", "num", "lightest", "heaviest"),
+    [
+        ("franka_fr3", 9, 17.0, 20.0),  # Franka gives about 18 kg
+        ("ur5e", 8, 21.0, 23.0),  # Universal Robots gives 20.6 kg, Robotiq 0.925 kg
+        ("so101", 6, 0.6, 0.7),
+    ],
+)
+def test_mujoco_compiles_the_urdf_with_its_visuals(
+    name: str, num: int, lightest: float, heaviest: float
+) -> None:
+    urdf = ROBOTS_DIRECTORY / name / "robot.urdf"
+    model = mujoco.MjSpec.from_file(str(urdf)).compile()
+    assert model.nq == num
     assert (model.geom_contype == 0).any()
-    assert 17.0 < model.body_subtreemass[0] < 20.0  # Franka gives about 18 kg
+    assert lightest < model.body_subtreemass[0] < heaviest
 
 
-def test_the_closed_pads_touch_and_the_tip_lies_between_them() -> None:
-    model = mujoco.MjSpec.from_file(str(SOURCE / "robot.urdf")).compile()
+@pytest.mark.parametrize("name", GRIPPERS)
+def test_the_closed_pads_touch_and_the_tip_lies_between_them(name: str) -> None:
+    urdf = ROBOTS_DIRECTORY / name / "robot.urdf"
+    model = mujoco.MjSpec.from_file(str(urdf)).compile()
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    tip = data.body("fr3_hand_tcp").xpos
-    for finger, side in (("fr3_leftfinger", 1.0), ("fr3_rightfinger", -1.0)):
+    left, right, tip_frame = GRIPPERS[name]
+    tip = data.body(tip_frame).xpos
+    for finger, side in ((left, 1.0), (right, -1.0)):
         body = model.body(finger)
         pad = body.geomadr[0] + body.geomnum[0] - 1
         local = data.geom_xmat[pad].reshape(3, 3).T @ (tip - data.geom_xpos[pad])
         np.testing.assert_allclose(side * local[1], -model.geom_size[pad][1], atol=1e-9)
         assert abs(local[2]) < model.geom_size[pad][2]
+
+
+def test_a_ur5e_is_where_its_published_table_puts_it() -> None:
+    # Denavit-Hartenberg rows d, a, alpha of "DH parameters for calculations of kinematics and
+    # dynamics"; its base frame looks back along base_link's x, the gripper stands on its flange.
+    right = np.pi / 2
+    table = [
+        (0.1625, 0.0, right),
+        (0.0, -0.425, 0.0),
+        (0.0, -0.3922, 0.0),
+        (0.1333, 0.0, right),
+        (0.0997, 0.0, -right),
+        (0.0996, 0.0, 0.0),
+    ]
+    robot = load_robot("ur5e")
+    for q in (np.zeros(6), np.array([0.3, -1.2, 1.7, -2.0, -1.1, 0.6])):
+        pose = np.diag([-1.0, -1.0, 1.0, 1.0])
+        for angle, (d, a, alpha) in zip(q, table, strict=True):
+            c, s, ca, sa = np.cos(angle), np.sin(angle), np.cos(alpha), np.sin(alpha)
+            pose = pose @ np.array(
+                [
+                    [c, -s * ca, s * sa, a * c],
+                    [s, c * ca, -c * sa, a * s],
+                    [0.0, sa, ca, d],
+                    [0.0, 0.0, 0.0, 1.0],
+                ]
+            )
+        tip, rotation = robot.chain.forward(torch.from_numpy(q)[None])
+        np.testing.assert_allclose(tip[0], pose[:3] @ [0.0, 0.0, 0.1493, 1.0], atol=1e-12)
+        np.testing.assert_allclose(rotation[0, :, 1], pose[:3, 0], atol=1e-12)  # fingers' axis
+        np.testing.assert_allclose(rotation[0, :, 2], pose[:3, 2], atol=1e-12)
+
+
+def test_ur5e_has_the_published_limits_less_its_margins() -> None:
+    robot = load_robot("ur5e")
+    turn, margin, scale = (
+        2.0 * np.pi,
+        robot.description.position_margin,
+        robot.description.velocity_scale,
+    )
+    arm = robot.limits[:6]
+    assert [limit.upper for limit in arm] == pytest.approx(
+        [turn - margin, turn - margin, np.pi - margin, *[turn - margin] * 3]
+    )
+    assert [-limit.lower for limit in arm] == [limit.upper for limit in arm]
+    assert [limit.velocity for limit in arm] == pytest.approx([3.14 * scale] * 6)
+    assert [limit.effort for limit in arm] == [150.0] * 3 + [28.0] * 3
+    assert robot.gripper_unit == "m"
+
+
+def test_so101_stretches_as_far_as_its_links_are_long() -> None:
+    # At zero the upper arm stands, the lower arm and the hand are level.
+    tip, rotation = load_robot("so101").chain.forward(torch.zeros(1, 5, dtype=torch.float64))
+    x = 0.0388353 + 0.0303992 + 0.028 + 0.1349 + 0.0611 + 0.0981274
+    z = 0.0624 + 0.0542 + 0.11257 + 0.0052 - 0.0079
+    np.testing.assert_allclose(tip[0], [x, 0.0, z], atol=3e-4)
+    np.testing.assert_allclose(rotation[0, :, 2], [1.0, 0.0, 0.0], atol=1e-9)
+
+
+def test_a_grippers_unit_is_that_of_its_driver_joint() -> None:
+    units = {name: load_robot(name).gripper_unit for name in ROBOTS}
+    assert units == {"franka_fr3": "m", "ur5e": "m", "so101": "rad", "diff_base": ""}
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_the_deployed_limits_name_joints_of_the_arm(name: str) -> None:
+    robot = load_robot(name)
+    torque = robot.safety.external_torque
+    if torque is not None:
+        assert set(torque.limit) == set(robot.arm_joints)
+        for limit in robot.limits[: len(robot.arm_joints)]:
+            assert 0.0 < torque.limit[limit.name] <= limit.effort
 
 
 def test_a_robot_is_loaded_from_a_folder_and_hashed_by_content(folder: Path) -> None:

@@ -53,6 +53,34 @@ def test_the_how_to_trains_a_policy_that_an_evaluation_finds_again(folder, tmp_p
     assert "reach: Move the gripper" in _grpo_ros(folder, tmp_path, "tasks").stdout
 
 
+@pytest.mark.parametrize(
+    ("robot", "action"),
+    [("so101", "joint_delta"), ("ur5e", "joint_delta"), ("ur5e", "cartesian_delta")],
+)
+def test_the_how_tos_demonstrator_succeeds_on_other_arms(folder, demonstrated, robot, action):
+    reach = find_tasks([folder])["reach"]
+    task = reach(reach.Config(robot=robot, action=action))
+    assert demonstrated(task, episodes=64) >= 0.98
+
+
+def test_a_policy_for_five_joints_is_trained_with_the_how_tos_task(folder, tmp_path):
+    words = ("task:=reach", "task.robot:=so101", "task.action:=joint_delta", "film:=false")
+    done = _grpo_ros(folder, tmp_path, "train", *words)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "latest"
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["episodes"] == 200 and evaluation["successes"] >= 180
+
+
+def test_five_joints_are_not_led_by_cartesian_delta(folder):
+    reach = find_tasks([folder])["reach"]
+    task = reach(reach.Config(robot="so101"))
+    with pytest.raises(
+        ConfigurationError, match="'cartesian_delta' with robot 'so101' of 5.*joint"
+    ):
+        task.contract()
+
+
 def test_the_how_tos_task_conforms(folder):
     task = find_tasks([folder])["reach"]()
     results = conformance.run_conformance(lambda num_envs: MujocoSimulator(task, num_envs))

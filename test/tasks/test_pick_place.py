@@ -110,6 +110,20 @@ def test_the_demonstrator_succeeds(demonstrated, action, noise, least):
     assert demonstrated(task, noise, episodes=256) >= least
 
 
+@pytest.mark.parametrize("action", ["cartesian_delta", "joint_delta"])
+def test_the_demonstrator_succeeds_on_a_ur5e(demonstrated, action):
+    # Its acceleration limit is a third of the Franka's: it takes longer.
+    task = PickPlace(PickPlaceConfig(robot="ur5e", horizon=80, action=action))
+    assert demonstrated(task, episodes=32) >= 0.9
+
+
+def test_an_arm_that_cannot_turn_its_hand_is_refused():
+    with pytest.raises(
+        ConfigurationError, match="'so101' has 5 arm joints and a gripper in rad.*6"
+    ):
+        PickPlace(PickPlaceConfig(robot="so101", action="joint_delta"))
+
+
 def test_what_is_seen_is_what_the_contract_says(task):
     simulator = MujocoSimulator(task, 2)
     obs = simulator.reset(task.sample(_keys(2)))

@@ -131,9 +131,9 @@ def test_every_intervention_is_counted_by_kind_with_a_reason(
     assert_within_limits(gated.points)
 
 
-def test_10000_hostile_targets_never_violate_a_limit() -> None:
+def test_6000_hostile_targets_never_violate_a_limit() -> None:
     """A million of them: `python -m bench gate`."""
-    num = 10_000
+    num = 6_000
     random = np.random.default_rng(7)
     gate = opened()
     specials = np.array([math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 0.0, 1e6])

@@ -132,7 +132,7 @@ def test_what_a_target_exceeds_is_named_with_its_joint() -> None:
         (0.0, 0.0, [0.0, 0.01], {"acceleration": 1}),
         (0.0, 1.5, [0.031, 0.03], {"velocity": 0}),
         (0.0, 0.0, [2.1, 0.0], {"position": 0, "velocity": 0, "acceleration": 0}),
-        (1.99, 0.5, [1.998, 1.99], {"position": 0}),  # from 0.4 it cannot stop within 0.002
+        (1.99, 0.5, [1.998, 1.998], {"position": 0}),  # 0.4 cannot stop within 0.002
     ):
         before, speed = np.full(2, position), np.full(2, velocity)
         wanted = np.array(target)

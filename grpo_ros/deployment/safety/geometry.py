@@ -135,7 +135,7 @@ def _watches(robot: Robot, frames: ChainFrames) -> list[Watch | None]:
 
 
 class _Workspace:
-    """How far the tip is outside its box, m."""
+    """How far the tip is outside its box, m; the box's margin ends at the table."""
 
     kinds = ("workspace",)
 
@@ -144,6 +144,9 @@ class _Workspace:
         bounds = [robot.workspace.get(axis, (-np.inf, np.inf)) for axis in ("x", "y", "z")]
         self.lower = np.array([[low - margin] for low, _ in bounds])
         self.upper = np.array([[high + margin] for _, high in bounds])
+        table = robot.safety.table_height_m
+        if table is not None:
+            self.lower[2] = max(self.lower[2, 0], table)
 
     def excess(self, q: Array, frames: LinkFrames) -> Array:
         tip = frames.tip

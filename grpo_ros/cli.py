@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,7 +114,29 @@ def transfer(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write the policy of a run's newest checkpoint as ONNX."""
+    """Write the policy of a run's newest checkpoint, or a policy file as a LEAPP bundle."""
+    source = Path(options.source)
+    if options.format == "onnx":
+        path = Path(options.output) if options.output else None
+        name, path = _export_checkpoint(source, path)
+        print(f"exported checkpoint {name}; wrote {path}")
+        return 0
+
+    from grpo_ros.export.leapp_bundle import export_leapp
+
+    if source.is_file():
+        bundle = export_leapp(source, options.output or source.parent / "leapp")
+        print(f"exported {source}; wrote {bundle.folder}")
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        name, path = _export_checkpoint(source, Path(folder) / "policy.onnx")
+        bundle = export_leapp(path, options.output or source / "leapp")
+    print(f"exported checkpoint {name}; wrote {bundle.folder}")
+    return 0
+
+
+def _export_checkpoint(run_folder: Path, path: Path | None) -> tuple[str, Path]:
+    """Write a run's newest checkpoint as ONNX, to its own place by default; return both names."""
     from grpo_ros.configuration import merge, read_layer
     from grpo_ros.errors import CheckpointError
     from grpo_ros.training.checkpoint import newest_valid
@@ -122,7 +145,7 @@ def export(options: argparse.Namespace) -> int:
     from grpo_ros.training.settings import TrainConfig
     from grpo_ros.training.trainer import Trainer
 
-    run = RunDirectory(Path(options.run_folder))
+    run = RunDirectory(run_folder)
     config = merge(TrainConfig, [read_layer(run.path / "config.yaml")])
     checkpoint, state, skipped = newest_valid(run.checkpoints)
     if checkpoint is None or state is None:
@@ -135,11 +158,10 @@ def export(options: argparse.Namespace) -> int:
         is_its_own = result.get("env_steps") == trainer.env_steps
         names = ("successes", "episodes", "wilson_95") if is_its_own else ()
         evaluation = {"evaluation": {name: result[name] for name in names}} if names else {}
-        path = trainer.export(Path(options.output or run.policy), **evaluation)
+        written = trainer.export(path or run.policy, **evaluation)
     finally:
         trainer.simulator.close()
-    print(f"exported checkpoint {checkpoint.name}; wrote {path}")
-    return 0
+    return checkpoint.name, written
 
 
 def check(options: argparse.Namespace) -> int:
@@ -220,8 +242,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", metavar="FILE", help="where the table is written, as JSON")
 
     command = _command(commands, "export", export)
-    command.add_argument("run_folder", metavar="RUN", help="a run's folder, e.g. runs/latest")
-    command.add_argument("--output", metavar="FILE", help="instead of RUN/policy.onnx")
+    command.add_argument(
+        "source", metavar="RUN", help="a run's folder, e.g. runs/latest; for leapp also FILE.onnx"
+    )
+    command.add_argument(
+        "--format", choices=("onnx", "leapp"), default="onnx", help="leapp: for Isaac ROS Deploy"
+    )
+    command.add_argument(
+        "--output", metavar="PATH", help="instead of RUN/policy.onnx, or of the folder RUN/leapp"
+    )
 
     command = _command(commands, "check", check)
     command.add_argument(

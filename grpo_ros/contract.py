@@ -162,7 +162,9 @@ class Contract:
     execution: Literal["sync", "async"] = "sync"
     delay_periods: int = typed.setting(0, "Control periods between observation and action")
     noise_shape: tuple[int, ...] = typed.setting((), "Shape of the noise input; empty if none")
-    noise_seeding: str = typed.setting("", "How noise is drawn at deployment")
+    noise_seeding: Literal["", "per_inference", "per_episode"] = typed.setting(
+        "", "How often noise is drawn at deployment; empty: per_inference"
+    )
     randomisation: Mapping[str, Any] = typed.setting(
         factory=dict, description="What was randomised in training"
     )

@@ -4,6 +4,7 @@ ros2 launch grpo_ros deploy.launch.py policy:=FILE.onnx robot:=simulated episode
 """
 
 from pathlib import Path
+from typing import get_args
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
@@ -11,15 +12,21 @@ from launch.launch_description_entity import LaunchDescriptionEntity
 
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.nodes import launching
-from grpo_ros.robots.robot import known_robots
+from grpo_ros.robots.description import ArmCommand
+from grpo_ros.robots.robot import known_robots, load_robot
 from grpo_ros.simulators.registry import SIMULATORS
 from grpo_ros.training.evaluation import HELD_OUT_SEED
 
-SIMULATED = "simulated"
+SIMULATED, ISAAC_SIM = "simulated", "isaac_sim"
+ON_HARDWARE = {
+    "hardware": True,
+    "judge": True,
+    "runner.ramp_in_s": 1.0,
+    "runner.position_margin": 0.02,
+}
 HARDWARE_WARNING = (
-    "robot:={robot} is hardware. The safety gate of this version limits position, velocity and "
-    "acceleration of joint targets and holds on stale observations; it is its first version and "
-    "no certified safety function. Keep the emergency stop at hand. Next: ros2 lifecycle set "
+    "robot:={robot} is hardware, at {percent:g} % of the trained speed. The safety gate is no "
+    "certified safety function: keep the emergency stop at hand. {enable}Next: ros2 lifecycle set "
     "/policy_server configure, then activate, then call ~/start."
 )
 
@@ -28,12 +35,13 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Return what the arguments ask for."""
     values = context.launch_configurations
     policy = Path(values["policy"]).expanduser().resolve()
+    check_robot(values["robot"])
     if not policy.is_file():
         raise ConfigurationError(
             f"policy:={values['policy']}", expected="an ONNX file that exists"
         )
     if values["robot"] != SIMULATED:
-        return on_hardware(values, str(policy))
+        return on_robot(values, str(policy))
     lock_step = launching.is_true("lock_step", values["lock_step"])
     episodes = launching.number("episodes", values["episodes"], int)
     series = {
@@ -51,7 +59,10 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "lock_step": lock_step,
         "autostart": values["autostart"] != "false",
         "use_sim_time": values["use_sim_time"] != "false",
+        **given_settings(values),
     }
+    if values["speed"]:
+        server["runner.speed"] = launching.number("speed", values["speed"], float)
     outlive = launching.must_outlive
     nodes = [
         launching.node(values, "simulator_bridge", series, outlive("simulator_bridge")),
@@ -67,23 +78,56 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return nodes
 
 
-def on_hardware(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntity]:
-    """Return the policy server alone: the robot's driver offers the interfaces."""
+def check_robot(name: str) -> None:
+    """Raise RobotError where there is no robot of that name, and no folder of one."""
+    if name not in (SIMULATED, ISAAC_SIM):
+        load_robot(name)
+
+
+def given_settings(values: dict[str, str]) -> dict[str, object]:
+    """Return the policy server's parameters that arguments of their own give."""
+    return {
+        "dry_run": launching.is_true("dry_run", values["dry_run"]),
+        "command": values["command"],
+    }
+
+
+def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntity]:
+    """Return the policy server alone: the robot's driver, or Isaac Sim, offers the interfaces."""
     if launching.number("episodes", values["episodes"], int) > 0:
         raise ConfigurationError(
             f"episodes:={values['episodes']} with robot:={values['robot']}",
             expected="episodes:=0",
-            remedy="episodes of hardware are begun and marked by hand: ~/start, ~/mark_outcome",
+            remedy="runs on a robot are begun and marked by hand: ~/start, ~/mark_outcome",
         )
+    is_real = values["robot"] != ISAAC_SIM
+    speed = launching.number("speed", values["speed"] or ("0.1" if is_real else "1.0"), float)
     server = {
         "policy": policy,
-        "robot": values["robot"],
+        "robot": values["robot"] if is_real else "",
         "lock_step": False,
         "autostart": values["autostart"] == "true",
-        "use_sim_time": values["use_sim_time"] == "true",
+        "use_sim_time": values["use_sim_time"] == "true"
+        or (values["use_sim_time"] == "auto" and not is_real),
+        **given_settings(values),
+        "runner.speed": speed,
     }
+    if is_real:
+        server.update(ON_HARDWARE)
+        server["runner.faults.enable_topic"] = values["enable_topic"]
+    elif not values["command"]:
+        server["command"] = "joint_command"
+    notes = []
+    if is_real:
+        enable = (
+            f"It moves only while {values['enable_topic']} (std_msgs/Bool) is true and fresh. "
+            if values["enable_topic"]
+            else "NO ENABLE SWITCH is asked for. "
+        )
+        text = HARDWARE_WARNING.format(robot=values["robot"], percent=100.0 * speed, enable=enable)
+        notes.append(LogInfo(msg=text))
     return [
-        LogInfo(msg=HARDWARE_WARNING.format(robot=values["robot"])),
+        *notes,
         launching.node(values, "policy_server", server, launching.must_outlive("policy_server")),
         *launching.rviz(values),
     ]
@@ -97,8 +141,30 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "robot",
                 default_value=SIMULATED,
-                choices=[SIMULATED, *known_robots()],
-                description="simulated, or the hardware that the policy was trained for",
+                description=f"{SIMULATED}; {ISAAC_SIM}, one that runs; or the hardware that the "
+                f"policy was trained for: {', '.join(known_robots())}, or a robot.yaml's folder",
+            ),
+            DeclareLaunchArgument(
+                "speed",
+                default_value="",
+                description="Share of the trained speed; empty: 0.1 on hardware, else 1",
+            ),
+            DeclareLaunchArgument(
+                "enable_topic",
+                default_value="enable",
+                description="Hardware: std_msgs/Bool that has to be true; empty: none",
+            ),
+            DeclareLaunchArgument(
+                "command",
+                default_value="",
+                choices=["", *get_args(ArmCommand)],
+                description="What carries the commands; empty: as the robot description says",
+            ),
+            DeclareLaunchArgument(
+                "dry_run",
+                default_value="false",
+                choices=launching.BOOLEANS,
+                description="Do everything but command",
             ),
             DeclareLaunchArgument(
                 "episodes", default_value="0", description="Episodes to count; 0: serve only"

@@ -9,7 +9,7 @@ import pytest
 from grpo_ros.contract import ActionField, Contract, ObservationField, Source
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_contract() -> Callable[..., Contract]:
     """Builds a contract with two fields (3 and 2 numbers), chunks of K and A action components."""
 

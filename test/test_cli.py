@@ -73,6 +73,21 @@ def test_a_run_is_exported_again(run, capsys, tmp_path):
     assert capsys.readouterr().out.strip().endswith(f"wrote {target}") and target.is_file()
 
 
+def test_a_run_and_a_policy_file_become_leapp_bundles(run, capsys, tmp_path):
+    folder, _ = run
+    policy = folder / "policy.onnx"
+    assert cli.main(["export", str(policy), "--format", "leapp"]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last == f"exported {policy}; wrote {folder / 'leapp'}"
+    assert (folder / "leapp" / "policy.onnx").read_bytes() == policy.read_bytes()
+    target = tmp_path / "bundle"
+    arguments = ["export", str(folder), "--format", "leapp", "--output", str(target)]
+    assert cli.main(arguments) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("exported checkpoint ") and last.endswith(f"wrote {target}")
+    assert (target / "policy.yaml").is_file() and (target / "actions.onnx").is_file()
+
+
 def test_interrupted_training_keeps_a_checkpoint_and_says_how_to_go_on(tmp_path):
     process = _start("train", *SMALL, "env_steps=100000000", f"output={tmp_path}")
     deadline = time.monotonic() + TIMEOUT_S

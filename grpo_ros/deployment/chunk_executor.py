@@ -87,10 +87,13 @@ class ChunkExecutor:
         self.contract, self.controller = contract, controller
         self.config = config or ExecutionConfig()
         self.num_executed = self.config.num_executed or contract.num_executed
+        self.lead = self.config.lead_periods
+        if contract.execution == "async":
+            self.lead = max(self.lead, contract.delay_periods)
         is_whole = self.num_executed <= contract.chunk_size
-        if not is_whole or self.config.lead_periods > self.num_executed:
+        if not is_whole or self.lead > self.num_executed:
             raise ContractError(
-                f"num_executed {self.num_executed} and lead_periods {self.config.lead_periods}",
+                f"num_executed {self.num_executed} and lead_periods {self.lead}",
                 expected=f"num_executed within a chunk of {contract.chunk_size} actions, and "
                 "lead_periods no more than num_executed",
             )
@@ -109,12 +112,18 @@ class ChunkExecutor:
         self.now = 0
         self.abandon()
 
-    def rebase(self, joint_position: Tensor) -> None:
-        """Go on from another commanded position (1, J), e.g. after a hold; keep the gripper's."""
+    def rebase(self, joint_position: Tensor, joint_velocity: Tensor) -> None:
+        """Go on from what is commanded in truth, e.g. after a hold; keep the gripper's command.
+
+        Args:
+            joint_position: (1, J) rad or m. joint_velocity: (1, J) per second of the contract.
+        """
         gripper = self.state.get("gripper")
         state = dict(self.controller.reset(joint_position))
         if gripper is not None:
             state["gripper"] = gripper
+        if "velocity" in state:
+            state["velocity"] = joint_velocity
         self.state = state
         self.abandon()
 
@@ -137,7 +146,7 @@ class ChunkExecutor:
     @property
     def wants_inference(self) -> bool:
         """Whether it is time to ask for the next chunk."""
-        is_near = self._num_since_load + self.config.lead_periods >= self.num_executed
+        is_near = self._num_since_load + self.lead >= self.num_executed
         return self.needs_inference or is_near
 
     def load(self, chunk: npt.NDArray[np.floating], decided_at: int | None = None) -> None:

@@ -92,8 +92,11 @@ class InputStamps:
         return int(self._stamp.max())
 
     def newest_of(self, num: int) -> int:
-        """Return the newest stamp of the first inputs, `NEVER` where none has come."""
-        return int(self._stamp[:num].max(initial=NEVER))
+        """Return the newest stamp of the first inputs, `NEVER` where none has come.
+
+        Those that `problem` found ahead of the clock do not count.
+        """
+        return int(self._stamp[:num][~self._is_ahead[:num]].max(initial=NEVER))
 
     def ages(self, now_ns: int) -> dict[str, float]:
         """Return input -> seconds since its stamp, inf where it has not come."""

@@ -115,27 +115,15 @@ class ObservationBuffer:
             velocity: (J,) float64, or empty where it is not measured.
             arrival_s: when it came, on a steady clock.
         """
-        if len(position) != len(names) or len(velocity) not in (0, len(names)):
-            return self.refuse(
-                "width",
-                f"{len(names)} names, {len(position)} positions, {len(velocity)} velocities",
-            )
-        order = self._joints.order(tuple(names))
-        if order is None:
-            return self.refuse("duplicate", f"joint names {list(names)} repeat")
-        columns, sources = order
-        chosen = position[sources]
-        speeds = velocity[sources] if len(velocity) else np.full(len(sources), np.nan)
-        if not np.isfinite(chosen).all() or (len(velocity) and not np.isfinite(speeds).all()):
-            return self.refuse(
-                "not_finite", f"joint state {dict(zip(names, position, strict=True))}"
-            )
-        rows = np.array(columns, dtype=np.int64)
-        if not columns or not self._admits(stamp_ns, rows, "joint state"):
+        try:
+            columns, chosen, speeds = self._joints.match(tuple(names), position, velocity)
+        except InputRefusal as refusal:
+            return self.refuse(refusal.kind, f"joint state: {refusal}")
+        if not len(columns) or not self._admits(stamp_ns, columns, "joint state"):
             return False
         self._joints.position[columns] = chosen
         self._joints.velocity[columns] = speeds
-        self._stamps.note(stamp_ns, rows, arrival_s)
+        self._stamps.note(stamp_ns, columns, arrival_s)
         return True
 
     def put_pose(

@@ -69,6 +69,9 @@ class RunnerConfig:
     max_age_s: float = typed.setting(
         0.0, "Oldest usable observation; 0: what the contract says", unit="s", minimum=0.0
     )
+    watch_arrivals: bool = typed.setting(
+        False, "Judge ages by arrival on a steady clock too: a clock may freeze, a stamp repeat"
+    )
     stop_after_s: float = typed.setting(
         0.5, "Hold for so long without a usable observation, then stop", unit="s", minimum=0.0
     )
@@ -89,6 +92,9 @@ class RunnerConfig:
     )
     out_of_range: Literal["flag", "hold"] = typed.setting(
         "flag", "What follows on an observation outside what training saw"
+    )
+    follow_measured: bool = typed.setting(
+        False, "Begin each chunk at the measured position: where nothing is really commanded"
     )
     execution: ExecutionConfig = typed.setting(  # noqa: RUF009
         factory=ExecutionConfig, description="How chunks are executed"
@@ -127,7 +133,7 @@ class PolicyRunner:
         self.inference: Inference = inference or InlineInference(infer)
         self.period_s = contract.period_s / self.config.speed
         self.buffer = ObservationBuffer(contract, robot)
-        self.assemble = ObservationAssembler(contract, robot)
+        self.assemble = ObservationAssembler(contract, robot, has_images=True)
         self.executor = ChunkExecutor(contract, controller, self.config.execution)
         self._columns = [contract.joint_names.index(name) for name in robot.arm_joints]
         self.is_base = any(action.kind == "twist" for action in contract.action)
@@ -235,12 +241,13 @@ class PolicyRunner:
         fault = self.faults.problem(now_ns / NANOSECONDS if steady_s is None else steady_s)
         if fault is not None:
             return self._stop(fault.kind, fault.reason, now_ns)
-        reading = self.buffer.read(now_ns, self.config.max_age_s or None)
+        arrivals_s = steady_s if self.config.watch_arrivals else None
+        reading = self.buffer.read(now_ns, self.config.max_age_s or None, arrivals_s)
         if isinstance(reading, NotReady):
             return self._wait(reading, now_ns)
         self._waiting_since_ns = None
         self.observation_age.add(reading.age_s)
-        if not self._is_placed:
+        if not self._is_placed or (self.config.follow_measured and self.executor.needs_inference):
             self._place(reading)
         measured = reading.scene.joints(self.robot.arm_joints)[0].numpy()
         if not self.is_base:
@@ -251,6 +258,11 @@ class PolicyRunner:
             braking = self.stop(f"horizon of {self.contract.horizon} periods reached", "finished")
             return self._hold("finished", self.reason, now_ns, braking)
         return self._decide_and_act(reading, now_ns)
+
+    @property
+    def _follows_measured(self) -> bool:
+        is_free = self.executor.needs_inference and not self.inference.is_busy
+        return self.config.follow_measured and is_free
 
     def _place(self, reading: Reading) -> None:
         """Take the measured as the commanded position."""
@@ -299,9 +311,9 @@ class PolicyRunner:
             scene = dataclasses.replace(scene, joint_velocity=velocity)
         with torch.no_grad():
             obs = self.assemble(scene, executor.state, executor.last_action)
-        arrays = {name: value.numpy() for name, value in obs.items()}
+        arrays: dict[str, npt.NDArray[Any]] = {name: v.numpy() for name, v in obs.items()}
         self.out_of_range = self.range.judge(arrays)
-        return arrays
+        return {**arrays, **reading.images}
 
     def _execute(self, now_ns: int, is_new: bool) -> Command:
         if self.config.ramp_in_s > 0.0:
@@ -414,7 +426,9 @@ class PolicyRunner:
             return
         commanded = self.executor.state["target"].clone()
         commanded[0, self._columns] = torch.from_numpy(self.gate.position)
-        self.executor.rebase(commanded)
+        velocity = torch.zeros_like(commanded)
+        velocity[0, self._columns] = torch.from_numpy(self.gate.velocity / self.config.speed)
+        self.executor.rebase(commanded, velocity)
 
     def _hold(self, kind: str, reason: str, now_ns: int, gated: Gated) -> Hold:
         return Hold(

@@ -13,6 +13,8 @@ from grpo_ros.deployment.input_refusal import InputRefusal
 Array = npt.NDArray[np.float64]
 TOLERANCE = 1e-3
 """Of beams, in increments, and of ranges, relative: drivers compute in single precision."""
+NOISE_SHARE = 0.05
+"""How far, relative, noise in training may have made readings exceed the range."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -80,7 +82,7 @@ def read_ranges(
     """
     if not range_min <= range_max:
         raise InputRefusal("range", f"range_min {range_min} m, range_max {range_max} m")
-    if trained_range is not None and range_max < trained_range * (1.0 - TOLERANCE):
+    if trained_range is not None and range_max < trained_range * (1.0 - NOISE_SHARE):
         raise InputRefusal(
             "range",
             f"the sensor sees {range_max:.2f} m far",

@@ -1,9 +1,18 @@
-"""PolicyFile: an exported policy, opened with suspicion and run by ONNX Runtime."""
+"""PolicyFile: an exported policy, opened with suspicion and run by ONNX Runtime.
+
+A policy may come from anybody, and its hash only tells that it arrived as it was written. So a
+file is judged from the outside in, each step bounded by the one before: kind and size of the file,
+number of parts, hash, contract, tensors, then one inference on zeros. Memory stays within 1.5 GB
+of what the process had: MAX_BYTES some times over, parts of a kilobyte each, and the arena of
+`inference_session`.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +21,7 @@ import numpy.typing as npt
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import ContractError, PolicyFileError
+from grpo_ros.export.inference_session import CPU, open_session, provider_names, within
 from grpo_ros.export.metadata import (
     ACTION_OUTPUT,
     CONTRACT_HASH_KEY,
@@ -20,16 +30,20 @@ from grpo_ros.export.metadata import (
     NOISE_INPUT,
     is_seal_intact,
 )
+from grpo_ros.export.model_limits import ModelLimitError, check_graph, count_parts
 from grpo_ros.policies.features import field_shape
 
 MAX_BYTES = 64 * 2**20
-CPU = "CPUExecutionProvider"
-WARNING, FATAL = 2, 4
-"""ONNX Runtime's log severities."""
+MAX_CONTRACT_BYTES = 4 * 2**20
+MAX_NUMBERS = 2**24
+"""Of all inputs, or of the output, for one robot."""
+DEADLINE_S = 30.0
+"""For loading and one inference; TensorRT may want more to build its engine."""
 TENSOR_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
 Array = npt.NDArray[Any]
 EXPORT_AGAIN = "export the policy again"
+ONLY_EXPORTED = "use a file that this package exported"
 
 
 class PolicyFile:
@@ -39,12 +53,14 @@ class PolicyFile:
         path: where it was read from.
         contract: what it observes and commands.
         provider: the execution provider in use.
+        input_names: in the graph's order.
     """
 
     def __init__(self, path: Path, contract: Contract, session: Any) -> None:
         """Take a session whose inputs and outputs were checked; see `load_policy_file`."""
         self.path, self.contract, self._session = path, contract, session
         self.provider: str = session.get_providers()[0]
+        self.input_names = tuple(value.name for value in session.get_inputs())
         self._shapes = input_shapes(contract)
         self._dtypes = {f.name: np.dtype(f.dtype) for f in contract.observation}
 
@@ -56,6 +72,7 @@ class PolicyFile:
 
         Raises:
             ContractError: an input is missing or has another shape.
+            PolicyFileError: the graph fails on these inputs, or wants more memory than it may.
         """
         feed: dict[str, Array] = {}
         num_rows: int | None = None
@@ -72,8 +89,18 @@ class PolicyFile:
                     expected=f"{(num_rows, *shape)}",
                 )
             feed[name] = value
-        action: npt.NDArray[np.float32] = self._session.run([ACTION_OUTPUT], feed)[0]
+        try:
+            action: npt.NDArray[np.float32] = self._session.run([ACTION_OUTPUT], feed)[0]
+        except Exception as problem:  # onnxruntime's own classes share no other base
+            raise _refused(self.path, problem) from problem
         return action
+
+    def zeros(self) -> dict[str, Array]:
+        """Return an observation of one robot, noise included, that is zero throughout."""
+        return {
+            name: np.zeros((1, *shape), self._dtypes.get(name, np.float32))
+            for name, shape in self._shapes.items()
+        }
 
 
 def input_shapes(contract: Contract) -> dict[str, tuple[int, ...]]:
@@ -85,57 +112,103 @@ def input_shapes(contract: Contract) -> dict[str, tuple[int, ...]]:
 
 
 def load_policy_file(
-    path: Path | str, providers: Sequence[str] = (CPU,), max_bytes: int = MAX_BYTES
+    path: Path | str,
+    providers: Sequence[str] = (CPU,),
+    max_bytes: int = MAX_BYTES,
+    deadline_s: float = DEADLINE_S,
 ) -> PolicyFile:
     """Open a policy file after checking everything it claims.
 
     Args:
         path: of the ONNX file.
-        providers: ONNX Runtime's, by preference; the CPU is used where none of them works.
-        max_bytes: larger files are not even parsed.
+        providers: ONNX Runtime's, by preference, in its own words or short: cuda, tensorrt, cpu.
+            The CPU is used where none of them works; see `PolicyFile.provider`.
+        max_bytes: larger files are not even read.
+        deadline_s: for loading it and one inference.
 
     Raises:
         PolicyFileError: absent, damaged, altered, too large, of another schema, referring to other
-            files, or with inputs that do not fit its contract.
+            files, with inputs that do not fit its contract, or in want of more memory or time than
+            a policy may have.
+        ConfigurationError: ONNX Runtime knows no such provider.
     """
-    path = Path(path)
+    path, providers = Path(path), provider_names(providers)
     data = _read(path, max_bytes)
-    model = _parse(path, data)
-    metadata = _metadata(path, model)
-    if not is_seal_intact(data, metadata[FILE_HASH_KEY]):
+    try:
+        count_parts(data)
+        model = _parse(path, data)
+        metadata = _metadata(path, model)
+        if not is_seal_intact(data, metadata[FILE_HASH_KEY]):
+            raise PolicyFileError(
+                f"{path}: bytes do not match {FILE_HASH_KEY}",
+                expected="an unaltered file",
+                remedy=f"copy the file once more, or {EXPORT_AGAIN}",
+            )
+        contract = _contract(path, metadata)
+        check_graph(model)
+    except ModelLimitError as problem:
         raise PolicyFileError(
-            f"{path}: bytes do not match {FILE_HASH_KEY}",
-            expected="an unaltered file",
-            remedy=f"copy the file once more, or {EXPORT_AGAIN}",
-        )
-    contract = _contract(path, metadata)
-    for name, location in _external_data(model):
+            f"{path}: {problem}",
+            expected="a plain graph with all its data inside",
+            remedy=f"{ONLY_EXPORTED}, or {EXPORT_AGAIN}",
+        ) from problem
+    del model
+    return _open(path, data, contract, providers, deadline_s)
+
+
+def _open(
+    path: Path, data: bytes, contract: Contract, providers: Sequence[str], deadline_s: float
+) -> PolicyFile:
+    """Return the policy once it has loaded and decided on zeros, within the deadline."""
+
+    def work() -> PolicyFile:
+        try:
+            session = open_session(data, providers)
+        except Exception as problem:  # onnxruntime's own classes share no other base
+            raise _refused(path, problem) from problem
+        _check_interface(path, session, contract)
+        policy = PolicyFile(path, contract, session)
+        policy.infer(policy.zeros())
+        return policy
+
+    try:
+        return within(deadline_s, work)
+    except TimeoutError as problem:
         raise PolicyFileError(
-            f"{path}: tensor '{name}' lies in another file, {location!r}",
-            expected="all data inside",
-            remedy=EXPORT_AGAIN,
-        )
-    session = _session(path, data, providers)
-    _check_interface(path, session, contract)
-    return PolicyFile(path, contract, session)
+            f"{path}: loading it and one inference {problem}",
+            remedy="use a smaller policy or a longer deadline; restart this process, a part of "
+            "which is still busy",
+        ) from problem
+
+
+def _refused(path: Path, problem: Exception) -> PolicyFileError:
+    reason = " ".join(str(problem).split())
+    return PolicyFileError(f"{path}: ONNX Runtime refuses it: {reason}", remedy=EXPORT_AGAIN)
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as problem:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PolicyFileError(f"{path}: not a file", expected="a policy file (.onnx)")
+        num_bytes, data = status.st_size, b""
+        if num_bytes <= max_bytes:
+            with path.open("rb") as file:
+                data = file.read(max_bytes + 1)
+            num_bytes = len(data)
+    except (OSError, ValueError) as problem:
         raise PolicyFileError(
-            f"{path}: {problem.strerror or problem}", expected="a policy file (.onnx)"
+            f"{path}: {getattr(problem, 'strerror', '') or problem}",
+            expected="a policy file (.onnx)",
         ) from problem
-    if not data:
-        raise PolicyFileError(f"{path}: empty", remedy=EXPORT_AGAIN)
-    if len(data) > max_bytes:
+    if num_bytes > max_bytes:
         raise PolicyFileError(
-            f"{path}: larger than {max_bytes} bytes",
+            f"{path}: {num_bytes} bytes, larger than {max_bytes} bytes",
             expected="a policy file",
             remedy="raise the limit if it is meant to be so large",
         )
+    if not data:
+        raise PolicyFileError(f"{path}: empty", remedy=EXPORT_AGAIN)
     return data
 
 
@@ -164,81 +237,39 @@ def _metadata(path: Path, model: Any) -> dict[str, str]:
         raise PolicyFileError(
             f"{path}: metadata {'lacks ' + str(missing) if missing else 'repeats a key'}",
             expected=f"{list(wanted)}, once each",
-            remedy="use a file that this package exported",
+            remedy=ONLY_EXPORTED,
         )
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _contract(path: Path, metadata: Mapping[str, str]) -> Contract:
     text = metadata[CONTRACT_KEY]
+    if len(text) > MAX_CONTRACT_BYTES:
+        raise PolicyFileError(
+            f"{path}: contract of {len(text)} characters",
+            expected=f"at most {MAX_CONTRACT_BYTES}",
+            remedy=ONLY_EXPORTED,
+        )
     digest = hashlib.sha256(text.encode()).hexdigest()
     if digest != metadata[CONTRACT_HASH_KEY]:
         raise PolicyFileError(
             f"{path}: contract does not match {CONTRACT_HASH_KEY}", remedy=EXPORT_AGAIN
         )
     try:
-        return Contract.from_json(text)
+        contract = Contract.from_json(text)
     except ContractError as problem:
         raise PolicyFileError(f"{path}: {problem}") from problem
-
-
-def _external_data(model: Any) -> Iterator[tuple[str, str]]:
-    """Yield name and location of every tensor whose data lie outside the file."""
-    import onnx
-    from onnx.external_data_helper import uses_external_data
-
-    def tensors(graph: Any) -> Iterator[Any]:
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-        for node in graph.node:
-            yield from attributes(node)
-
-    def attributes(node: Any) -> Iterator[Any]:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-            yield from attribute.tensors
-            for graph in (attribute.g, *attribute.graphs):
-                yield from tensors(graph)
-
-    for function in model.functions:
-        for node in function.node:
-            for tensor in attributes(node):
-                if uses_external_data(tensor):
-                    yield tensor.name, str(tensor.external_data)
-    for tensor in tensors(model.graph):
-        if uses_external_data(tensor):
-            yield tensor.name, str(tensor.external_data)
-
-
-def _session(path: Path, data: bytes, providers: Sequence[str]) -> Any:
-    """Return a session on the first provider that works; the CPU if none does."""
-    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = FATAL
-    available = set(onnxruntime.get_available_providers())
-    wanted = [name for name in providers if name in available and name != CPU]
-    if wanted:
-        # A provider whose libraries are absent complains on stderr before it falls back.
-        onnxruntime.set_default_logger_severity(FATAL)
-    try:
-        for start in range(len(wanted) + 1):
-            try:
-                return onnxruntime.InferenceSession(
-                    data, options, providers=[*wanted[start:], CPU], enable_fallback=False
-                )
-            except Exception as problem:  # onnxruntime's own classes share no other base
-                if start == len(wanted):
-                    raise PolicyFileError(
-                        f"{path}: ONNX Runtime refuses it: {problem}", remedy=EXPORT_AGAIN
-                    ) from problem
-        raise AssertionError("unreachable")
-    finally:
-        if wanted:
-            onnxruntime.set_default_logger_severity(WARNING)
+    shapes = input_shapes(contract)
+    num_inputs = sum(math.prod(shape) for shape in shapes.values())
+    num_outputs = contract.chunk_size * contract.action_size
+    is_shape = all(size > 0 for shape in shapes.values() for size in shape)
+    if not is_shape or max(num_inputs, num_outputs) > MAX_NUMBERS:
+        raise PolicyFileError(
+            f"{path}: contract with inputs {shapes} and {num_outputs} outputs",
+            expected=f"at most {MAX_NUMBERS} numbers",
+            remedy=EXPORT_AGAIN,
+        )
+    return contract
 
 
 def _check_interface(path: Path, session: Any, contract: Contract) -> None:

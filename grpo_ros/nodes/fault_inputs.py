@@ -43,7 +43,7 @@ class FaultInputs:
         if config.enable_topic:
             self._listen(Bool, config.enable_topic, self._on_enable, qos.SENSOR)
         mode = robot.safety.robot_mode
-        if mode is not None:
+        if mode is not None and config.watch_mode:
             kind = message_type(mode.type)
             read = field_reader(kind, mode.type, mode.field)
             self._listen(
@@ -93,7 +93,9 @@ def message_type(name: str) -> Any:
     Raises:
         ConfigurationError: it is not installed.
     """
-    from rosidl_runtime_py.utilities import get_message
+    from rosidl_runtime_py.utilities import (  # type: ignore[import-untyped, unused-ignore]
+        get_message,
+    )
 
     try:
         return get_message(name)

@@ -49,7 +49,7 @@ class GripperActions:
         if self._goal.handle is None:
             return
         if self.sim.phase == "finished":
-            self.forget()
+            self.forget("the episode has ended")
             return
         sim = self.sim
         how = sim.gripper.check(sim.time_ns, sim.gripper_position, sim.gripper_speed)
@@ -58,8 +58,10 @@ class GripperActions:
         is_success = how == "reached" or sim.settings.gripper_allow_stalling
         self._goal.end("succeeded" if is_success else "aborted", self._result(how))
 
-    def forget(self) -> None:
-        """Abort the active goal: the robot was reset, or its episode has ended."""
+    def forget(self, why: str) -> None:
+        """Abort the active goal, as the arm's is."""
+        if self._goal.handle is not None:
+            self.node.get_logger().info(f"gripper goal aborted: {why}")
         self._goal.end("aborted", self._type.Result())
 
     def _judge(self, goal: Any) -> GoalResponse:

@@ -97,3 +97,19 @@ def command_kind(config: PolicyServerConfig, robot: Robot, is_base: bool) -> str
             "the robot when the stream ends, or command it by trajectories",
         )
     return kind
+
+
+def runner_settings(config: PolicyServerConfig) -> RunnerConfig:
+    """Return the runner's settings; a simulated robot has no driver that reports faults."""
+    runner = config.runner
+    faults = runner.faults
+    if not config.hardware:
+        faults = dataclasses.replace(faults, watch_mode=False, watch_torque=False)
+    if config.dry_run:
+        faults = dataclasses.replace(faults, watch_tracking=False)
+    return dataclasses.replace(
+        runner,
+        faults=faults,
+        follow_measured=runner.follow_measured or config.dry_run,
+        watch_arrivals=runner.watch_arrivals or config.hardware,
+    )

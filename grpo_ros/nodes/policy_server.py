@@ -62,7 +62,12 @@ from grpo_ros.nodes.lifecycle import SUCCESS, GuardedLifecycleNode
 from grpo_ros.nodes.live_robot import LiveRobot
 from grpo_ros.nodes.observation_inputs import ObservationInputs
 from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.policy_config import PolicyServerConfig, check_config, command_kind
+from grpo_ros.nodes.policy_config import (
+    PolicyServerConfig,
+    check_config,
+    command_kind,
+    runner_settings,
+)
 from grpo_ros.nodes.policy_health import PolicyHealth
 from grpo_ros.nodes.process import spinning
 from grpo_ros.robots.robot import load_robot
@@ -114,12 +119,13 @@ class PolicyServer(GuardedLifecycleNode):
         self.robot = robot = load_robot(config.robot or contract.embodiment)
         check_match(contract, robot)
         inference = InlineInference if config.lock_step else ThreadedInference
+        settings = runner_settings(config)
         self.runner = runner = PolicyRunner(
             contract,
             policy.infer,
             robot,
             make_controller(contract, robot),
-            config.runner,
+            settings,
             inference(policy.infer),
         )
         runner.warm_up()
@@ -142,14 +148,14 @@ class PolicyServer(GuardedLifecycleNode):
                 self, robot, config.lock_step, self._send, self._on_refusal
             )
         self._fault_inputs = FaultInputs(
-            self, robot, config.runner.faults, runner.faults, self._on_fault_input
+            self, robot, settings.faults, runner.faults, self._on_fault_input
         )
         self._listen()
         self._check_live()
         folder = Path(config.policy).resolve().parent
         self.outcome = LiveOutcome(contract, folder, runner.buffer.body_names)
-        settings = {"mode": "dry_run" if config.dry_run else "hardware", "command": kind}
-        self.record = RunRecord(Path(config.policy).resolve(), contract, settings)
+        how = {"mode": "dry_run" if config.dry_run else "hardware", "command": kind}
+        self.record = RunRecord(Path(config.policy).resolve(), contract, how)
         self.get_logger().info(
             f"configured: task '{contract.task}', robot '{robot.name}', "
             f"{1.0 / runner.period_s:g} Hz, chunks of {contract.chunk_size}, {kind} to "
@@ -344,7 +350,13 @@ class PolicyServer(GuardedLifecycleNode):
 
     def _command(self, command: Command) -> None:
         runner = self._require_runner()
-        self._show(WARN if command.interventions or runner.out_of_range else OK, "running")
+        if command.interventions:
+            self._show(WARN, f"running; {command.interventions[0].kind} limited", "limited")
+        elif runner.out_of_range:
+            what = f"running; outside what training saw: {', '.join(runner.out_of_range)}"
+            self._show(WARN, what)
+        else:
+            self._show(OK, "running")
         for found in command.interventions:
             self._report(found.kind, found.reason)
         if command.is_new_chunk and self._predicted.get_subscription_count():

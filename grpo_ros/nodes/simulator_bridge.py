@@ -175,7 +175,7 @@ class SimulatorBridge(Node):
         self.create_service(Trigger, "~/reset", guarded(self, "~/reset", self._on_reset))
         self.create_service(Trigger, "~/outcome", guarded(self, "~/outcome", self._on_outcome))
         self.actions = ArmActions(self, self.sim, config.lock_step)
-        self.gripper = GripperActions(self, self.sim)
+        self.goals = (self.actions, GripperActions(self, self.sim))
         self.simulation_services = self._offer_simulation_interfaces()
 
     def _offer_simulation_interfaces(self) -> Any:
@@ -212,7 +212,8 @@ class SimulatorBridge(Node):
 
     def reset(self) -> int:
         """Begin the episode of the next initial state; return its number."""
-        self._forget("the robot was reset")
+        for goals in self.goals:
+            goals.forget("the robot was reset")
         episode = self.sim.begin_next()
         self._has_answered, self._ignored = False, 0
         self._show()
@@ -227,7 +228,8 @@ class SimulatorBridge(Node):
         was = self.sim.phase
         self.sim.step_substep()
         self.output.publish_due()
-        self._update_goals()
+        for goals in self.goals:
+            goals.update()
         if self.sim.phase != was:
             self._show()
 
@@ -323,19 +325,12 @@ class SimulatorBridge(Node):
         """Lock step: one control period."""
         self._waiting_ns, self._has_answered = None, True
         step()
-        self._update_goals()
+        for goals in self.goals:
+            goals.update()
         if self.sim.phase == "running":
             self._await_command()
         else:
             self._show()
-
-    def _update_goals(self) -> None:
-        self.actions.update()
-        self.gripper.update()
-
-    def _forget(self, why: str) -> None:
-        self.actions.forget(why)
-        self.gripper.forget()
 
     def _await_command(self) -> None:
         self._waiting_ns, self._waiting_since_s = self.sim.time_ns, time.monotonic()

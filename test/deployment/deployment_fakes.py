@@ -60,6 +60,9 @@ class AddingController:
         target[:, :7] += 0.02 * action[:, :7]
         return {"target": target, "gripper": (action[:, 7:] >= 0).double()}
 
+    def twist(self, state: Mapping[str, Tensor], action: Tensor) -> None:
+        """Command no base."""
+
 
 def home() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return the home position of all commanded joints (8,)."""

@@ -228,6 +228,10 @@ def test_a_stamp_far_ahead_is_named_and_gives_way_to_an_older_one() -> None:
     assert isinstance(future, NotReady) and future.kind == "future"
     assert future.reason == ("pose of 'cube' is stamped 8900 ms ahead of the clock, at most 50 ms")
     assert buffer.put_pose(102 * MS, "cube", "base", *POSE)
+    assert buffer.put_joint_state(9000 * MS, NAMES, home(), STILL)
+    assert isinstance(buffer.read(102 * MS), NotReady)
+    assert buffer.newest_joint_ns < 0  # so that what comes next is no jump back
+    assert buffer.put_joint_state(102 * MS, NAMES, home(), STILL)
     reading = buffer.read(102 * MS)
     assert isinstance(reading, Reading) and reading.newest_ns == 102 * MS
 
@@ -380,3 +384,59 @@ def test_every_field_of_a_body_has_its_age_checked(kind: str) -> None:
     buffer.put_joint_state(200 * MS, NAMES, home(), STILL)
     stale = buffer.read(200 * MS)
     assert stale == NotReady("stale", "pose of 'cube' is 200 ms old, at most 100 ms")
+
+
+ANY = st.floats(allow_nan=True, allow_infinity=True)
+STAMPS = st.integers(-5, 60).map(lambda n: n * 10 * MS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("joints"), STAMPS, st.lists(ANY, min_size=8, max_size=8)),
+            st.tuples(st.just("pose"), STAMPS, st.lists(ANY, min_size=7, max_size=7)),
+            st.tuples(st.just("turned"), STAMPS, st.floats(-math.pi, math.pi)),
+            st.tuples(st.just("scan"), STAMPS, st.lists(ANY, min_size=3, max_size=5)),
+            st.tuples(st.just("image"), STAMPS, st.integers(1, 9)),
+            st.tuples(st.just("clear"), STAMPS, st.none()),
+            st.tuples(st.just("forget"), STAMPS, st.none()),
+        ),
+        max_size=30,
+    ),
+    STAMPS,
+)
+def test_whatever_is_sent_a_reading_is_sound_or_the_reason_is_named(
+    sent: list[tuple[str, int, object]], now_ns: int
+) -> None:
+    buffer = seen(seeing())
+    buffer.put_image(100 * MS, "wrist", np.zeros((4, 6, 3), np.uint8))
+    buffer.put_reading(100 * MS, "laser", np.ones(4))
+    for kind, stamp_ns, value in sent:
+        match kind:
+            case "joints":
+                buffer.put_joint_state(stamp_ns, NAMES, np.array(value), np.array(value))
+            case "pose":
+                buffer.put_pose(stamp_ns, "cube", "base", value[:3], value[3:])
+            case "turned":
+                turn = (0.0, 0.0, math.sin(value), math.cos(value))
+                buffer.put_pose(stamp_ns, "cube", "base", (value, 0.0, 0.0), turn)
+            case "scan":
+                buffer.put_reading(stamp_ns, "laser", np.array(value))
+            case "image":
+                buffer.put_image(stamp_ns, "wrist", np.zeros((value, 6, 3), np.uint8))
+            case "clear":
+                buffer.clear()
+            case "forget":
+                buffer.forget_before(stamp_ns)
+        reading = buffer.read(now_ns)
+        if isinstance(reading, NotReady):
+            assert "'" in reading.reason
+            continue
+        scene = reading.scene
+        assert scene.joint_position.isfinite().all() and scene.joint_velocity.isfinite().all()
+        assert scene.quaternion("cube").norm() == pytest.approx(1.0, abs=1e-3)
+        assert scene.position("cube").isfinite().all()
+        assert ((scene.reading("laser") >= 0.0) & (scene.reading("laser") <= 2.0)).all()
+        assert reading.images["wrist_image"].shape == (1, 4, 6, 3)
+        assert -50 * MS <= now_ns - reading.newest_ns <= now_ns - reading.oldest_ns <= 100 * MS

@@ -82,6 +82,10 @@ def test_what_is_beyond_the_sensor_is_nothing_met() -> None:
     assert clipped(read, 4, 2.0).tolist() == [0.5, 2.0, 2.0, 0.0]
 
 
+def test_noise_in_training_does_not_shut_out_the_sensor_trained_with() -> None:
+    assert read_ranges(np.array([1.0, math.inf]), 0.0, 2.0, 2.02).tolist() == [1.0, math.inf]
+
+
 @pytest.mark.parametrize(
     ("ranges", "range_min", "range_max", "expected"),
     [

@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hostile import get_metadata, set_metadata, write_contract, write_sealed
 
-from grpo_ros.errors import ContractError, PolicyFileError
-from grpo_ros.export.metadata import FILE_HASH_BLANK, sealed
+from grpo_ros.errors import ConfigurationError, ContractError, PolicyFileError
+from grpo_ros.export.inference_session import provider_names
+from grpo_ros.export.metadata import sealed
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.policies import GaussianConfig, make_policy
@@ -26,29 +28,6 @@ def path(make_contract, tmp_path):
     path = tmp_path / "policy.onnx"
     export_policy(make_policy(GaussianConfig(hidden=(8,)), contract), contract, path)
     return path
-
-
-def set_metadata(model, key, value):
-    for entry in model.metadata_props:
-        if entry.key == key:
-            entry.value = value
-
-
-def get_metadata(model, key):
-    return next(entry.value for entry in model.metadata_props if entry.key == key)
-
-
-def write_sealed(model, path):
-    """What somebody does who knows the format: alter the model and seal it again."""
-    set_metadata(model, "file_sha256", FILE_HASH_BLANK)
-    path.write_bytes(sealed(model.SerializeToString()))
-
-
-def write_contract(model, data, path):
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    set_metadata(model, "metadata", text)
-    set_metadata(model, "contract_sha256", hashlib.sha256(text.encode()).hexdigest())
-    write_sealed(model, path)
 
 
 def test_an_absent_file_and_a_folder_are_refused(tmp_path):
@@ -180,21 +159,31 @@ def test_an_output_that_is_not_that_of_the_contract_is_refused(path):
         load_policy_file(path)
 
 
-def test_tensors_in_other_files_are_refused_before_anything_is_opened(path):
-    model = onnx.load(path)
-    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../secret")
-    model.graph.initializer[0].ClearField("raw_data")
-    write_sealed(model, path)
-    with pytest.raises(PolicyFileError, match="another file.*secret"):
-        load_policy_file(path)
-
-
 def test_an_operator_that_does_not_exist_is_refused(path):
     model = onnx.load(path)
     model.graph.node[0].op_type = "LaunchMissiles"
     write_sealed(model, path)
     with pytest.raises(PolicyFileError, match="ONNX Runtime refuses"):
         load_policy_file(path)
+
+
+@pytest.mark.parametrize("name", ["cpu", "CPU", "CPUExecutionProvider"])
+def test_providers_have_short_names(path, name):
+    assert load_policy_file(path, (name,)).provider == "CPUExecutionProvider"
+
+
+def test_providers_keep_their_order():
+    names = provider_names(["tensorrt", "cuda", "CPUExecutionProvider"])
+    assert [name.removesuffix("ExecutionProvider") for name in names] == [
+        "Tensorrt",
+        "CUDA",
+        "CPU",
+    ]
+
+
+def test_unknown_providers_are_refused_with_those_that_there_are(path):
+    with pytest.raises(ConfigurationError, match="'cudda'.*cpu.*did you mean|known: cpu"):
+        load_policy_file(path, ["cudda"])
 
 
 def test_inference_takes_doubles_and_passes_over_what_it_does_not_know(path):
@@ -226,7 +215,7 @@ def test_a_missing_input_is_named(path):
 def test_without_a_gpu_the_cpu_is_used_in_silence(path):
     code = f"""
         from grpo_ros.export.policy_file import load_policy_file
-        wanted = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "NoSuchProvider")
+        wanted = ("TensorrtExecutionProvider", "cuda")
         print(load_policy_file({str(path)!r}, wanted).provider)
     """
     done = subprocess.run(

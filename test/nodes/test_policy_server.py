@@ -146,8 +146,19 @@ def test_policies_that_do_not_fit_leave_it_unconfigured_and_say_why(
     other = export_untrained(
         tmp_path / "other.onnx", edit=lambda c: dataclasses.replace(c, robot_sha256="1" * 64)
     )
+    joints = export_untrained(
+        tmp_path / "joints.onnx",
+        edit=lambda c: dataclasses.replace(
+            c, limits=tuple(dataclasses.replace(x, name=f"ur_{x.name}") for x in c.limits)
+        ),
+    )
+    huge = tmp_path / "huge.onnx"
+    with huge.open("wb") as file:
+        file.truncate(10**10)
     for path, reason in (
         (damaged, "damaged.onnx"),
+        (joints, "not ['ur_fr3_joint1'"),
+        (huge, "10000000000 bytes, larger than"),
         (other, "description has SHA-256"),
         (tmp_path / "absent.onnx", "No such file"),
     ):

@@ -35,6 +35,7 @@ class FaultConfig:
     mode_timeout_s: float = typed.setting(
         0.0, "Longest age of the robot's mode; 0: published on change only", unit="s", minimum=0.0
     )
+    watch_mode: bool = typed.setting(True, "Stop where the robot's mode is not an accepted one")
     watch_tracking: bool = typed.setting(True, "Stop where joints do not follow their commands")
     watch_torque: bool = typed.setting(True, "Stop on external torque, where it is reported")
 
@@ -134,7 +135,7 @@ class FaultWatch:
 
     def _check_mode(self, steady_s: float) -> Fault | None:
         mode = self.robot.safety.robot_mode
-        if mode is None:
+        if mode is None or not self.config.watch_mode:
             return None
         if self._mode is None:
             return Fault("robot_mode", f"the robot's mode is not known: nothing on '{mode.topic}'")

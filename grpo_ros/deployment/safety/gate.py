@@ -139,6 +139,11 @@ class SafetyGate:
         return self._position.copy()
 
     @property
+    def velocity(self) -> Array:
+        """Its velocity (J,), rad/s or m/s."""
+        return self._velocity.copy()
+
+    @property
     def plan(self) -> Array:
         """The control points (M, J) still to come of what was sent last; M may be 0."""
         return self._plan.copy()
@@ -300,7 +305,8 @@ class SafetyGate:
 
     def _judge(self, target: Array) -> tuple[Intervention, ...]:
         """Count and name what is wrong with a target."""
-        limiter, found = self.limiter, []
+        limiter = self.limiter
+        found: list[Intervention] = []
         exceeded = limiter.exceeded(self._position, self._velocity, target, self.speed_share)
         for kind, column in exceeded.items():
             reason = (

@@ -71,7 +71,7 @@ class ArmGeometry:
             free &= (watch.excess(ahead) <= allowed).reshape(num_paths, length - 1)
         if self.tip_speed > 0.0:
             free &= self._speeds(paths) <= self.tip_speed
-        return free.all(axis=1)
+        return np.asarray(free.all(axis=1))
 
     def describe(self, path: Array) -> tuple[str, str]:
         """Return kind and reason of the first limit that a path (L, A) breaks."""

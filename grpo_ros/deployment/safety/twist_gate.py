@@ -162,4 +162,5 @@ def _ramps(twist: Array, points: Array, period_s: float) -> Curve:
     twists = np.concatenate([twist[None], points])
     way = 0.5 * period_s * (twists[1:] + twists[:-1])
     positions = np.concatenate([np.zeros((1, 2)), np.cumsum(way, axis=0)])
-    return Curve(period_s * np.arange(len(twists)), positions, twists)
+    times = period_s * np.arange(len(twists), dtype=np.float64)
+    return Curve(times, positions, twists)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from deployment_fakes import MS, ROBOT, make_contract
+from deployment_fakes import ROBOT, make_contract
 
 from grpo_ros.deployment.matching import check_match, contract_differences
 from grpo_ros.deployment.measurements import MeasurementWindow

@@ -21,13 +21,15 @@ def test_an_executor_that_is_lost_ends_the_process_after_the_node_has_stopped() 
     def raise_out_of_the_executor() -> None:
         raise RuntimeError("out of the executor")
 
-    with spinning(lambda: Node("lost_executor"), stopped.append, args=[]) as process:
+    with spinning(
+        lambda: Node("lost_executor"), lambda node: stopped.append(node.get_name()), args=[]
+    ) as process:
         process.node.create_timer(0.01, raise_out_of_the_executor)
         process.executor.wake()
         assert process.stopping.wait(10.0)
         assert process.wait() == 1
         assert process.is_lost
-    assert [node.get_name() for node in stopped] == ["lost_executor"]
+    assert stopped == ["lost_executor"]
 
 
 def test_an_action_that_takes_too_long_is_reported() -> None:

@@ -3,8 +3,8 @@
 Trajectories are followed exactly, each from its own stamp until the next one's, and sampled at
 1 kHz. Acceleration is that of the cubic pieces; jerk is its difference from sample to sample,
 seams between trajectories included, so a motion that does not go on where the one before stood
-shows as a share far above 1. Pieces shorter than 0.2 ms, which a tick just before a knot leaves, are
-not sampled: whole nanoseconds do not give them an acceleration.
+shows as a share far above 1. Pieces shorter than 0.2 ms, which a tick just before a knot leaves,
+are not sampled: whole nanoseconds do not give them an acceleration.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class CommandAudit:
             self._now = None
 
     def report(self) -> dict[str, float | int]:
-        """Return shares of the limits, 1 being the limit itself, and how many motions there were."""
+        """Return the shares, 1 being the limit itself, and how many motions there were."""
         return {
             "motions": self.num_motions,
             "samples": self.num_samples,
@@ -89,8 +89,8 @@ class CommandAudit:
 
     def _follow(self, curve: Curve, until_s: float) -> None:
         """Sample a motion over [0, until_s)."""
-        times = np.arange(0.0, until_s, SAMPLE_S)
-        times = times[_span(curve, times) >= SHORTEST_S]
+        times: Array = np.arange(0.0, until_s, SAMPLE_S, dtype=np.float64)
+        times = np.asarray(times[_span(curve, times) >= SHORTEST_S])
         if not len(times):
             return
         position, velocity, acceleration = sample(curve, times)

@@ -35,6 +35,8 @@ class LiveOutcome:
 
     def __init__(self, contract: Contract, folder: Path, observed: Sequence[str]) -> None:
         self.unknown = ""
+        self.verdict: bool | None = None
+        """What the predicate said last in this run; None where it said nothing."""
         self._task: Task | None = None
         self._before: list[tuple[int, dict[str, Tensor]]] = []
         try:
@@ -59,11 +61,16 @@ class LiveOutcome:
             return None
         try:
             moving = dataclasses.replace(scene, velocities=velocities)
-            return bool(self._task.outcome(moving).success[0])
+            self.verdict = bool(self._task.outcome(moving).success[0])
+            return self.verdict
         except (KeyError, GrpoRosError) as problem:
             self.unknown = f"the predicate needs what is not observed: {problem}"
             self._task = None
             return None
+
+    def forget(self) -> None:
+        """Forget a run."""
+        self.verdict, self._before = None, []
 
     def _velocities(self, scene: SceneState, stamp_ns: int) -> dict[str, Tensor] | None:
         """Return linear over angular velocity (1, 6) of each body; None until that is known."""

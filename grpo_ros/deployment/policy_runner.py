@@ -40,6 +40,8 @@ from grpo_ros.deployment.safety.geometry import ArmGeometry
 from grpo_ros.deployment.safety.twist_gate import TwistGate
 from grpo_ros.deployment.training_range import TrainingRange
 from grpo_ros.errors import PolicyFileError
+from grpo_ros.export.metadata import NOISE_INPUT
+from grpo_ros.export.noise_source import NoiseSource
 from grpo_ros.observations import ObservationAssembler
 from grpo_ros.policies.features import field_shape
 from grpo_ros.robots.robot import Robot
@@ -127,6 +129,7 @@ class PolicyRunner:
         config: RunnerConfig | None = None,
         inference: Inference | None = None,
     ) -> None:
+        self.noise = NoiseSource(contract, 0) if contract.noise_shape else None
         self.contract, self.robot = contract, robot
         self.config = config or RunnerConfig()
         self.infer = infer
@@ -149,6 +152,10 @@ class PolicyRunner:
         self.observation_age, self.inference_time = MeasurementWindow(), MeasurementWindow()
         self.seam_position, self.seam_velocity = MeasurementWindow(), MeasurementWindow()
         self.out_of_range: tuple[str, ...] = ()
+        self.reading: Reading | None = None
+        """What the last tick observed."""
+        self.num_runs = -1
+        self._num_inferences = 0
         self._forget()
 
     def _make_gate(self) -> SafetyGate | TwistGate:
@@ -182,10 +189,12 @@ class PolicyRunner:
         Raises:
             PolicyFileError: the chunk has another shape than the contract says, or is not finite.
         """
-        zeros = {
+        zeros: dict[str, npt.NDArray[Any]] = {
             field.name: np.zeros((1, *field_shape(field)), dtype=field.dtype)
             for field in self.contract.observation
         }
+        if self.noise is not None:
+            zeros[NOISE_INPUT] = self.noise.draw(0, 0)
         check_chunk(self.infer(zeros), self.contract)
 
     def start(self, not_before_ns: int = 0) -> None:
@@ -205,6 +214,7 @@ class PolicyRunner:
         self._forget()
         self.phase, self.reason = "running", "running"
         self.num_periods, self.out_of_range = 0, ()
+        self.num_runs, self._num_inferences = self.num_runs + 1, 0
 
     def stop(self, reason: str = "stopped on request", phase: Phase = "stopped") -> Gated:
         """End the episode; return the motion that brings the robot to rest, which may be none.
@@ -243,6 +253,7 @@ class PolicyRunner:
             return self._stop(fault.kind, fault.reason, now_ns)
         arrivals_s = steady_s if self.config.watch_arrivals else None
         reading = self.buffer.read(now_ns, self.config.max_age_s or None, arrivals_s)
+        self.reading = None if isinstance(reading, NotReady) else reading
         if isinstance(reading, NotReady):
             return self._wait(reading, now_ns)
         self._waiting_since_ns = None
@@ -313,6 +324,9 @@ class PolicyRunner:
             obs = self.assemble(scene, executor.state, executor.last_action)
         arrays: dict[str, npt.NDArray[Any]] = {name: v.numpy() for name, v in obs.items()}
         self.out_of_range = self.range.judge(arrays)
+        if self.noise is not None:
+            arrays[NOISE_INPUT] = self.noise.draw(self.num_runs, self._num_inferences)
+        self._num_inferences += 1
         return {**arrays, **reading.images}
 
     def _execute(self, now_ns: int, is_new: bool) -> Command:

@@ -61,9 +61,7 @@ class ArmActions:
         if self._goal.handle is None or self.sim.time_ns < self._last_feedback_ns + FEEDBACK_NS:
             return
         self._last_feedback_ns = self.sim.time_ns
-        self._goal.handle.publish_feedback(
-            controller_messages.feedback(self.sim.time_ns, controller)
-        )
+        self._goal.handle.publish_feedback(controller_messages.feedback(controller))
 
     def forget(self, why: str) -> None:
         """Abort the active goal, as a controller that is deactivated does."""

@@ -37,10 +37,10 @@ def tolerances(given: Sequence[JointToleranceMsg]) -> list[JointTolerance]:
     ]
 
 
-def state(stamp_ns: int, controller: TrajectoryController) -> JointTrajectoryControllerState:
-    """Return ~/controller_state; errors of velocity are 0, since none is commanded."""
+def state(controller: TrajectoryController) -> JointTrajectoryControllerState:
+    """Return ~/controller_state at the last update; velocities, not commanded, have error 0."""
     message = JointTrajectoryControllerState()
-    message.header.stamp = messages.to_time(stamp_ns)
+    message.header.stamp = messages.to_time(controller.time_ns)
     message.joint_names = list(controller.joints)
     message.reference = _point(controller.reference)
     message.feedback = _point(controller.feedback)
@@ -49,10 +49,10 @@ def state(stamp_ns: int, controller: TrajectoryController) -> JointTrajectoryCon
     return message
 
 
-def feedback(stamp_ns: int, controller: TrajectoryController) -> FollowJointTrajectory.Feedback:
-    """Return a goal's feedback."""
+def feedback(controller: TrajectoryController) -> FollowJointTrajectory.Feedback:
+    """Return a goal's feedback at the last update."""
     message = FollowJointTrajectory.Feedback()
-    message.header.stamp = messages.to_time(stamp_ns)
+    message.header.stamp = messages.to_time(controller.time_ns)
     message.joint_names = list(controller.joints)
     message.desired = _point(controller.reference)
     message.actual = _point(controller.feedback)

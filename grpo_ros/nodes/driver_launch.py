@@ -15,6 +15,7 @@ from launch.actions import (
     OpaqueFunction,
 )
 from launch.launch_description_sources import AnyLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from grpo_ros import presets
@@ -47,6 +48,7 @@ def example(
     deploy = presets.share_directory() / "launch" / "deploy.launch.py"
     return LaunchDescription(
         [
+            DeclareLaunchArgument("policy", description="ONNX file of the policy"),
             DeclareLaunchArgument(
                 "driver",
                 default_value="false",
@@ -57,7 +59,7 @@ def example(
             OpaqueFunction(function=start_driver),
             IncludeLaunchDescription(
                 AnyLaunchDescriptionSource(str(deploy)),
-                launch_arguments={"robot": robot}.items(),
+                launch_arguments={"policy": LaunchConfiguration("policy"), "robot": robot}.items(),
             ),
         ]
     )

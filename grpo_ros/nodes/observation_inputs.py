@@ -125,6 +125,10 @@ class ObservationInputs:
         """Return what it listens to now: full name of the topic, and type as pkg/msg/Type."""
         return (*self._topics, *self._tree.topics)
 
+    def put_pose(self, body: str, message: PoseStamped) -> None:
+        """Take the pose of a body as if it had come on its topic."""
+        self._objects.on_pose(body, message)
+
     def forget(self) -> None:
         """Forget all inputs and transforms, e.g. after the clock jumped back."""
         self._buffer.clear()

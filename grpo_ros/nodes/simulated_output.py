@@ -102,8 +102,8 @@ class SimulatedOutput:
     def _publish_joints(self, stamp: int) -> None:
         scene = self.sim.scene
         position, velocity = scene.joint_position[0].numpy(), scene.joint_velocity[0].numpy()
-        if self._controller_out:
-            state = controller_messages.state(stamp, self.sim.arm.trajectories)
+        if self._controller_out and not self.sim.arm.is_streaming:
+            state = controller_messages.state(self.sim.arm.trajectories)
             self._controller_out.publish(state)
         self._base.publish_odometry(stamp)
         if self._joints_out:

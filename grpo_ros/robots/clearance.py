@@ -24,6 +24,8 @@ ALWAYS = 0.95
 """Links that are too near in this share of poses drawn within the joints' limits always are."""
 LEVEL = 1e-6
 """Largest part of an axis that is not upright, or not flat, rad."""
+POINT = 1e-14
+"""Squared length up to which a segment counts as a point, m^2."""
 PARALLEL = 1e-12
 """Squared sine below which two segments count as parallel."""
 
@@ -46,7 +48,7 @@ class LinkClearance:
         above_table: names of the links that are watched above the table; none without a table.
 
     Raises:
-        RobotError: a link has meshes alone, or a shape of no size.
+        RobotError: a link has meshes alone, or a shape of no size, and anything is watched.
     """
 
     def __init__(self, robot: Robot) -> None:
@@ -57,7 +59,7 @@ class LinkClearance:
         self._body = np.array([i for i, body in enumerate(bodies) for _ in body], dtype=np.intp)
         capsules = [capsule for body in bodies for capsule in body]
         self._links = tuple(capsule.link for capsule in capsules)
-        self._radius = np.array([[capsule.radius] for capsule in capsules])
+        self._radius = np.array([capsule.radius for capsule in capsules])[:, None]
         self._start = _points([capsule.start for capsule in capsules])
         self._along = _points([capsule.end - capsule.start for capsule in capsules])
         self._watch(self._candidates())
@@ -179,17 +181,23 @@ class LinkClearance:
         indices = np.array(pairs, dtype=np.intp).reshape(-1, 2)
         self._first, self._second = indices[:, 0], indices[:, 1]
         self._radii = self._radius[self._first] + self._radius[self._second]
-        # A segment of no length has products of 0: any divisor gives its one point.
         length = (self._along * self._along).sum(axis=0)
-        length = np.where(length > 0.0, length, 1.0)
-        dd, ee = length[self._first], length[self._second]
-        self._lengths = dd, ee, PARALLEL * dd * ee
+        self._lengths = _divisors(length[self._first], length[self._second])
 
     def _names(self) -> tuple[list[str], list[str]]:
         return (
             [self._links[i] for i in self._first],
             [self._links[j] for j in self._second],
         )
+
+
+def _divisors(dd: Array, ee: Array) -> tuple[Array, Array, Array]:
+    """Return what `_segments_squared` divides by, from the squared lengths (P, 1) of segments.
+
+    A segment of no length has products of 0: any divisor gives its one point.
+    """
+    dd, ee = np.where(dd > POINT, dd, 1.0), np.where(ee > POINT, ee, 1.0)
+    return dd, ee, PARALLEL * dd * ee
 
 
 def _segments_squared(
@@ -205,7 +213,7 @@ def _segments_squared(
 
     Args:
         apart: (3, P, N) r. first, second: (3, P, N) d and e.
-        lengths: (P, 1) d d, e e and the least divisor of s; no pose changes them, none is 0.
+        lengths: (P, 1) d d, e e and the least divisor of s, none of them 0; see `_divisors`.
     """
     dd, ee, least = lengths
     d_e, d_r, e_r = _dot(first, second), _dot(first, apart), _dot(second, apart)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from deployment_fakes import ROBOT, make_contract
@@ -63,6 +64,20 @@ def test_free_running_substeps_equal_a_period_of_lock_step(robot: SimulatedRobot
         scenes.append(robot.scene)
     difference = scenes[0].joint_position - scenes[1].joint_position
     assert float(difference.abs().max()) < 1e-12
+
+
+def test_in_lock_step_too_the_controllers_state_compares_targets_with_measurements(
+    robot: SimulatedRobot,
+) -> None:
+    robot.begin_next()
+    target = robot.measured().position + 0.05
+    robot.step_period(target)
+    controller, measured = robot.arm.trajectories, robot.measured()
+    assert controller.time_ns == robot.time_ns
+    assert np.array_equal(controller.reference.position, target)
+    assert np.array_equal(controller.feedback.position, measured.position)
+    assert np.array_equal(controller.error, target - measured.position)
+    assert np.abs(controller.error).max() > 0.001
 
 
 def test_a_failed_episode_has_no_outcome(robot: SimulatedRobot) -> None:

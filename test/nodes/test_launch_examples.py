@@ -1,5 +1,7 @@
 """Launch examples of robots: their names are those of robot.yaml, and what is missing is named."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,7 +83,8 @@ def test_every_robot_has_an_example_and_controllers():
 @pytest.mark.parametrize("robot", known_robots())
 def test_an_example_serves_its_robot_and_describes_its_arguments(robot):
     (deploy,) = (e for e in description(robot).entities if isinstance(e, IncludeLaunchDescription))
-    assert dict(deploy.launch_arguments) == {"robot": robot}
+    passed = dict(deploy.launch_arguments)
+    assert passed["robot"] == robot and set(passed) == {"policy", "robot"}
     assert location(deploy).endswith("launch/deploy.launch.py")
     arguments = description(robot).get_launch_arguments()
     assert {"driver", "policy", "robot", "namespace"} <= {a.name for a in arguments}
@@ -135,6 +138,18 @@ def test_a_base_is_limited_as_its_policies_were_trained():
         described.base_frame,
         described.tip_frame,
     )
+
+
+def test_an_example_runs_as_far_as_a_policy_that_does_not_exist():
+    command = [sys.executable, str(Path(__file__).parent / "launch_runner.py")]
+    done = subprocess.run(
+        [*command, str(EXAMPLES / "so101.launch.py"), "policy:=/nowhere.onnx"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "policy:=/nowhere.onnx; expected an ONNX file that exists" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("robot", ARMS)

@@ -34,6 +34,7 @@ class ArmDrive:
     Attributes:
         trajectories: the trajectory controller.
         target: (A,) what is commanded at present.
+        is_streaming: whether streamed commands have the arm, and the trajectory controller not.
     """
 
     def __init__(self, robot: Robot, settings: ControllerSettings, position: Array) -> None:
@@ -48,7 +49,7 @@ class ArmDrive:
         """Hold a position (A,); no goal is active any more."""
         self.target = np.array(position, dtype=np.float64)
         self._rate = np.zeros_like(self.target)
-        self._is_streaming = False
+        self.is_streaming = False
         self.trajectories.activate(self.target)
 
     def command(self, way: Waypoints) -> None:
@@ -84,8 +85,8 @@ class ArmDrive:
                 raise ValueError(f"{values.tolist()} are not finite")
         if position is None and velocity is None:
             raise ValueError("neither positions nor velocities")
-        if not self._is_streaming:
-            self._rate, self._is_streaming = np.zeros_like(self.target), True
+        if not self.is_streaming:
+            self._rate, self.is_streaming = np.zeros_like(self.target), True
         if position is not None:
             self.target = self.target.copy()
             self.target[columns], self._rate[columns] = position, 0.0
@@ -95,7 +96,7 @@ class ArmDrive:
 
     def step(self, now_ns: int, step_ns: int, measured: Motion) -> GoalEnd | None:
         """Move the targets by one physics step; return how the active goal ended, if it did."""
-        if not self._is_streaming:
+        if not self.is_streaming:
             end = self.trajectories.update(now_ns, step_ns, measured)
             self.target = self.trajectories.output
             return end
@@ -111,6 +112,6 @@ class ArmDrive:
         return self.joints.index(name)
 
     def _to_trajectories(self) -> None:
-        if self._is_streaming:
-            self._is_streaming = False
+        if self.is_streaming:
+            self.is_streaming = False
             self.trajectories.activate(self.target)

@@ -215,6 +215,7 @@ class SimulatedRobot:
         """Lock step: one control period towards an arm target (A,) and the gripper's."""
         self.arm.reset(arm_target)
         self._step_targets(self._targets(arm_target))
+        self.arm.trajectories.observe(self.time_ns, self.measured())
 
     def step_twist(self, speed: float, turn: float) -> None:
         """Lock step: one control period of a base at a velocity, m/s and rad/s.
@@ -282,6 +283,7 @@ class SimulatedRobot:
         state = self.simulator.controller_state()
         arm = self.measured().position
         self.arm.reset(arm)
+        self.arm.trajectories.observe(self.time_ns, self.measured())
         if self.base is not None:
             self.base.reset(state)
         # What the gripper is told at the start is not where it is, when it holds something.

@@ -66,7 +66,7 @@ class TrajectoryController:
         tolerances: that hold at present: those of the last goal, as in the controller of
             ros2_controllers, also for trajectories that come by topic after it.
         has_goal: whether an action's goal is active.
-        reference: what should be at the last update. feedback: what was measured then.
+        time_ns: of the last update. reference: what should be then. feedback: what was measured.
         error: (J,) reference less feedback. output: (J,) what is commanded.
         complaint: why the last update began to hold without a goal; empty if it did not.
     """
@@ -77,6 +77,7 @@ class TrajectoryController:
         self.joints, self.settings = joints, settings
         self.default_tolerances = Tolerances.of(settings, len(joints))
         self.tolerances, self.has_goal = self.default_tolerances, False
+        self.time_ns = 0
         self.activate(position)
 
     def activate(self, position: Array) -> None:
@@ -121,8 +122,8 @@ class TrajectoryController:
         if self._pending is not None:
             self._adopt(self._pending, now_ns, measured)
         follower, self.complaint = self._follower, ""
-        self.reference, self.feedback = follower.sample(now_ns), measured
-        self.error = self.reference.position - measured.position
+        self.reference = follower.sample(now_ns)
+        self.observe(now_ns, measured)
         command = follower.sample(now_ns + step_ns)
         is_over = follower.has_ended(now_ns + step_ns)
         is_off = self._is_off(is_over, is_first)
@@ -142,6 +143,11 @@ class TrajectoryController:
             self._hold(follower.end)
             return self._ended(REACHED)
         return None
+
+    def observe(self, now_ns: int, measured: Motion) -> None:
+        """Compare what is measured with what should be."""
+        self.time_ns, self.feedback = now_ns, measured
+        self.error = self.reference.position - measured.position
 
     def _is_off(self, is_over: bool, is_first: bool) -> bool:
         """Whether a joint is off the way; the first sample counts even where it is the last."""

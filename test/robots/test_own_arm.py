@@ -1,0 +1,98 @@
+"""A user's own arm: docs/how-to/add_your_own_arm.md works as it is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from grpo_ros.robots import LinkClearance, Robot, load_robot
+from grpo_ros.robots.description import Interfaces, RobotDescription, Safety
+from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
+from grpo_ros.tasks.registry import find_tasks
+from grpo_ros.training.evaluation import held_out_keys
+
+ROOT = Path(__file__).parents[2]
+HOW_TO = (ROOT / "docs" / "how-to" / "add_your_own_arm.md").read_text()
+ADD_A_TASK = (ROOT / "docs" / "how-to" / "add_a_task.md").read_text()
+
+
+def block(text: str, language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.S)
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The how-to's folder, and the task of add_a_task.md beside it."""
+    parent = tmp_path_factory.mktemp("mine")
+    (parent / "desk_arm").mkdir()
+    (parent / "desk_arm" / "robot.urdf").write_text(block(HOW_TO, "xml"))
+    (parent / "desk_arm" / "robot.yaml").write_text(block(HOW_TO, "yaml"))
+    (parent / "reach.py").write_text(block(ADD_A_TASK, "python"))
+    return parent
+
+
+@pytest.fixture(scope="module")
+def robot(folder: Path) -> Robot:
+    return load_robot(folder / "desk_arm")
+
+
+def test_the_how_to_fits_a_page_and_its_arm_loads(robot: Robot) -> None:
+    assert len(HOW_TO.splitlines()) <= 110
+    assert robot.arm_joints == ("turn", "lift", "bend", "nod") and robot.gripper_unit == "m"
+    for axis, place in zip("xyz", robot.chain.forward(robot.home[None, :4])[0][0], strict=True):
+        low, high = robot.workspace[axis]
+        assert low < place < high
+
+
+def test_every_key_of_the_how_tos_yaml_is_one_of_the_description() -> None:
+    written = yaml.safe_load(block(HOW_TO, "yaml"))
+    assert set(written) <= set(RobotDescription.__dataclass_fields__)
+    assert set(RobotDescription.__dataclass_fields__) <= set(written)
+    for key, kind in (("interfaces", Interfaces), ("safety", Safety)):
+        assert set(written[key]) <= set(kind.__dataclass_fields__)
+    for name in re.findall(r"`(?:interfaces\.)?(gripper_\w+)`", HOW_TO):
+        assert name in Interfaces.__dataclass_fields__
+
+
+def test_the_how_tos_checks_print_sound_figures(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run(
+        [sys.executable, "-c", block(HOW_TO, "python")],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r"^(\w+) \[(.*?)\]", done.stdout, re.M))
+    assert set(found) == {"tip", "manipulability", "table", "links"}
+    assert float(found["manipulability"]) > 0.001
+    assert float(found["table"]) > 0.05 and float(found["links"]) > 0.01
+
+
+def test_the_how_tos_arm_does_not_touch_itself_at_home(robot: Robot) -> None:
+    clearance = LinkClearance(robot)
+    assert ("column", "forearm") in clearance.pairs and "hand" not in clearance.above_table
+
+
+def test_the_how_tos_arm_is_led_to_the_markers_of_add_a_task(folder: Path) -> None:
+    reach = find_tasks([folder])["reach"]
+    task = reach(reach.Config(robot=str(folder / "desk_arm"), action="joint_delta"))
+    simulator = MujocoSimulator(task, 64)
+    keys = held_out_keys(64)
+    simulator.reset(task.sample(keys), None, keys)
+    for _ in range(task.horizon):
+        action = task.demonstrate(simulator.scene(), simulator.controller_state())
+        result = simulator.step(action.unsqueeze(1).float())
+    simulator.close()
+    assert result.outcome.float().mean() >= 0.95
+    assert torch.isfinite(result.score).all()

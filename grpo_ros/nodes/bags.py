@@ -29,6 +29,7 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.nodes.messages import NANOSECONDS
@@ -167,6 +168,41 @@ def write_bag(
     return number, problems
 
 
+class Encoder:
+    """Serialises messages of one type.
+
+    rmw_fastrtps gives the size that it foresaw, which may be some bytes of chance more than the
+    message has; strict readers refuse those, so they are cut off.
+
+    Args:
+        type_name: pkg/msg/Type.
+
+    Raises:
+        BagError: its definition is not installed.
+    """
+
+    def __init__(self, type_name: str) -> None:
+        self.text, self.digest = definition(type_name)
+        self._kind = message_class(type_name)
+        self._store = get_typestore(Stores.EMPTY)
+        self._store.register(get_types_from_msg(self.text, type_name))
+        self._layout = self._store.get_msgdef(type_name)
+
+    def __call__(self, message: Any) -> bytes:
+        """Return a message as CDR.
+
+        Raises:
+            TypeError: it is of another type.
+        """
+        if not isinstance(message, self._kind):
+            raise TypeError(f"a {type(message).__name__}, not a {self._kind.__name__}")
+        data: bytes = serialize_message(message)
+        is_little = data[1] == 1
+        read = self._layout.deserialize_cdr_le if is_little else self._layout.deserialize_cdr_be
+        _, size = read(data[4:], 0, self._layout.cls, self._store)
+        return data[: 4 + size]
+
+
 def _write(
     writer: Writer,
     recorded: Sequence[Recorded],
@@ -174,6 +210,7 @@ def _write(
     may_rest: Callable[[], bool],
 ) -> tuple[int, tuple[str, ...]]:
     connections: dict[tuple[str, str], Any] = {}
+    encoders: dict[str, Encoder] = {}
     problems: dict[str, None] = {}
     number, last_ns, began_s = 0, 0, time.perf_counter()
     for item in recorded:
@@ -181,26 +218,28 @@ def _write(
         try:
             if key not in connections:
                 connections[key] = None
-                text, digest = definition(item.type_name)
+                if item.type_name not in encoders:
+                    encoders[item.type_name] = Encoder(item.type_name)
                 connections[key] = writer.add_connection(
                     item.topic,
                     item.type_name,
-                    msgdef=text,
-                    rihs01=digest,
+                    msgdef=encoders[item.type_name].text,
+                    rihs01=encoders[item.type_name].digest,
                     offered_qos_profiles=qos.get(item.topic, ()),
                 )
+            if connections[key] is None:
+                continue
             message = item.message() if callable(item.message) else item.message
-            data = serialize_message(message)
+            data = encoders[item.type_name](message)
         except OSError:
             raise
         except Exception as problem:  # noqa: BLE001 - rmw's errors share no base; others go on
             problems[f"{item.topic}: {problem}"] = None
             continue
-        if connections[key] is not None:
-            # Readers sort by time: no two messages share one, so that the order stays.
-            last_ns = max(item.log_ns, last_ns + 1)
-            writer.write(connections[key], last_ns, data)
-            number += 1
+        # Readers sort by time: no two messages share one, so that the order stays.
+        last_ns = max(item.log_ns, last_ns + 1)
+        writer.write(connections[key], last_ns, data)
+        number += 1
         if time.perf_counter() - began_s > SLICE_S and may_rest():
             time.sleep(REST_S)
             began_s = time.perf_counter()

@@ -79,7 +79,7 @@ class BlackBox:
     ) -> None:
         self.node, self.folder, self.about = node, folder, dict(about or {})
         self.is_on = seconds > 0.0
-        self.num_written = self.num_skipped = 0
+        self.num_written = self.num_skipped = self.num_failed = 0
         self._root = f"{node.get_namespace().rstrip('/')}/{node.get_name()}"
         self._ticks, self._events = f"{self._root}/{TICKS}", f"{self._root}/{EVENTS}"
         self._moments = (self._ticks, self._events)
@@ -243,6 +243,7 @@ class BlackBox:
             shutil.rmtree(path, ignore_errors=True)
 
     def _complain(self, problem: Exception) -> None:
+        self.num_failed += 1
         if self._has_failed:
             return
         self._has_failed = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import sqlite3
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from grpo_ros.errors import GrpoRosError
 from grpo_ros.nodes.messages import NANOSECONDS
 
 SEPARATOR = "\n" + 80 * "=" + "\n"
-SLICE_S, REST_S = 1e-3, 2e-4
+SLICE_S, REST_S = 1e-3, 1e-3
 """While a bag is written beside a control loop: work at a stretch, and the rest after it."""
 TEMPORARY = ".writing-"
 REMEDY = "record it anew, or `ros2 bag reindex` what was cut off"
@@ -125,7 +126,7 @@ def _qos_time(duration: Any) -> QosTime:
 
 def write_bag(
     target: Path,
-    recorded: Sequence[Recorded],
+    recorded: Iterable[Recorded],
     qos: Mapping[str, Sequence[Qos]],
     about: Mapping[str, str],
     may_rest: Callable[[], bool] = lambda: False,
@@ -203,14 +204,23 @@ class Encoder:
         return data[: 4 + size]
 
 
+@functools.cache
+def encoder(type_name: str) -> Encoder:
+    """Return the encoder of a type; making one takes some 20 ms.
+
+    Raises:
+        BagError: its definition is not installed.
+    """
+    return Encoder(type_name)
+
+
 def _write(
     writer: Writer,
-    recorded: Sequence[Recorded],
+    recorded: Iterable[Recorded],
     qos: Mapping[str, Sequence[Qos]],
     may_rest: Callable[[], bool],
 ) -> tuple[int, tuple[str, ...]]:
     connections: dict[tuple[str, str], Any] = {}
-    encoders: dict[str, Encoder] = {}
     problems: dict[str, None] = {}
     number, last_ns, began_s = 0, 0, time.perf_counter()
     for item in recorded:
@@ -218,19 +228,18 @@ def _write(
         try:
             if key not in connections:
                 connections[key] = None
-                if item.type_name not in encoders:
-                    encoders[item.type_name] = Encoder(item.type_name)
+                encode = encoder(item.type_name)
                 connections[key] = writer.add_connection(
                     item.topic,
                     item.type_name,
-                    msgdef=encoders[item.type_name].text,
-                    rihs01=encoders[item.type_name].digest,
+                    msgdef=encode.text,
+                    rihs01=encode.digest,
                     offered_qos_profiles=qos.get(item.topic, ()),
                 )
             if connections[key] is None:
                 continue
             message = item.message() if callable(item.message) else item.message
-            data = encoders[item.type_name](message)
+            data = encoder(item.type_name)(message)
         except OSError:
             raise
         except Exception as problem:  # noqa: BLE001 - rmw's errors share no base; others go on

@@ -26,7 +26,14 @@ from typing import Any
 from grpo_ros import typed
 from grpo_ros.contract import Contract
 from grpo_ros.nodes import messages
-from grpo_ros.nodes.bags import TEMPORARY, Recorded, offered, write_bag
+from grpo_ros.nodes.bags import (
+    TEMPORARY,
+    Recorded,
+    encoder,
+    message_class,
+    offered,
+    write_bag,
+)
 from grpo_ros.nodes.policy_config import PolicyServerConfig
 from grpo_ros.nodes.transform_tree import TF_STATIC
 
@@ -95,6 +102,8 @@ class BlackBox:
         self._has_failed = False
         self._thread: threading.Thread | None = None
         if self.is_on:
+            for type_name in (TIME, STATUS):  # what is loaded for them is loaded now
+                encoder(type_name)(message_class(type_name)())
             self._thread = threading.Thread(target=self._run, name="black_box", daemon=True)
             self._thread.start()
 
@@ -185,8 +194,14 @@ class BlackBox:
                 self._complain(problem)
 
     def _write(self, request: Request) -> None:
-        recorded = self._recorded()
-        qos = {topic: self._profiles(topic) for topic in {item.topic for item in recorded}}
+        entries = self._entries()
+        topics = {topic for _, topic, *_ in entries}
+        qos = {topic: self._profiles(topic) for topic in topics}
+        offset_ns = _offset_ns()
+        recorded = (
+            Recorded(topic, type_name, arrival_ns + offset_ns, message)
+            for arrival_ns, topic, type_name, message in entries
+        )
         now = datetime.datetime.now()
         stamp = now.strftime("%Y-%m-%d_%H-%M-%S-%f")
         target = self.folder / f"{stamp}_{re.sub(r'\W', '_', request.kind) or 'unnamed'}"
@@ -195,7 +210,7 @@ class BlackBox:
             "node": self._root,
             "kind": request.kind,
             "reason": request.reason,
-            "at_ns": str(request.at_ns + _offset_ns()),
+            "at_ns": str(request.at_ns + offset_ns),
             "written": now.astimezone().isoformat(timespec="milliseconds"),
         }
         number, problems = write_bag(
@@ -207,7 +222,7 @@ class BlackBox:
         left_out = f"; left out: {'; '.join(problems)}" if problems else ""
         self.node.get_logger().info(f"black box: {number} messages in {target}{left_out}")
 
-    def _recorded(self) -> list[Recorded]:
+    def _entries(self) -> list[Kept]:
         """Return what is kept, in order; what held before the window comes first."""
         kept = _copied(self._kept)
         window = sorted([*kept, *_copied(self._bulky)], key=lambda entry: entry[0])
@@ -217,11 +232,7 @@ class BlackBox:
             (first_ns - len(before) + row, *entry[1:])
             for row, entry in enumerate(sorted(before, key=lambda entry: entry[0]))
         ]
-        offset_ns = _offset_ns()
-        return [
-            Recorded(topic, type_name, arrival_ns + offset_ns, message)
-            for arrival_ns, topic, type_name, message in [*opening, *window]
-        ]
+        return [*opening, *window]
 
     def _profiles(self, topic: str) -> tuple[Any, ...]:
         try:

@@ -147,7 +147,7 @@ class Replay:
         self._ended: list[str] = []
         self._found: list[tuple[float, str, str]] = []
         self._sent: list[Any] = []
-        self._made: dict[int, Any] = {}
+        self._made: dict[int, list[Any]] = {}
 
     # ---------------------------------------------------------------- what there is
 
@@ -285,7 +285,8 @@ class Replay:
         answer = runner.tick(now_ns, None if self.config.lock_step else self._now_s)
         self._num_ticks += 1
         if len(answer.points):
-            self._made[now_ns] = as_trajectory(answer, self._sent_period_ns)
+            made = as_trajectory(answer, self._sent_period_ns)
+            self._made.setdefault(now_ns, []).append(made)
         if isinstance(answer, Hold):
             self._held[answer.kind] += 1
         else:
@@ -308,10 +309,11 @@ class Replay:
         found = Difference(len(self._sent), 0, 0, 0.0, "", 0.0)
         for sent in self._sent:
             stamp_ns = messages.to_ns(sent.header.stamp)
-            made = self._made.get(stamp_ns)
-            if made is None or list(made.joint_names) != list(sent.joint_names):
+            # A clock that stands still for a moment gives several ticks one stamp.
+            found_apart = [apart_by(sent, made) for made in self._made.get(stamp_ns, ())]
+            if not found_apart:
                 continue
-            apart = apart_by(sent, made)
+            apart = min(found_apart, key=lambda apart: float(apart.max(initial=0.0)))
             largest = float(apart.max(initial=0.0))
             found = dataclasses.replace(
                 found,
@@ -338,7 +340,15 @@ def apart_by(sent: Any, made: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the largest distance (J,) of two trajectories' positions, joint by joint.
 
     Where their times differ, `made` is interpolated at those of `sent`; both end at rest.
+
+    Raises:
+        BagError: they are of other joints.
     """
+    if list(sent.joint_names) != list(made.joint_names):
+        raise BagError(
+            f"the recorded commands are of joints {list(sent.joint_names)}",
+            expected=f"{list(made.joint_names)}, which the policy commands",
+        )
     points, times = messages.trajectory_points(sent)
     others, other_times = messages.trajectory_points(made)
     if times != other_times:

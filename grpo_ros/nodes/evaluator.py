@@ -8,6 +8,8 @@ Calls:
     <server>/mark_outcome (std_srvs/SetBool), <server>/get_state (lifecycle_msgs/GetState).
 Subscribes:
     <bridge>/status, <server>/status (diagnostic_msgs/DiagnosticStatus).
+    <arm controller>/joint_trajectory (trajectory_msgs/JointTrajectory), free running: what was
+    commanded is held to the limits.
 Parameters: `EvaluatorConfig`.
 Writes: deployments/<date>.json beside the policy file. Exit code 0: every episode ran to its end.
 
@@ -32,15 +34,19 @@ from lifecycle_msgs.srv import GetState
 from rclpy.node import Node
 from rclpy.utilities import get_rmw_implementation_identifier
 from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros import typed
+from grpo_ros.deployment.command_audit import CommandAudit
 from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes
 from grpo_ros.deployment.trials import Trial, TrialError, compared, summary, write_report
 from grpo_ros.errors import ConfigurationError, GrpoRosError
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
-from grpo_ros.nodes import qos
+from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.lifecycle import guarded
 from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.process import Process, spinning
+from grpo_ros.robots.robot import Robot, load_robot
 from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
 from grpo_ros.training.run_directory import versions
 from grpo_ros.training.statistics import wilson_interval
@@ -98,6 +104,21 @@ class Evaluator(Node):
             DiagnosticStatus, f"{server}/status", self._on_server, qos.LATCHED
         )
         self.process: Process | None = None
+        self.audit: CommandAudit | None = None
+
+    def listen_to_commands(self, robot: Robot) -> None:
+        """Follow the arm's trajectories, to hold them to its limits."""
+        topic = robot.interfaces.arm_trajectory_topic
+        if self.config.lock_step or robot.interfaces.arm_command != "trajectory_topic":
+            return
+        self.audit = CommandAudit(robot.limits[: len(robot.arm_joints)])
+        self.create_subscription(
+            JointTrajectory, topic, guarded(self, topic, self._on_command), qos.COMMANDS_HEARD
+        )
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        assert self.audit is not None
+        self.audit.note(messages.to_ns(message.header.stamp), messages.curve_of(message))
 
     # ---------------------------------------------------------------- trials
 
@@ -129,6 +150,8 @@ class Evaluator(Node):
     def run_trial(self, episode: int, key: tuple[int, ...]) -> Trial:
         """Run one episode and return what was verified; an error is in the trial."""
         try:
+            if self.audit is not None:
+                self.audit.begin()
             begun = json.loads(self._trigger(self._reset))
             if begun["episode"] != episode:
                 raise TrialError(
@@ -259,6 +282,9 @@ def report(node: Evaluator, policy: PolicyFile, trials: list[Trial], seconds: fl
             "rmw": get_rmw_implementation_identifier(),
         },
     }
+    if node.audit is not None:
+        node.audit.finish()
+        result["commanded"] = node.audit.report()
     if config.compare_in_process and trials:
         keys = held_out_keys(len(trials), config.seed, config.first_episode)
         expected = in_process_outcomes(policy, keys, path.parent, config.simulator)
@@ -283,6 +309,7 @@ def evaluate(process: Process) -> int:
         if not node.config.policy:
             raise ConfigurationError("parameter 'policy' is empty", expected="an ONNX file")
         policy = load_policy_file(node.config.policy)
+        node.listen_to_commands(load_robot(policy.contract.embodiment))
         node.wait_until_ready()
         began = time.monotonic()
         trials = run_trials(node, log.info)
@@ -292,6 +319,9 @@ def evaluate(process: Process) -> int:
         log.error(str(problem))
         return 1
     is_complete = len(trials) == node.config.episodes and not any(t.error for t in trials)
+    if node.audit is not None and not node.audit.is_within_limits:
+        log.error(f"commands exceeded limits: {node.audit.report()}")
+        is_complete = False
     log.info(f"success {_rate(trials)} in {seconds:.1f} s; wrote {path}")
     return 0 if is_complete else 1
 

@@ -96,9 +96,7 @@ def message_type(name: str) -> Any:
     Raises:
         ConfigurationError: it is not installed.
     """
-    from rosidl_runtime_py.utilities import (  # type: ignore[import-untyped, unused-ignore]
-        get_message,
-    )
+    from rosidl_runtime_py.utilities import get_message
 
     try:
         return get_message(name)

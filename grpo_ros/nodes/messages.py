@@ -117,6 +117,21 @@ def curve_trajectory(stamp_ns: int, names: Sequence[str], curve: Curve) -> Joint
     return message
 
 
+def curve_of(message: JointTrajectory) -> Curve:
+    """Return the motion of a trajectory with positions and velocities.
+
+    Raises:
+        ValueError: a point lacks one of them, or has another number of values.
+    """
+    shape = len(message.points), len(message.joint_names)
+    positions = np.array([point.positions for point in message.points], dtype=np.float64)
+    velocities = np.array([point.velocities for point in message.points], dtype=np.float64)
+    if positions.shape != shape or velocities.shape != shape:
+        raise ValueError(f"points of shape {positions.shape} and {velocities.shape}, not {shape}")
+    times = [to_ns(point.time_from_start) / NANOSECONDS for point in message.points]
+    return Curve(np.array(times), positions, velocities)
+
+
 def twist(velocity: Array) -> Twist:
     """Return a base's twist from linear_x in m/s and angular_z in rad/s."""
     message = Twist()

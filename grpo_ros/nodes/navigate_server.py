@@ -102,7 +102,7 @@ class NavigateServer:
         elif how == REACHED:
             handle.succeed()
         else:
-            result.error_code, result.error_msg = NavigateToPose.Result.UNKNOWN, str(how)
+            result.error_msg = str(how)
             handle.abort()
         return result
 

@@ -48,7 +48,7 @@ class PolicyServerConfig:
         "goal", "Base: body whose pose navigate_to_pose gives, if the policy observes it"
     )
     goal_radius_m: float = typed.setting(
-        0.25, "navigate_to_pose succeeds within this distance", unit="m", minimum=0.01
+        0.3, "navigate_to_pose succeeds within this distance", unit="m", minimum=0.01
     )
     black_box_s: float = typed.setting(
         30.0, "Seconds of messages kept for each intervention; 0: none", unit="s", minimum=0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,14 +27,31 @@ STOP_TIMEOUT_S = 5.0
 class Process:
     """A node spun by an EventsExecutor in a thread of its own.
 
+    An executor that is lost, because something was raised out of it, ends the process with code 1;
+    what is still to be called then runs in the caller's thread.
+
     Attributes:
         node: the node.
         stopping: set once SIGINT or SIGTERM came, or `request_stop` was called.
+        is_lost: whether nothing spins any more.
     """
 
     def __init__(self, node: Any, executor: Any, stopping: threading.Event) -> None:
         self.node, self.executor, self.stopping = node, executor, stopping
-        self.exit_code = 0
+        self.exit_code, self.is_lost = 0, False
+        self.thread = threading.Thread(target=self._spin, name="executor", daemon=True)
+
+    def _spin(self) -> None:
+        try:
+            self.executor.spin()
+        except Exception as problem:  # noqa: BLE001 - the node still has to go down in order
+            self.node.get_logger().fatal(
+                f"the executor is lost: {type(problem).__name__}: {problem}\n"
+                f"{traceback.format_exc()}"
+            )
+        self.is_lost = True
+        if not self.stopping.is_set():
+            self.request_stop(1)
 
     def request_stop(self, exit_code: int = 0) -> None:
         """Let `wait` return; callable from any thread or callback."""
@@ -47,6 +65,9 @@ class Process:
 
     def call(self, action: Callable[[], Any], timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Run an action in the executor's thread; return whether it ended in time."""
+        if self.is_lost:
+            action()
+            return True
         done = threading.Event()
 
         def run() -> None:
@@ -86,8 +107,7 @@ def spinning(
     executor = EventsExecutor()
     executor.add_node(node)
     process = Process(node, executor, stopping)
-    thread = threading.Thread(target=executor.spin, name="executor", daemon=True)
-    thread.start()
+    process.thread.start()
     try:
         yield process
     finally:
@@ -98,7 +118,7 @@ def spinning(
                 node.get_logger().error(f"the node did not stop within {STOP_TIMEOUT_S} s")
         finally:
             executor.shutdown()
-            thread.join(STOP_TIMEOUT_S)
+            process.thread.join(STOP_TIMEOUT_S)
             node.destroy_node()
             rclpy.try_shutdown()
             for number, handler in previous.items():

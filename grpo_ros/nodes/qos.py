@@ -25,6 +25,8 @@ STATE = _profile(10, _RELIABLE, _VOLATILE)
 """To publish measurements, and to subscribe to them where none may be lost (lock step)."""
 COMMAND = _profile(1, _RELIABLE, _VOLATILE)
 """Commands: only the newest counts."""
+COMMANDS_HEARD = _profile(100, _RELIABLE, _VOLATILE)
+"""To watch commands, where each counts."""
 LATCHED = _profile(1, _RELIABLE, _TRANSIENT)
 """The last value is given to whoever comes later: robot_description, status."""
 CLOCK = _profile(1, _BEST_EFFORT, _VOLATILE)

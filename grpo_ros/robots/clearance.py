@@ -15,6 +15,7 @@ import numpy as np
 
 from grpo_ros.elementary import Array
 from grpo_ros.robots.capsules import Capsule, enclosing, link_capsules, without_enclosed
+from grpo_ros.robots.chain_frames import ChainFrames, LinkFrames
 from grpo_ros.robots.robot import Robot
 from grpo_ros.robots.urdf import Urdf, parse_urdf
 
@@ -23,6 +24,8 @@ ALWAYS = 0.95
 """Links that are too near in this share of poses drawn within the joints' limits always are."""
 LEVEL = 1e-6
 """Largest part of an axis that is not upright, or not flat, rad."""
+POINT = 1e-14
+"""Squared length up to which a segment counts as a point, m^2."""
 PARALLEL = 1e-12
 """Squared sine below which two segments count as parallel."""
 
@@ -45,18 +48,18 @@ class LinkClearance:
         above_table: names of the links that are watched above the table; none without a table.
 
     Raises:
-        RobotError: a link has meshes alone, or a shape of no size.
+        RobotError: a link has meshes alone, or a shape of no size, and anything is watched.
     """
 
     def __init__(self, robot: Robot) -> None:
         urdf = parse_urdf(robot.urdf, robot.urdf_path.name)
-        self._chain = robot.chain
+        self._frames = ChainFrames(robot.chain)
         self._table = robot.safety.table_height_m
         bodies = _bodies(robot, urdf)
         self._body = np.array([i for i, body in enumerate(bodies) for _ in body], dtype=np.intp)
         capsules = [capsule for body in bodies for capsule in body]
         self._links = tuple(capsule.link for capsule in capsules)
-        self._radius = np.array([[capsule.radius] for capsule in capsules])
+        self._radius = np.array([capsule.radius for capsule in capsules])[:, None]
         self._start = _points([capsule.start for capsule in capsules])
         self._along = _points([capsule.end - capsule.start for capsule in capsules])
         self._watch(self._candidates())
@@ -81,48 +84,48 @@ class LinkClearance:
 
         Infinite where there is no table. q is (A, N) float64, batch last, rad or m.
         """
-        lowest: Array = self._heights(q).min(axis=0, initial=np.inf)
-        return lowest
+        return self.both(q)[0]
 
     def between_links(self, q: Array) -> Array:
         """Return the smallest distance (N,) between watched links, m; negative in contact.
 
         Infinite where no pair is watched. q is (A, N) float64, batch last, rad or m.
         """
-        smallest: Array = self._distances(q).min(axis=0, initial=np.inf)
-        return smallest
+        return self.both(q)[1]
 
-    def both(self, q: Array) -> tuple[Array, Array]:
-        """Return `table` and `between_links` of q (A, N) from one pass over the kinematics."""
-        placed = self._place(q)
-        heights, distances = self._heights(q, placed), self._distances(q, placed)
+    def both(self, q: Array, frames: LinkFrames | None = None) -> tuple[Array, Array]:
+        """Return `table` and `between_links` of q (A, N), whose frames may be known already."""
+        placed = self._place(frames or self._frames.at(q))
+        heights, distances = self._heights(placed), self._distances(placed)
         return heights.min(axis=0, initial=np.inf), distances.min(axis=0, initial=np.inf)
 
     def closest_links(self, q: Array) -> str:
         """Return the names of the watched pair that is closest in the first row of q (A, N)."""
         if not len(self._first):
             return "no links"
-        pair = int(np.argmin(self._distances(q[:, :1])[:, 0]))
+        distances = self._distances(self._place(self._frames.at(q[:, :1])))
+        pair = int(np.argmin(distances[:, 0]))
         return f"'{self._links[self._first[pair]]}' and '{self._links[self._second[pair]]}'"
 
     def lowest_link(self, q: Array) -> str:
         """Return the name of the watched link that is lowest in the first row of q (A, N)."""
         if not len(self._lowest):
             return "no link"
-        return f"'{self._links[self._lowest[int(np.argmin(self._heights(q[:, :1])[:, 0]))]]}'"
+        heights = self._heights(self._place(self._frames.at(q[:, :1])))
+        return f"'{self._links[self._lowest[int(np.argmin(heights[:, 0]))]]}'"
 
-    def _heights(self, q: Array, placed: tuple[Array, Array] | None = None) -> Array:
+    def _heights(self, placed: tuple[Array, Array]) -> Array:
         """Return the height (watched capsules, N) of each one's lowest point."""
+        start, along = placed
         if self._table is None:
-            return np.zeros((0, q.shape[1]))
-        start, along = placed or self._place(q)
+            return np.zeros((0, start.shape[2]))
         z, rise = start[2, self._lowest], along[2, self._lowest]
         heights: Array = np.minimum(z, z + rise) - self._radius[self._lowest] - self._table
         return heights
 
-    def _distances(self, q: Array, placed: tuple[Array, Array] | None = None) -> Array:
+    def _distances(self, placed: tuple[Array, Array]) -> Array:
         """Return the distance (P, N) of every watched pair of capsules."""
-        start, along = placed or self._place(q)
+        start, along = placed
         i, j = self._first, self._second
         apart = np.take(start, i, axis=1)
         apart -= np.take(start, j, axis=1)
@@ -131,11 +134,10 @@ class LinkClearance:
         distance -= self._radii
         return distance
 
-    def _place(self, q: Array) -> tuple[Array, Array]:
+    def _place(self, frames: LinkFrames) -> tuple[Array, Array]:
         """Return start and direction (3, C, N) of every capsule's segment in the base frame."""
-        origin, rotation = self._chain.link_frames(q)
-        turned = np.take(rotation, self._body, axis=2)
-        start = np.take(origin, self._body, axis=1)
+        turned = np.take(frames.rotation, self._body, axis=2)
+        start = np.take(frames.origin, self._body, axis=1)
         along = turned[:, 0] * self._along[0]
         start += turned[:, 0] * self._start[0]
         for k in (1, 2):
@@ -153,15 +155,19 @@ class LinkClearance:
     def _without_near(self, robot: Robot) -> list[tuple[int, int]]:
         """Return the watched pairs without the links that are near at home, or always."""
         least = robot.safety.self_clearance_m
-        home = robot.home[: self._chain.num_joints].numpy()[:, None]
-        arm = robot.limits[: self._chain.num_joints]
+
+        def distances(q: Array) -> Array:
+            return self._distances(self._place(self._frames.at(q)))
+
+        home = robot.home[: robot.chain.num_joints].numpy()[:, None]
+        arm = robot.limits[: robot.chain.num_joints]
         lower, upper = (
             np.clip([[getattr(limit, key)] for limit in arm], -np.pi, np.pi)
             for key in ("lower", "upper")
         )
         drawn = np.random.default_rng(0).uniform(size=(len(arm), NUM_SAMPLES))
-        near_home = self._distances(home)[:, 0] < least
-        near = (self._distances(lower + (upper - lower) * drawn) < least).astype(np.float64)
+        near_home = distances(home)[:, 0] < least
+        near = (distances(lower + (upper - lower) * drawn) < least).astype(np.float64)
         names = list(zip(*self._names(), strict=True))
         allowed = {name for name, is_near in zip(names, near_home, strict=True) if is_near}
         for name in dict.fromkeys(names):
@@ -175,17 +181,23 @@ class LinkClearance:
         indices = np.array(pairs, dtype=np.intp).reshape(-1, 2)
         self._first, self._second = indices[:, 0], indices[:, 1]
         self._radii = self._radius[self._first] + self._radius[self._second]
-        # A segment of no length has products of 0: any divisor gives its one point.
         length = (self._along * self._along).sum(axis=0)
-        length = np.where(length > 0.0, length, 1.0)
-        dd, ee = length[self._first], length[self._second]
-        self._lengths = dd, ee, PARALLEL * dd * ee
+        self._lengths = _divisors(length[self._first], length[self._second])
 
     def _names(self) -> tuple[list[str], list[str]]:
         return (
             [self._links[i] for i in self._first],
             [self._links[j] for j in self._second],
         )
+
+
+def _divisors(dd: Array, ee: Array) -> tuple[Array, Array, Array]:
+    """Return what `_segments_squared` divides by, from the squared lengths (P, 1) of segments.
+
+    A segment of no length has products of 0: any divisor gives its one point.
+    """
+    dd, ee = np.where(dd > POINT, dd, 1.0), np.where(ee > POINT, ee, 1.0)
+    return dd, ee, PARALLEL * dd * ee
 
 
 def _segments_squared(
@@ -201,7 +213,7 @@ def _segments_squared(
 
     Args:
         apart: (3, P, N) r. first, second: (3, P, N) d and e.
-        lengths: (P, 1) d d, e e and the least divisor of s; no pose changes them, none is 0.
+        lengths: (P, 1) d d, e e and the least divisor of s, none of them 0; see `_divisors`.
     """
     dd, ee, least = lengths
     d_e, d_r, e_r = _dot(first, second), _dot(first, apart), _dot(second, apart)

@@ -102,6 +102,9 @@ class RobotMode:
     type: str = typed.setting(description="Its type, e.g. std_msgs/msg/Bool")
     field: str = typed.setting("data", "Field of the message, dotted")
     accepted: tuple[str, ...] = typed.setting(("True",), "Values, as text, with which it obeys")
+    latched: bool = typed.setting(
+        True, "Published transient-local, on change only; false: again and again"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ changes with the batch. Inside, arrays have the batch last; the public methods t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -93,6 +93,24 @@ class SerialChain:
         self._offsets, self._axes = offsets, axes
         self._tip_offset = tuple(float(v) for v in translation)
         self._tip_rotation = None if np.array_equal(rotation, np.eye(3)) else rotation[..., None]
+
+    @property
+    def axes(self) -> list[tuple[float, ...]]:
+        """Axis of each joint in its own link's frame."""
+        return self._axes
+
+    @property
+    def tip_offset(self) -> tuple[float, ...]:
+        """Position of the tip in the last link's frame, m."""
+        return self._tip_offset
+
+    def transforms(self) -> Iterator[tuple[Array, Array, Array, Array, Array]]:
+        """Return A, B, C (3, 3) of each joint as `_fold` has them, its offset and axis (3,)."""
+        for j in range(self.num_joints):
+            still, cosine, sine = (
+                parts[j, ..., 0] for parts in (self._constant, self._cosine, self._sine)
+            )
+            yield still, cosine, sine, np.array(self._offsets[j]), np.array(self._axes[j])
 
     def forward(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tip's position (N, 3) in m and rotation (N, 3, 3) in the base frame.

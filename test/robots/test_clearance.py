@@ -15,7 +15,7 @@ from grpo_ros.elementary import Array
 from grpo_ros.errors import RobotError
 from grpo_ros.robots import LinkClearance, Robot, load_robot
 from grpo_ros.robots.capsules import Capsule, enclosing, link_capsules, without_enclosed
-from grpo_ros.robots.clearance import _segments_squared
+from grpo_ros.robots.clearance import _divisors, _segments_squared
 
 ARMS = ("franka_fr3", "ur5e", "so101")
 
@@ -129,8 +129,7 @@ point = st.tuples(*[st.floats(-1.0, 1.0)] * 3)
 
 def segment_distance(p: Array, d: Array, q: Array, e: Array) -> float:
     """Return what `_segments_squared` gives for one pair."""
-    dd, ee = (max(float(v @ v), 0.0) or 1.0 for v in (d, e))
-    lengths = np.array([[dd]]), np.array([[ee]]), np.array([[1e-12 * dd * ee]])
+    lengths = _divisors(np.array([[d @ d]]), np.array([[e @ e]]))
     apart, first, second = ((v)[:, None, None] for v in (p - q, d, e))
     return float(np.sqrt(_segments_squared(apart, first, second, lengths))[0, 0])
 
@@ -235,6 +234,19 @@ def test_a_pair_that_is_near_at_home_or_always_is_not_watched(planar: Robot) -> 
     description = dataclasses.replace(planar.description, joints=folded)
     robot = dataclasses.replace(planar, description=description, home=planar.home * 0.0 + 1.57)
     assert ("l0", "l3") not in LinkClearance(robot).pairs  # the square closes at home
+
+
+def test_meshes_alone_are_refused_only_where_something_is_watched(planar: Robot) -> None:
+    cylinder = '<cylinder radius="0.02" length="0.4"/>'
+    robot = dataclasses.replace(planar, urdf=planar.urdf.replace(cylinder, MESH))
+    with pytest.raises(RobotError, match="link 'l0' collides with meshes alone"):
+        LinkClearance(robot)
+    with pytest.raises(RobotError, match="meshes alone"):
+        LinkClearance(with_safety(robot, table_height_m=None))
+    blind = LinkClearance(with_safety(robot, table_height_m=None, self_clearance_m=0.0))
+    q = np.zeros((3, 2))
+    assert np.isposinf(blind.table(q)).all() and np.isposinf(blind.between_links(q)).all()
+    assert blind.pairs == () and blind.closest_links(q) == "no links"
 
 
 # ---------------------------------------------------------------- the package's arms

@@ -63,6 +63,7 @@ def test_the_how_tos_demonstrator_succeeds_on_other_arms(folder, demonstrated, r
     assert demonstrated(task, episodes=64) >= 0.98
 
 
+@pytest.mark.slow
 def test_a_policy_for_five_joints_is_trained_with_the_how_tos_task(folder, tmp_path):
     words = ("task:=reach", "task.robot:=so101", "task.action:=joint_delta", "film:=false")
     done = _grpo_ros(folder, tmp_path, "train", *words)

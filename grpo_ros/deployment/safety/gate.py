@@ -92,13 +92,13 @@ class SafetyGate:
         self.geometry = geometry if geometry is not None and geometry.is_watching else None
         self.epoch = 0
         self.is_open = False
-        self.speed_share = 1.0
-        """Of the velocity limits that holds now, in (0, 1]."""
+        self._speed_share = 1.0
         self.counts: Counter[str] = Counter()
         self._position: Array = np.zeros(len(limits))
         self._velocity: Array = np.zeros(len(limits))
         self._velocity_before: Array = np.zeros(len(limits))
         self._plan: Array = self._no_points()
+        self._num_ahead, self._plan_share = 0, 1.0
 
     # ---------------------------------------------------------------- opening and closing
 
@@ -153,6 +153,15 @@ class SafetyGate:
         """Whether the motion that was sent has ended: nothing moves any more."""
         return not (self._velocity.any() or self._velocity_before.any())
 
+    @property
+    def speed_share(self) -> float:
+        """Share of the velocity limits that holds now, within [0, 1]; see `check_share`."""
+        return self._speed_share
+
+    @speed_share.setter
+    def speed_share(self, share: float) -> None:
+        self._speed_share = check_share(share)
+
     # ---------------------------------------------------------------- targets
 
     def admit(self, names: Sequence[str], points: Array) -> Gated:
@@ -166,26 +175,25 @@ class SafetyGate:
             refused = self._count("closed", "the gate is closed")
             return Gated(self._no_points(), interventions=refused)
         try:
-            points = np.asarray(points, dtype=np.float64)
+            numbers = real_numbers(points)
         except (TypeError, ValueError) as problem:
             return self._refuse("width", f"targets are no array of numbers ({problem})")
-        with np.errstate(over="ignore"):  # hostile targets may overflow; clipping follows
-            return self._admit(names, points)
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # hostile targets may overflow; clipping follows
+            return self._admit(names, numbers)
 
     def hold(self) -> Gated:
         """Bring the joints to rest, beginning now; the first point counts as sent."""
         if not self.is_open:
             return Gated(self._no_points())
-        points = self.limiter.braking(self._position, self._velocity)
-        _, slower = self.limiter.brake(self._position, self._velocity)
-        return self._send(points, slower, 0, ())
+        return self._send(self.limiter.braking(self._position, self._velocity), 0, ())
 
     def coast(self) -> Gated:
         """Let one period pass along what was sent; it ends at rest by itself."""
         if not self.is_open:
             return Gated(self._no_points())
-        points = self._plan if len(self._plan) else self._position[None]
-        return self._send(points, (points[0] - self._position) / self.period_s, 0, ())
+        return self._send(self._plan if len(self._plan) else self._position[None], 0, ())
 
     def admit_gripper(
         self, position: float, effort: float, limit: JointLimits
@@ -216,66 +224,57 @@ class SafetyGate:
             return self._refuse(
                 "width", f"targets of shape {points.shape}, expected (R, {num_joints})"
             )
-        finite = np.asarray(np.isfinite(points).all(axis=1))
-        if not finite[0]:
+        num_asked = self._num_ahead  # 0 unless it goes on along a chunk
+        is_as_fast = self._speed_share >= self._plan_share
+        if is_as_fast and np.array_equal(points, self._plan[:num_asked]):
+            return self._send(self._plan, num_asked, ())
+        finite = np.isfinite(points)
+        usable = points
+        if not finite.all():
+            usable = points[: int(np.argmin(finite.all(axis=1)))]
+        if not len(usable):
             return self._refuse("not_finite", f"target {points[0].tolist()} is not finite")
-        usable = points if finite.all() else points[: int(np.argmin(finite))]
-        passed, velocities = self._within_limits(usable)
+        passed, velocities = self.limiter.limit(
+            self._position, self._velocity, usable, self._speed_share
+        )
         interventions: tuple[Intervention, ...] = ()
         if not np.array_equal(passed[0], usable[0]):
-            interventions = self._judge(usable[0])
+            interventions = self._judge(usable[0], passed[0])
         tails = self.limiter.braking(passed, velocities)
         if self.geometry is not None:
-            paths = np.concatenate([self._starts(passed)[:, None], passed[:, None]], axis=1)
-            paths = np.concatenate([paths, tails.transpose(1, 0, 2)], axis=1)
-            free = self.geometry.admissible(paths)
+            free = self.geometry.admissible(self._position, passed, tails, is_chain=True)
             if not free.all():
                 row = int(np.argmin(free))
-                last, velocity, why = self._turned_away(passed, velocities, row, paths[row])
-                first = velocity if row == 0 else velocities[0]
-                together = np.concatenate([passed[:row], last])
-                return self._send(together, first, row + 1, interventions + why)
-        together = np.concatenate([passed, tails[:, -1]])
-        return self._send(together, velocities[0], len(passed), interventions)
-
-    def _within_limits(self, targets: Array) -> tuple[Array, Array]:
-        """Return targets (R, J) within the joints' limits, and their velocities."""
-        passed, velocities = np.empty_like(targets), np.empty_like(targets)
-        position, velocity = self._position, self._velocity
-        for row, target in enumerate(targets):
-            position, velocity = self.limiter.limit(position, velocity, target, self.speed_share)
-            passed[row], velocities[row] = position, velocity
-        return passed, velocities
-
-    def _starts(self, passed: Array) -> Array:
-        return np.concatenate([self._position[None], passed[:-1]])
+                last, why = self._turned_away(passed, velocities, row, tails[:, row])
+                return self._send(
+                    np.concatenate([passed[:row], last]), row + 1, interventions + why
+                )
+        together = np.concatenate([passed, _trimmed(passed[-1], tails[:, -1])])
+        return self._send(together, len(passed), interventions)
 
     def _turned_away(
-        self, passed: Array, velocities: Array, row: int, path: Array
-    ) -> tuple[Array, Array, tuple[Intervention, ...]]:
-        """Return what may follow passed[:row]: the nearest free point with its tail, its velocity.
+        self, passed: Array, velocities: Array, row: int, tail: Array
+    ) -> tuple[Array, tuple[Intervention, ...]]:
+        """Return what may follow passed[:row]: the nearest free point with its tail.
 
         Velocities between that of braking and the one asked for keep the joints' limits, since
         those bound each joint's velocity by an interval. Braking itself is free: it was checked
         with the point before.
         """
         assert self.geometry is not None
-        kind, reason = self.geometry.describe(path)
         start = self._position if row == 0 else passed[row - 1]
         before = self._velocity if row == 0 else velocities[row - 1]
-        braked, slower = self.limiter.brake(start, before)
+        why: tuple[Intervention, ...] = ()
+        if row == 0:
+            why = self._count(*self.geometry.describe(np.vstack([start, passed[:1], tail])))
+        slower = self.limiter.brake(before)
         tried = slower + SHARES[:, None] * (velocities[row] - slower)
-        points = self.limiter.move(start, tried)
-        points[-1] = braked
+        points = start + self.period_s * tried
         tails = self.limiter.braking(points, tried)
-        paths = np.concatenate(
-            [np.broadcast_to(start, points.shape)[None], points[None], tails]
-        ).transpose(1, 0, 2)
-        free = self.geometry.admissible(paths)
+        free = self.geometry.admissible(start, points, tails, is_chain=False)
         free[-1] = True
         best = int(np.argmax(free))
-        found = np.concatenate([points[best][None], tails[:, best]])
-        return found, tried[best], self._count(kind, reason) if row == 0 else ()
+        return np.vstack([points[best], _trimmed(points[best], tails[:, best])]), why
 
     def _refuse(self, kind: str, reason: str) -> Gated:
         interventions = self._count(kind, reason)
@@ -284,12 +283,12 @@ class SafetyGate:
     def _send(
         self,
         points: Array,
-        velocity: Array,
         num_asked: int,
         interventions: tuple[Intervention, ...],
     ) -> Gated:
-        """Count the first point as sent, reached at a velocity (J,)."""
+        """Count the first point as sent."""
         is_known = _agree(points, self._plan)
+        self._num_ahead, self._plan_share = max(0, num_asked - 1), self._speed_share
         draw = functools.partial(
             make_curve,
             self._position,
@@ -299,21 +298,23 @@ class SafetyGate:
             self.period_s,
             self.limiter.ramp_s,
         )
+        velocity = (points[0] - self._position) / self.period_s
         self._velocity_before, self._velocity = self._velocity, velocity
         self._position, self._plan = points[0], points[1:]
         return Gated(points, num_asked, is_known, interventions, draw)
 
-    def _judge(self, target: Array) -> tuple[Intervention, ...]:
-        """Count and name what is wrong with a target."""
-        limiter = self.limiter
+    def _judge(self, target: Array, passed: Array) -> tuple[Intervention, ...]:
+        """Count and name what is wrong with a target that passed as another one."""
+        limiter, share = self.limiter, self._speed_share
+        before, velocity = self._position, self._velocity
+        exceeded = limiter.exceeded(before, velocity, target, passed, share)
         found: list[Intervention] = []
-        exceeded = limiter.exceeded(self._position, self._velocity, target, self.speed_share)
         for kind, column in exceeded.items():
             reason = (
                 f"joint '{self.joint_names[column]}' was asked to {target[column]:.6f} from "
-                f"{self._position[column]:.6f} at {self._velocity[column]:.4f}/s; limits: "
+                f"{before[column]:.6f} at {velocity[column]:.4f}/s; limits: "
                 f"position [{limiter.lower[column]:.4f}, {limiter.upper[column]:.4f}], velocity "
-                f"{limiter.velocity[column] * self.speed_share:.4f}, acceleration "
+                f"{limiter.velocity[column] * share:.4f}, acceleration "
                 f"{limiter.acceleration[column]:.4f}"
             )
             found += self._count(kind, reason)
@@ -330,3 +331,37 @@ class SafetyGate:
 def _agree(points: Array, plan: Array) -> bool:
     """Whether two plans are the same motion, but for rounding."""
     return points.shape == plan.shape and bool((np.abs(points - plan) <= POSITION_TOLERANCE).all())
+
+
+def _trimmed(point: Array, tail: Array) -> Array:
+    """Return the braking tail (n, J) after a point (J,) up to where it rests, n >= 1."""
+    num = len(tail)
+    while num > 2 and np.array_equal(tail[num - 3], tail[num - 1]):
+        num -= 1
+    return tail[:1] if num == 2 and np.array_equal(point, tail[1]) else tail[:num]
+
+
+def real_numbers(points: object) -> Array:
+    """Return points as float64.
+
+    Raises:
+        TypeError: they are no integers or floats. ValueError: they form no array.
+    """
+    array = np.asarray(points)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"of type {array.dtype}")
+    return np.asarray(array, dtype=np.float64)
+
+
+def check_share(share: float) -> float:
+    """Return a share of the velocity limits, within [0, 1].
+
+    What moves faster than a share that has just fallen slows down as fast as it may; the whole
+    limits hold all the time.
+
+    Raises:
+        ContractError: it is not within [0, 1].
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ContractError(f"a speed share of {share}", expected="a number within [0, 1]")
+    return float(share)

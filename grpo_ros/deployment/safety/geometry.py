@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from grpo_ros.robots.chain_frames import ChainFrames, LinkFrames, manipulability_of
 from grpo_ros.robots.clearance import LinkClearance
-from grpo_ros.robots.kinematics import manipulability
 from grpo_ros.robots.robot import Robot
 
 Array = npt.NDArray[np.float64]
@@ -21,14 +21,18 @@ SLACK_M = 1e-6
 
 
 class Watch(Protocol):
-    """One geometric limit."""
+    """One or more geometric limits that are found together.
 
-    kind: str
+    Attributes:
+        kinds: of its limits.
+    """
 
-    def excess(self, q: Array) -> Array:
-        """Return by how much (N,) each joint position (A, N) is beyond the limit, SI."""
+    kinds: tuple[str, ...]
 
-    def describe(self, q: Array) -> str:
+    def excess(self, q: Array, frames: LinkFrames) -> Array:
+        """Return by how much (kinds, N) each joint position (A, N) is beyond a limit, SI."""
+
+    def describe(self, kind: str, q: Array, frames: LinkFrames) -> str:
         """Say what is wrong with one joint position (A, 1)."""
 
 
@@ -43,135 +47,154 @@ class ArmGeometry:
 
     def __init__(self, robot: Robot, period_s: float, tip_speed_m_s: float) -> None:
         self.robot, self.period_s, self.tip_speed = robot, period_s, tip_speed_m_s
-        self.watches: list[Watch] = [watch for watch in _watches(robot) if watch is not None]
-        self._allowed = np.zeros(len(self.watches))
+        self._frames = ChainFrames(robot.chain)
+        self.watches: list[Watch] = [watch for watch in _watches(robot, self._frames) if watch]
+        self._kinds = [(kind, watch) for watch in self.watches for kind in watch.kinds]
+        self._allowed: Array = np.zeros((len(self._kinds), 1))
 
     @property
     def is_watching(self) -> bool:
         """Whether there is anything to check."""
         return bool(self.watches) or self.tip_speed > 0.0
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of all that is watched."""
+        found = tuple(kind for kind, _ in self._kinds)
+        return (*found, "tip_speed") if self.tip_speed > 0.0 else found
+
     def open(self, position: Array) -> None:
         """Begin at a position (A,): what is exceeded there may not be exceeded further."""
         q = position[:, None]
-        found = [float(watch.excess(q)[0]) for watch in self.watches]
-        self._allowed = np.maximum(np.array(found), 0.0) + SLACK_M
+        self._allowed = np.maximum(self._excess(q, self._frames.at(q)), 0.0) + SLACK_M
 
-    def admissible(self, paths: Array) -> npt.NDArray[np.bool_]:
-        """Return which paths (P,) are free throughout.
+    def admissible(
+        self, start: Array, points: Array, tails: Array, *, is_chain: bool
+    ) -> npt.NDArray[np.bool_]:
+        """Return which points (P,) are free, each with its way to rest.
+
+        Positions are one control period apart; where nothing moves, nothing is judged again.
 
         Args:
-            paths: (P, L, A) joint positions, one control period apart; the first is where the
-                arm is and is not judged.
+            start: (A,) where the arm is; it is not judged.
+            points: (P, A). tails: (n, P, A) what follows on each of them.
+            is_chain: whether each point follows the one before; else all follow the start.
         """
-        num_paths, length, num_joints = paths.shape
-        ahead = np.ascontiguousarray(paths[:, 1:].reshape(-1, num_joints).T)
-        free = np.ones((num_paths, length - 1), dtype=bool)
-        for watch, allowed in zip(self.watches, self._allowed, strict=True):
-            free &= (watch.excess(ahead) <= allowed).reshape(num_paths, length - 1)
+        num = len(points)
+        ways = np.concatenate([points[None], tails])
+        moving = (ways[1:] != ways[:-1]).any(axis=2)
+        q = np.concatenate([start[None], points, tails[moving]]).T.copy()
+        frames = self._frames.at(q)
+        bad = (self._excess(q, frames) > self._allowed).any(axis=0)
+        bad[0] = False
+        order = np.arange(num)
         if self.tip_speed > 0.0:
-            free &= self._speeds(paths) <= self.tip_speed
-        return np.asarray(free.all(axis=1))
+            index = num + np.cumsum(moving).reshape(moving.shape)
+            followed = np.concatenate([order[None] + 1, index])[:-1][moving]
+            origin = np.concatenate([order if is_chain else 0 * order, followed])
+            step = frames.tip[:, 1:] - frames.tip[:, origin]
+            longest = self.tip_speed * self.period_s
+            bad[1:] |= (step * step).sum(axis=0) > longest * longest
+        free = np.ones(num, dtype=bool)
+        if bad.any():
+            owner = np.concatenate([[0], order, np.nonzero(moving)[1]])
+            free[owner[bad]] = False
+        return free
+
+    def _excess(self, q: Array, frames: LinkFrames) -> Array:
+        """Return the excess of every limit but the tip's speed, (W, N)."""
+        found = [watch.excess(q, frames) for watch in self.watches]
+        return np.concatenate(found) if found else np.zeros((0, q.shape[1]))
 
     def describe(self, path: Array) -> tuple[str, str]:
-        """Return kind and reason of the first limit that a path (L, A) breaks."""
-        for watch, allowed in zip(self.watches, self._allowed, strict=True):
-            beyond = watch.excess(np.ascontiguousarray(path[1:].T)) > allowed
-            if beyond.any():
-                return watch.kind, watch.describe(path[1 + int(np.argmax(beyond))][:, None])
-        fastest = float(self._speeds(path[None]).max(initial=0.0))
+        """Return kind and reason of the first limit that a path (L, A) breaks after its start."""
+        q = np.ascontiguousarray(path.T)
+        frames = self._frames.at(q)
+        beyond = (self._excess(q, frames) > self._allowed)[:, 1:]
+        if beyond.any():
+            row = int(np.argmax(beyond.any(axis=1)))
+            kind, watch = self._kinds[row]
+            at = q[:, 1 + int(np.argmax(beyond[row]))][:, None]
+            return kind, watch.describe(kind, at, self._frames.at(at))
+        step = np.diff(frames.tip, axis=1)
+        fastest = float(np.sqrt((step * step).sum(axis=0)).max(initial=0.0)) / self.period_s
         return (
             "tip_speed",
             f"the tip would move at {fastest:.3f} m/s, at most {self.tip_speed:.3f}",
         )
 
-    def _speeds(self, paths: Array) -> Array:
-        """Return the tip's speeds (P, L - 1) between successive positions, m/s."""
-        num_paths, length, num_joints = paths.shape
-        q = np.ascontiguousarray(paths.reshape(-1, num_joints).T)
-        tips = self.robot.chain.forward_columns(q)[0].reshape(3, num_paths, length)
-        step = np.diff(tips, axis=2)
-        return np.asarray(np.sqrt((step * step).sum(axis=0)) / self.period_s)
 
-
-def _watches(robot: Robot) -> list[Watch | None]:
+def _watches(robot: Robot, frames: ChainFrames) -> list[Watch | None]:
     safety = robot.safety
-    clearance = LinkClearance(robot)
+    is_near = safety.table_height_m is not None or safety.self_clearance_m > 0.0
     return [
         _Workspace(robot) if robot.workspace else None,
-        _Table(clearance, safety.table_clearance_m) if safety.table_height_m is not None else None,
-        _Links(clearance, safety.self_clearance_m) if safety.self_clearance_m > 0.0 else None,
-        _Singularity(robot) if safety.manipulability > 0.0 else None,
+        _Clearances(robot) if is_near else None,
+        _Singularity(robot, frames) if safety.manipulability > 0.0 else None,
     ]
 
 
 class _Workspace:
     """How far the tip is outside its box, m."""
 
-    kind = "workspace"
+    kinds = ("workspace",)
 
     def __init__(self, robot: Robot) -> None:
-        self.chain, margin = robot.chain, robot.safety.workspace_margin_m
+        margin = robot.safety.workspace_margin_m
         bounds = [robot.workspace.get(axis, (-np.inf, np.inf)) for axis in ("x", "y", "z")]
         self.lower = np.array([[low - margin] for low, _ in bounds])
         self.upper = np.array([[high + margin] for _, high in bounds])
 
-    def excess(self, q: Array) -> Array:
-        tip = self.chain.forward_columns(q)[0]
-        return np.asarray(np.maximum(self.lower - tip, tip - self.upper).max(axis=0))
+    def excess(self, q: Array, frames: LinkFrames) -> Array:
+        tip = frames.tip
+        outside: Array = np.maximum(self.lower - tip, tip - self.upper).max(axis=0)
+        return outside[None]
 
-    def describe(self, q: Array) -> str:
-        tip = self.chain.forward_columns(q)[0][:, 0]
+    def describe(self, kind: str, q: Array, frames: LinkFrames) -> str:
+        tip = frames.tip[:, 0].round(3).tolist()
         low, high = self.lower[:, 0].round(3).tolist(), self.upper[:, 0].round(3).tolist()
-        return f"the tip would be at {tip.round(3).tolist()} m, outside {low} to {high}"
+        return f"the tip would be at {tip} m, outside {low} to {high}"
 
 
-class _Table:
-    """How far a link is too low, m."""
+class _Clearances:
+    """How far a link is too low, and two links too near, m."""
 
-    kind = "table"
+    kinds = ("table", "self_collision")
 
-    def __init__(self, clearance: LinkClearance, least_m: float) -> None:
-        self.clearance, self.least = clearance, least_m
+    def __init__(self, robot: Robot) -> None:
+        safety = robot.safety
+        self.clearance = LinkClearance(robot)
+        self.from_table = safety.table_clearance_m
+        self.between = safety.self_clearance_m or -np.inf
 
-    def excess(self, q: Array) -> Array:
-        return self.least - self.clearance.table(q)
+    def excess(self, q: Array, frames: LinkFrames) -> Array:
+        height, distance = self.clearance.both(q, frames)
+        return np.stack([self.from_table - height, self.between - distance])
 
-    def describe(self, q: Array) -> str:
-        height = float(self.clearance.table(q)[0])
-        return f"a link would be {height:.3f} m above the table, at least {self.least:.3f}"
-
-
-class _Links:
-    """How far two links are too near, m."""
-
-    kind = "self_collision"
-
-    def __init__(self, clearance: LinkClearance, least_m: float) -> None:
-        self.clearance, self.least = clearance, least_m
-
-    def excess(self, q: Array) -> Array:
-        return self.least - self.clearance.between_links(q)
-
-    def describe(self, q: Array) -> str:
-        distance = float(self.clearance.between_links(q)[0])
+    def describe(self, kind: str, q: Array, frames: LinkFrames) -> str:
+        height, distance = (float(value[0]) for value in self.clearance.both(q, frames))
+        if kind == "table":
+            return (
+                f"{self.clearance.lowest_link(q)} would be {height:.3f} m above the table, "
+                f"at least {self.from_table:.3f}"
+            )
         return (
             f"{self.clearance.closest_links(q)} would be {distance:.3f} m apart, "
-            f"at least {self.least:.3f}"
+            f"at least {self.between:.3f}"
         )
 
 
 class _Singularity:
     """How much the manipulability is too small."""
 
-    kind = "singularity"
+    kinds = ("singularity",)
 
-    def __init__(self, robot: Robot) -> None:
-        self.chain, self.least = robot.chain, robot.safety.manipulability
+    def __init__(self, robot: Robot, frames: ChainFrames) -> None:
+        self.frames, self.least = frames, robot.safety.manipulability
 
-    def excess(self, q: Array) -> Array:
-        return self.least - manipulability(self.chain.pose(q).jacobian)
+    def excess(self, q: Array, frames: LinkFrames) -> Array:
+        return (self.least - manipulability_of(self.frames.jacobian(frames)))[None]
 
-    def describe(self, q: Array) -> str:
-        value = float(manipulability(self.chain.pose(q).jacobian)[0])
+    def describe(self, kind: str, q: Array, frames: LinkFrames) -> str:
+        value = float(manipulability_of(self.frames.jacobian(frames))[0])
         return f"manipulability would be {value:.4f}, at least {self.least:.4f}: a singular pose"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo_ros.deployment.safety.curve import Curve
-from grpo_ros.deployment.safety.gate import Gated, Intervention
-from grpo_ros.deployment.safety.limiter import TOLERANCE
+from grpo_ros.deployment.safety.gate import Gated, Intervention, check_share, real_numbers
+from grpo_ros.deployment.safety.limiter import ROUNDING, TOLERANCE
 from grpo_ros.errors import ContractError
 
 Array = npt.NDArray[np.float64]
@@ -45,7 +46,7 @@ class TwistGate:
             )
         self.speed, self.step = np.array(speed), np.array(acceleration) * period_s
         self.period_s = period_s
-        self.epoch, self.is_open, self.speed_share = 0, False, 1.0
+        self.epoch, self.is_open, self._speed_share = 0, False, 1.0
         self.counts: Counter[str] = Counter()
         self._twist: Array = np.zeros(2)
         self._plan: Array = np.zeros((0, 2))
@@ -79,6 +80,15 @@ class TwistGate:
         """Whether the base stands still."""
         return not self._twist.any()
 
+    @property
+    def speed_share(self) -> float:
+        """Share of the speeds that holds now, within [0, 1]; see `check_share`."""
+        return self._speed_share
+
+    @speed_share.setter
+    def speed_share(self, share: float) -> None:
+        self._speed_share = check_share(share)
+
     # ---------------------------------------------------------------- twists
 
     def admit(self, names: Sequence[str], points: Array) -> Gated:
@@ -88,7 +98,10 @@ class TwistGate:
             return Gated(np.zeros((0, 2)), interventions=refused)
         if tuple(names) != COMPONENTS:
             return self._refuse("names", f"components {list(names)}, expected {list(COMPONENTS)}")
-        points = np.asarray(points, dtype=np.float64)
+        try:
+            points = real_numbers(points)
+        except (TypeError, ValueError) as problem:
+            return self._refuse("width", f"twists are no array of numbers ({problem})")
         if points.ndim != 2 or points.shape[0] == 0 or points.shape[1] != 2:
             return self._refuse("width", f"twists of shape {points.shape}, expected (R, 2)")
         finite = np.asarray(np.isfinite(points).all(axis=1))
@@ -135,12 +148,11 @@ class TwistGate:
 
     def _braking(self, twist: Array) -> Array:
         """Return the twists (n, 2), n >= 1, that bring the base to a standstill."""
-        twists = []
-        while True:
-            twist = np.sign(twist) * np.maximum(np.abs(twist) - self.step, 0.0)
-            twists.append(twist)
-            if not twist.any():
-                return np.stack(twists)
+        speed = np.abs(twist)
+        num = max(1, math.ceil(float((speed / self.step).max()) - ROUNDING))
+        slower = np.maximum(speed - np.arange(1, num + 1)[:, None] * self.step, 0.0)
+        slower[-1] = 0.0
+        return np.asarray(slower * np.sign(twist))
 
     def _send(self, points: Array, num_asked: int, why: tuple[Intervention, ...]) -> Gated:
         is_known = np.array_equal(points, self._plan)

@@ -1,0 +1,137 @@
+"""Audit of what was commanded: the largest share of each limit that a stream of motions took.
+
+Trajectories are followed exactly, each from its own stamp until the next one's, and sampled at
+1 kHz. Acceleration is that of the cubic pieces; jerk is its difference from sample to sample,
+seams between trajectories included, so a motion that does not go on where the one before stood
+shows as a share far above 1. Pieces shorter than 0.2 ms, which a tick just before a knot leaves,
+are not sampled: whole nanoseconds do not give them an acceleration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from grpo_ros.contract import JointLimits
+from grpo_ros.deployment.safety.curve import Curve
+
+Array = npt.NDArray[np.float64]
+NANOSECONDS = 1_000_000_000
+SAMPLE_S = 1e-3
+SHORTEST_S = 2e-4
+ROUNDING = 1e-3
+"""Share by which a limit may seem to be exceeded: times are whole nanoseconds, so over 0.2 ms at
+2 rad/s the acceleration is known to 0.3 rad/s^2 at worst, over 4 ms to 0.001."""
+
+
+class CommandAudit:
+    """Follows trajectories (J joints) and keeps the largest share of each limit.
+
+    Args:
+        limits: of the joints, in the order of the curves' columns.
+    """
+
+    def __init__(self, limits: Sequence[JointLimits]) -> None:
+        names = ("lower", "upper", "velocity", "acceleration", "jerk")
+        self._lower, self._upper, self._velocity, self._acceleration, self._jerk = (
+            np.array([getattr(limit, name) for limit in limits]) for name in names
+        )
+        self.num_motions = self.num_samples = 0
+        self.shares = {"velocity": 0.0, "acceleration": 0.0, "jerk": 0.0}
+        self.outside = -np.inf
+        """Farthest beyond a position limit, rad or m; negative: within."""
+        self.jump = 0.0
+        """Largest step of position between two motions, rad or m."""
+        self._now: tuple[int, Curve] | None = None
+        self._last: Array | None = None
+
+    def begin(self) -> None:
+        """The arm was put elsewhere: what comes next need not go on from what was."""
+        self.finish()
+        self._now = self._last = None
+
+    def note(self, stamp_ns: int, curve: Curve) -> None:
+        """Take a motion that begins at a stamp; it ends the one before."""
+        if self._now is not None:
+            began_ns, before = self._now
+            elapsed_s = (stamp_ns - began_ns) / NANOSECONDS
+            self._follow(before, elapsed_s)
+            reached, _ = before.sample(max(0.0, elapsed_s))
+            self.jump = max(self.jump, float(np.abs(curve.positions[0] - reached).max()))
+        self._now = stamp_ns, curve
+        self.num_motions += 1
+
+    def finish(self) -> None:
+        """Follow the last motion to its end."""
+        if self._now is not None:
+            self._follow(self._now[1], self._now[1].end_s + SAMPLE_S)
+            self._now = None
+
+    def report(self) -> dict[str, float | int]:
+        """Return the shares, 1 being the limit itself, and how many motions there were."""
+        return {
+            "motions": self.num_motions,
+            "samples": self.num_samples,
+            **{f"{name}_share": round(share, 6) for name, share in self.shares.items()},
+            "beyond_position_limit": round(max(self.outside, -1e6), 6),
+            "largest_jump": float(f"{self.jump:.3g}"),
+            "is_within_limits": self.is_within_limits,
+        }
+
+    @property
+    def is_within_limits(self) -> bool:
+        """Whether no limit was exceeded but for rounding."""
+        return self.outside <= ROUNDING and all(
+            share <= 1.0 + ROUNDING for share in self.shares.values()
+        )
+
+    def _follow(self, curve: Curve, until_s: float) -> None:
+        """Sample a motion over [0, until_s)."""
+        times: Array = np.arange(0.0, until_s, SAMPLE_S, dtype=np.float64)
+        times = np.asarray(times[_span(curve, times) >= SHORTEST_S])
+        if not len(times):
+            return
+        position, velocity, acceleration = sample(curve, times)
+        steps, gaps = acceleration, np.diff(times)
+        if self._last is not None:
+            steps = np.concatenate([self._last[None], acceleration])
+            gaps = np.concatenate([[SAMPLE_S], gaps])
+        self._take("velocity", velocity, self._velocity)
+        self._take("acceleration", acceleration, self._acceleration)
+        if len(steps) > 1:
+            self._take("jerk", np.diff(steps, axis=0) / gaps[:, None], self._jerk)
+        beyond = np.maximum(self._lower - position, position - self._upper)
+        self.outside = max(self.outside, float(beyond.max()))
+        self._last = acceleration[-1]
+        self.num_samples += len(times)
+
+    def _take(self, name: str, values: Array, limit: Array) -> None:
+        self.shares[name] = max(self.shares[name], float((np.abs(values) / limit).max()))
+
+
+def _span(curve: Curve, times: Array) -> Array:
+    """Return the length (n,) of the piece that each time lies in; inf after the end."""
+    spans = np.append(np.diff(curve.times), np.inf)
+    return np.asarray(spans[np.searchsorted(curve.times, times, side="right") - 1])
+
+
+def sample(curve: Curve, times: Array) -> tuple[Array, Array, Array]:
+    """Return position, velocity and acceleration (n, J) of a motion at times (n,), s."""
+    knots = curve.times
+    if len(knots) == 1:
+        still = np.zeros((len(times), curve.positions.shape[1]))
+        return still + curve.positions[0], still, still
+    row = np.clip(np.searchsorted(knots, times, side="right") - 1, 0, len(knots) - 2)
+    span = (knots[row + 1] - knots[row])[:, None]
+    s = np.clip((times - knots[row])[:, None] / span, 0.0, 1.0)
+    p0, p1 = curve.positions[row], curve.positions[row + 1]
+    v0, v1 = curve.velocities[row] * span, curve.velocities[row + 1] * span
+    rise = p1 - p0
+    c2, c3 = 3.0 * rise - 2.0 * v0 - v1, v0 + v1 - 2.0 * rise
+    is_over = (times >= knots[-1])[:, None]
+    position = p0 + s * (v0 + s * (c2 + s * c3))
+    velocity = np.where(is_over, 0.0, (v0 + s * (2.0 * c2 + 3.0 * s * c3)) / span)
+    acceleration = np.where(is_over, 0.0, (2.0 * c2 + 6.0 * s * c3) / span**2)
+    return position, velocity, acceleration

@@ -1,0 +1,73 @@
+"""The audit of what was commanded finds what exceeds a limit, and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from grpo_ros.contract import JointLimits
+from grpo_ros.deployment.command_audit import CommandAudit, sample
+from grpo_ros.deployment.safety.curve import Curve
+from grpo_ros.deployment.safety.gate import SafetyGate
+
+PERIOD_S = 0.05
+PERIOD_NS = 50_000_000
+LIMITS = (JointLimits("a", -3.0, 3.0, 2.0, 10.0, 5000.0, 1.0),)
+
+
+def pushed(num: int, audit: CommandAudit) -> None:
+    """Push a gated joint as hard as its limits let it, back and forth."""
+    gate = SafetyGate(LIMITS, PERIOD_S)
+    gate.open(np.zeros(1))
+    for i in range(num):
+        target = 100.0 if (i // 20) % 2 == 0 else -100.0
+        gated = gate.admit(("a",), np.full((4, 1), target))
+        assert gated.curve is not None
+        audit.note(i * PERIOD_NS, gated.curve)
+    audit.finish()
+
+
+def test_a_gated_stream_reaches_its_limits_and_never_exceeds_them() -> None:
+    audit = CommandAudit(LIMITS)
+    pushed(80, audit)
+    report = audit.report()
+    assert audit.is_within_limits, report
+    assert report["velocity_share"] == pytest.approx(1.0, abs=1e-6)
+    assert report["acceleration_share"] == pytest.approx(1.0, abs=1e-6)
+    assert 0.5 <= report["jerk_share"] <= 1.0 + 1e-6
+    assert report["motions"] == 80 and report["largest_jump"] < 1e-9
+
+
+def test_a_motion_that_does_not_go_on_where_the_one_before_stood_is_found() -> None:
+    audit = CommandAudit(LIMITS)
+    pushed(30, audit)
+    audit.note(30 * PERIOD_NS, Curve(np.zeros(1), np.full((1, 1), 0.1), np.zeros((1, 1))))
+    audit.note(31 * PERIOD_NS, Curve(np.zeros(1), np.full((1, 1), 0.4), np.zeros((1, 1))))
+    assert audit.report()["largest_jump"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        (JointLimits("a", -3.0, 3.0, 1.9, 10.0, 5000.0, 1.0), "velocity"),
+        (JointLimits("a", -3.0, 3.0, 2.0, 9.0, 5000.0, 1.0), "acceleration"),
+        (JointLimits("a", -3.0, 3.0, 2.0, 10.0, 2000.0, 1.0), "jerk"),
+    ],
+)
+def test_tighter_limits_are_seen_to_be_exceeded(limits: JointLimits, name: str) -> None:
+    audit = CommandAudit([limits])
+    pushed(80, audit)
+    assert not audit.is_within_limits
+    assert audit.shares[name] > 1.01
+
+
+def test_samples_equal_those_of_the_curve() -> None:
+    gate = SafetyGate(LIMITS, PERIOD_S)
+    gate.open(np.zeros(1))
+    curve = gate.admit(("a",), np.full((4, 1), 1.0)).curve
+    assert curve is not None
+    times = np.linspace(0.0, 1.2 * curve.end_s, 50)
+    position, velocity, _ = sample(curve, times)
+    for row, time_s in enumerate(times):
+        expected = curve.sample(float(time_s))
+        assert np.allclose(position[row], expected[0]) and np.allclose(velocity[row], expected[1])

@@ -100,11 +100,12 @@ class ServedPolicy:
         heard = self.client.heard(STATUS)
         return str(heard[-1].message) if heard else ""
 
-    def value(self, key: str) -> str:
-        """Wait for a diagnostic value; return it."""
+    def value(self, key: str, expected: str = "") -> str:
+        """Wait for a diagnostic value, or for the one that is expected; return it."""
 
         def find(message: Any) -> list[str]:
-            return [pair.value for pair in message.status[0].values if pair.key == key]
+            values = [pair.value for pair in message.status[0].values if pair.key == key]
+            return [value for value in values if expected in ("", value)]
 
         return find(self.client.wait_for("/diagnostics", lambda m: bool(find(m))))[0]
 

@@ -39,7 +39,7 @@ def export_orbit(path: Path, has_gripper: bool = False, bad: str = "") -> Path:
         bad: what it does while the goal is far: `nan` in its output, or `slow`.
     """
     keep = (lambda contract: contract) if has_gripper else without_gripper
-    export_untrained(path, horizon=100_000, edit=keep)
+    export_untrained(path, horizon=10_000, edit=keep)
     contract = load_policy_file(path).contract
     chunk, size = contract.chunk_size, contract.action_size
     model = onnx.load(path)

@@ -35,7 +35,9 @@ ROBOT = load_robot("franka_fr3")
 PREDICTED = "policy_server/predicted_chunk"
 MAX_AGE_S, PERIOD_S = 0.1, 0.05
 FAR_GOAL = (CUBE[0] + 0.6, *GOAL[1:])
-OK, WARN, ERROR, STALE = (getattr(DiagnosticStatus, key) for key in ("OK", "WARN", "ERROR", "STALE"))
+OK, WARN, ERROR, STALE = (
+    getattr(DiagnosticStatus, key) for key in ("OK", "WARN", "ERROR", "STALE")
+)
 
 
 @pytest.fixture(scope="module")

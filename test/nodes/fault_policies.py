@@ -30,16 +30,20 @@ def without_gripper(contract: Contract) -> Contract:
     return dataclasses.replace(contract, action=contract.action[:1])
 
 
-def export_orbit(path: Path, has_gripper: bool = False, bad: str = "") -> Path:
+def export_orbit(
+    path: Path, has_gripper: bool = False, bad: str = "", rate_hz: float = 20.0
+) -> Path:
     """Write a policy that leads the tip round the cube; return its path.
 
     Args:
         path: of the ONNX file.
         has_gripper: whether it commands the gripper too, always open.
         bad: what it does while the goal is far: `nan` in its output, or `slow`.
+        rate_hz: of the control; steps are as long as the same speed asks for.
     """
     keep = (lambda contract: contract) if has_gripper else without_gripper
-    export_untrained(path, horizon=10_000, edit=keep)
+    steps = {"control_rate_hz": rate_hz, "step_m": 0.6 / rate_hz, "step_rad": 3.0 / rate_hz}
+    export_untrained(path, horizon=10_000, edit=keep, **steps)
     contract = load_policy_file(path).contract
     chunk, size = contract.chunk_size, contract.action_size
     model = onnx.load(path)

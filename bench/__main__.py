@@ -10,23 +10,37 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import gymnasium_tasks, inference, isaac_lab, placement, simulator, update
+from bench import (
+    gymnasium_tasks,
+    inference,
+    isaac_lab,
+    placement,
+    safety_gate,
+    simulator,
+    update,
+)
 
 BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "simulator loop, N = 256": simulator.loop,
     "snapshots, N = 256": simulator.snapshot,
     "placement of the simulator, N = 256, chunks of 4": placement.separate,
     "inference, one observation": inference.onnx,
+    "safety gate, latency, 7 joints at 20 Hz": safety_gate.latency,
+    "safety gate, hostile, a million steps": safety_gate.hostile,
     "update, 2048 samples, 2 x 64, 320 steps": update.ppo,
     "returns on Gymnasium tasks, 5 seeds": gymnasium_tasks.returns,
     "isaaclab on Newton": isaac_lab.newton,
 }
-ONLY_IF_NAMED = ("returns on Gymnasium tasks, 5 seeds", "isaaclab on Newton")
-"""Half an hour on one core; an extra that is not always there."""
+ONLY_IF_NAMED = (
+    "returns on Gymnasium tasks, 5 seeds",
+    "safety gate, hostile, a million steps",
+    "isaaclab on Newton",
+)
+"""Half an hour on one core; ten minutes on two; an extra that is not always there."""
 
 
 def main(chosen: list[str]) -> int:
-    """Run the benches whose name contains one of `chosen`, or all but the long one."""
+    """Run the benches whose name contains one of `chosen`, or all but the long ones."""
     torch.set_num_threads(1)
     console = Console()
     console.print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores")

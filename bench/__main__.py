@@ -17,6 +17,7 @@ from bench import (
     isaac_lab,
     kill_server,
     placement,
+    safety_gate,
     simulator,
     update,
 )
@@ -26,6 +27,8 @@ BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "snapshots, N = 256": simulator.snapshot,
     "placement of the simulator, N = 256, chunks of 4": placement.separate,
     "inference, one observation": inference.onnx,
+    "safety gate, latency, 7 joints at 20 Hz": safety_gate.latency,
+    "safety gate, hostile, a million steps": safety_gate.hostile,
     "update, 2048 samples, 2 x 64, 320 steps": update.ppo,
     "latency of the policy server": deployment_latency.latency,
     "kill the policy server in mid-motion": kill_server.kills,
@@ -35,14 +38,15 @@ BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
 ONLY_IF_NAMED = (
     "latency of the policy server",
     "kill the policy server in mid-motion",
+    "safety gate, hostile, a million steps",
     "returns on Gymnasium tasks, 5 seeds",
     "isaaclab on Newton",
 )
-"""ROS nodes, and minutes; half an hour on one core; an extra that is not always there."""
+"""ROS nodes, and minutes; ten minutes; half an hour; an extra that is not always there."""
 
 
 def main(chosen: list[str]) -> int:
-    """Run the benches whose name contains one of `chosen`, or all but the long one."""
+    """Run the benches whose name contains one of `chosen`, or all but the long ones."""
     torch.set_num_threads(1)
     console = Console()
     console.print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores")

@@ -135,7 +135,7 @@ def _watches(robot: Robot, frames: ChainFrames) -> list[Watch | None]:
 
 
 class _Workspace:
-    """How far the tip is outside its box, m; the box's margin ends at the table."""
+    """How far the tip is outside its box, m; the box's margin ends at or just below the table."""
 
     kinds: tuple[str, ...] = ("workspace",)
 
@@ -146,7 +146,7 @@ class _Workspace:
         self.upper = np.array([[high + margin] for _, high in bounds])
         table = robot.safety.table_height_m
         if table is not None:
-            self.lower[2] = max(self.lower[2, 0], table)
+            self.lower[2] = max(self.lower[2, 0], table - robot.safety.tip_below_table_m)
 
     def excess(self, q: Array, frames: LinkFrames) -> Array:
         tip = frames.tip

@@ -10,7 +10,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench import gymnasium_tasks, inference, isaac_lab, placement, simulator, update
+from bench import (
+    deployment_latency,
+    gymnasium_tasks,
+    inference,
+    isaac_lab,
+    kill_server,
+    placement,
+    simulator,
+    update,
+)
 
 BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "simulator loop, N = 256": simulator.loop,
@@ -18,11 +27,18 @@ BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "placement of the simulator, N = 256, chunks of 4": placement.separate,
     "inference, one observation": inference.onnx,
     "update, 2048 samples, 2 x 64, 320 steps": update.ppo,
+    "latency of the policy server": deployment_latency.latency,
+    "kill the policy server in mid-motion": kill_server.kills,
     "returns on Gymnasium tasks, 5 seeds": gymnasium_tasks.returns,
     "isaaclab on Newton": isaac_lab.newton,
 }
-ONLY_IF_NAMED = ("returns on Gymnasium tasks, 5 seeds", "isaaclab on Newton")
-"""Half an hour on one core; an extra that is not always there."""
+ONLY_IF_NAMED = (
+    "latency of the policy server",
+    "kill the policy server in mid-motion",
+    "returns on Gymnasium tasks, 5 seeds",
+    "isaaclab on Newton",
+)
+"""ROS nodes, and minutes; half an hour on one core; an extra that is not always there."""
 
 
 def main(chosen: list[str]) -> int:

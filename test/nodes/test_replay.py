@@ -60,7 +60,9 @@ class Cell(LocalNode):
         self.interventions: list[tuple[str, str]] = []
         policy = load_policy_file(config.policy, ("cpu",))
         contract, robot = policy.contract, ROBOT
-        self.box = box = BlackBox(self, 30.0, folder, provenance(config, contract))
+        self.black_box = self.box = box = BlackBox(
+            self, 30.0, folder, provenance(config, contract)
+        )
         self.runner = runner = PolicyRunner(
             contract,
             policy.infer,
@@ -81,7 +83,6 @@ class Cell(LocalNode):
         path = Path(config.policy)
         record, outcome = RunRecord(path, contract, {}), LiveOutcome(contract, folder, ())
         self.control = control = RunControl(self, config, runner, output, record, outcome)
-        control.before_tick.append(box.tick)
         control.after_run.append(lambda reason: box.event("stop", reason=reason))
         self.inputs = ObservationInputs(
             self,
@@ -136,8 +137,6 @@ class Cell(LocalNode):
 
     def start(self) -> None:
         self.control.start()
-        not_before_ns = 0 if self.control.config.lock_step else self.now_ns
-        self.box.event("start", not_before_ns=not_before_ns, run=self.runner.num_runs)
 
     def observe(self, stamp_ns: int, position: Any, velocity: Any, poses: Any) -> None:
         """Give it a robot's state (8,) and the poses of bodies, at one stamp."""

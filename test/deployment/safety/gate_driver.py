@@ -108,7 +108,7 @@ NO_NUMBERS = (
     [],
     7.0,
 )
-KINDS = ("path", "jump", "wild", "special", "whole", "shape", "names", "no_numbers", "hold",
+KINDS = ("path", "far", "jump", "wild", "special", "whole", "shape", "names", "no_numbers", "hold",
          "coast", "reopen", "share", "again")  # fmt: skip
 
 
@@ -161,6 +161,9 @@ def _targets(
         pushes = random.choice([-1.0, 1.0, 0.0, 1.0 + 5e-10], size=(rows, size)) * change
         velocity = gate.velocity + np.cumsum(pushes, axis=0)
         return np.asarray(gate.position + np.cumsum(velocity, axis=0) * period_s)
+    if kind == "far":
+        way = np.where(gate.velocity == 0.0, random.choice([-1.0, 1.0], size), gate.velocity)
+        return np.asarray(gate.position + 1e3 * np.sign(way) * np.ones((rows, 1)))
     if kind == "whole":
         return random.integers(-3, 4, size=(rows, size))
     scale = {"jump": 0.1, "wild": 10.0 ** random.uniform(-8.0, 5.0), "special": 0.01}[kind]

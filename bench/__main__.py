@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import (
+    deployment_latency,
     gymnasium_tasks,
     inference,
     isaac_lab,
+    kill_server,
     placement,
     safety_gate,
     simulator,
@@ -28,15 +30,19 @@ BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "safety gate, latency, 7 joints at 20 Hz": safety_gate.latency,
     "safety gate, hostile, a million steps": safety_gate.hostile,
     "update, 2048 samples, 2 x 64, 320 steps": update.ppo,
+    "latency of the policy server": deployment_latency.latency,
+    "kill the policy server in mid-motion": kill_server.kills,
     "returns on Gymnasium tasks, 5 seeds": gymnasium_tasks.returns,
     "isaaclab on Newton": isaac_lab.newton,
 }
 ONLY_IF_NAMED = (
-    "returns on Gymnasium tasks, 5 seeds",
+    "latency of the policy server",
+    "kill the policy server in mid-motion",
     "safety gate, hostile, a million steps",
+    "returns on Gymnasium tasks, 5 seeds",
     "isaaclab on Newton",
 )
-"""Half an hour on one core; ten minutes on two; an extra that is not always there."""
+"""ROS nodes, and minutes; ten minutes; half an hour; an extra that is not always there."""
 
 
 def main(chosen: list[str]) -> int:

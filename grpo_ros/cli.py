@@ -7,6 +7,7 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -192,6 +193,27 @@ def check(options: argparse.Namespace) -> int:
     return 0 if report["passed"] == len(report["checks"]) else FAILED
 
 
+def replay_bag(options: argparse.Namespace) -> int:
+    """Run a policy on a recorded bag, in line and without sending anything; print what it did."""
+    from grpo_ros.errors import MissingExtraError
+    from grpo_ros.training.checkpoint import write_atomically
+
+    try:
+        from grpo_ros.nodes.replay import replay_bag as replay
+    except ImportError as problem:
+        raise MissingExtraError(
+            f"replay needs the Python packages of ROS 2 ({problem})",
+            remedy="`source activate.sh`, or source ROS 2, first; it need not run",
+        ) from problem
+    result = replay(Path(options.bag), Path(options.policy), options.set)
+    print("\n".join(result.lines()))
+    if options.output:
+        report = json.dumps({"bag": options.bag, **dataclasses.asdict(result)}, indent=1)
+        write_atomically(Path(options.output), f"{report}\n".encode())
+        print(f"wrote {options.output}")
+    return 0
+
+
 def tasks(options: argparse.Namespace) -> int:
     """List the tasks: instruction, horizon, what is observed and commanded."""
     from grpo_ros.tasks.registry import TASKS, make_task
@@ -260,6 +282,19 @@ def _parser() -> argparse.ArgumentParser:
         help="e.g. simulator:=isaaclab backend:=kit task:=insert",
     )
     command.add_argument("--output", metavar="FILE", help="where the report is written")
+
+    command = _command(commands, "replay-bag", replay_bag)
+    command.add_argument("bag", metavar="FOLDER", help="a bag of the black box or of ros2 bag")
+    command.add_argument("--policy", metavar="FILE.onnx", required=True, help="policy file")
+    command.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="key=value",
+        help="parameters of the policy server, above those in the bag, e.g. runner.speed=0.1",
+    )
+    command.add_argument("--output", metavar="FILE", help="where the result is written, as JSON")
 
     _command(commands, "tasks", tasks)
     return parser

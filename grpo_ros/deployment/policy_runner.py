@@ -34,6 +34,8 @@ from grpo_ros.deployment.observation_buffer import (
     ObservationBuffer,
     Reading,
 )
+from grpo_ros.deployment.safety.course import Course
+from grpo_ros.deployment.safety.curve import Curve
 from grpo_ros.deployment.safety.faults import FaultConfig, FaultWatch
 from grpo_ros.deployment.safety.gate import Gated, Intervention, SafetyGate
 from grpo_ros.deployment.safety.geometry import ArmGeometry
@@ -141,6 +143,7 @@ class PolicyRunner:
         self._columns = [contract.joint_names.index(name) for name in robot.arm_joints]
         self.is_base = any(action.kind == "twist" for action in contract.action)
         self.gate = self._make_gate()
+        self.course = Course(self.period_s)
         self.faults = FaultWatch(robot, self.config.faults)
         self.range = TrainingRange(contract, self.config.range_margin)
         self.gripper_limit = self._find_gripper_limit()
@@ -201,8 +204,11 @@ class PolicyRunner:
         """Begin an episode.
 
         Args:
-            not_before_ns: older inputs do not count, those that have arrived included.
+            not_before_ns: older inputs do not count, those that have arrived included. 0, in lock
+                step: all count, and the arm was put where it is.
         """
+        if not_before_ns == 0:
+            self.course.clear()
         self.gate.close()
         self.gate.counts.clear()
         self.held.clear()
@@ -227,6 +233,37 @@ class PolicyRunner:
         self.phase, self.reason = phase, reason
         return braking
 
+    def jump_back(self) -> None:
+        """End the run after the clock jumped back: where the arm is by now, nobody knows."""
+        if self.phase == "running":
+            self.stop("the clock jumped back")
+        self.course.clear()
+
+    def lay(self, gated: Gated, now_ns: int) -> Curve | None:
+        """Return the motion that the gate let through, from now on.
+
+        It goes on exactly where the one before leads, however early or late the tick is.
+        """
+        if gated.curve is None or self.is_base:
+            return gated.curve
+        return self.course.lay(gated.curve, now_ns)
+
+    def _catch_up(self, now_ns: int) -> None:
+        """Let the periods pass in which no tick came: the arm went on along what was sent."""
+        if self.is_base:
+            return
+        for _ in range(self.course.num_missed(now_ns) if self._is_placed else 0):
+            if self.gate.is_at_rest:
+                self.course.clear()
+                return
+            self.gate.coast()
+            self.course.pass_by()
+            if self.executor.has_next:
+                self.executor.advance()
+            else:
+                self.executor.pass_by()
+                self._is_off_plan = True
+
     @property
     def is_placed(self) -> bool:
         """Whether the episode's first usable observation has come."""
@@ -246,6 +283,7 @@ class PolicyRunner:
             steady_s: a clock that never stands still or jumps; None: the stamps' clock is one.
         """
         self.sequence += 1
+        self._catch_up(now_ns)
         if self.phase != "running":
             return self._hold(self.phase, self.reason, now_ns, self.gate.hold())
         fault = self.faults.problem(now_ns / NANOSECONDS if steady_s is None else steady_s)
@@ -258,6 +296,9 @@ class PolicyRunner:
             return self._wait(reading, now_ns)
         self._waiting_since_ns = None
         self.observation_age.add(reading.age_s)
+        if not self._is_placed and not self.course.has_ended(now_ns):
+            reason = "the arm still comes to rest from the run before"
+            return self._hold("moving", reason, now_ns, self.gate.hold())
         if not self._is_placed or (self.config.follow_measured and self.executor.needs_inference):
             self._place(reading)
         measured = reading.scene.joints(self.robot.arm_joints)[0].numpy()
@@ -280,6 +321,7 @@ class PolicyRunner:
         measured = reading.scene.joints(self.contract.joint_names)
         self.executor.start(measured)
         self.gate.open(measured[0, self._columns].numpy())
+        self.course.clear()
         self._is_placed = True
 
     def _decide_and_act(self, reading: Reading, now_ns: int) -> Command | Hold:
@@ -343,15 +385,16 @@ class PolicyRunner:
         gripper, refused = self._gripper_target()
         self.executor.advance()
         self.num_periods += 1
-        if gated.curve is not None and not self.is_base:
-            self.faults.put_curve(now_ns, gated.curve)
+        curve = self.lay(gated, now_ns)
+        if curve is not None and not self.is_base:
+            self.faults.put_curve(now_ns, curve)
         return Command(
             self.gate.epoch,
             self.sequence,
             now_ns,
             self.gate.joint_names,
             gated.points,
-            gated.curve,
+            curve,
             gated.is_known,
             gated.num_asked,
             gripper,
@@ -451,7 +494,7 @@ class PolicyRunner:
             now_ns,
             self.gate.joint_names,
             gated.points,
-            gated.curve,
+            self.lay(gated, now_ns),
             gated.is_known,
             kind,
             reason,

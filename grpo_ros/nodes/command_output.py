@@ -6,6 +6,7 @@ period; between two calls, streams follow the motion's curve by themselves.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -23,9 +24,13 @@ from trajectory_msgs.msg import JointTrajectory
 from grpo_ros.deployment.answers import Motion
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.noting import OnMessage
 from grpo_ros.robots.robot import Robot
 
 LONGEST_STOP_S = 2.0
+TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
+GOAL, MOTION = "/goal", "/motion"
+"""Added to the name of an action or a stream: the trajectories behind it, as they are noted."""
 STREAMS = ("position_stream", "velocity_stream", "joint_command", "twist", "twist_stamped")
 
 
@@ -57,6 +62,7 @@ def make_output(
     period_s: float,
     rate_hz: float,
     on_failure: Callable[[str], None],
+    on_message: OnMessage | None = None,
 ) -> CommandOutput:
     """Return the output of a kind; see `robots.robot.ArmCommand`.
 
@@ -68,20 +74,12 @@ def make_output(
         period_s: of the control.
         rate_hz: of streams.
         on_failure: called with what the robot refused.
+        on_message: is shown every message that is sent, and the motions behind streams.
 
     Raises:
         ConfigurationError: the robot's YAML has no name for this interface.
     """
-    names = robot.interfaces
-    name = {
-        "trajectory_topic": names.arm_trajectory_topic,
-        "trajectory_action": names.arm_trajectory_action,
-        "position_stream": names.arm_stream_topic,
-        "velocity_stream": names.arm_stream_topic,
-        "joint_command": names.arm_joint_command,
-        "twist": names.cmd_vel,
-        "twist_stamped": names.cmd_vel,
-    }[kind]
+    name = command_name(robot, kind)
     if not name:
         raise ConfigurationError(
             f"robot '{robot.name}' has no name for command '{kind}'",
@@ -93,10 +91,41 @@ def make_output(
             expected="trajectory_topic, or a base's twist: others carry no stamps",
         )
     if kind == "trajectory_action":
-        return TrajectoryAction(node, name, on_failure)
+        return TrajectoryAction(node, name, on_failure, on_message)
     if kind == "trajectory_topic":
-        return TrajectoryTopic(node, name, period_s if lock_step else None)
-    return Stream(node, name, kind, None if lock_step else rate_hz)
+        return TrajectoryTopic(node, name, period_s if lock_step else None, on_message)
+    return Stream(node, name, kind, None if lock_step else rate_hz, on_message)
+
+
+def command_name(robot: Robot, kind: str) -> str:
+    """Return the topic or action of a kind of command; empty where the robot's YAML has none."""
+    names = robot.interfaces
+    return {
+        "trajectory_topic": names.arm_trajectory_topic,
+        "trajectory_action": names.arm_trajectory_action,
+        "position_stream": names.arm_stream_topic,
+        "velocity_stream": names.arm_stream_topic,
+        "joint_command": names.arm_joint_command,
+        "twist": names.cmd_vel,
+        "twist_stamped": names.cmd_vel,
+    }[kind]
+
+
+def as_trajectory(motion: Motion, period_ns: int | None = None) -> JointTrajectory | None:
+    """Return a motion as it is sent.
+
+    Args:
+        motion: that the gate let through.
+        period_ns: in lock step, of the control: points are its targets; None: the curve's knots.
+
+    Returns:
+        None where there is nothing to send.
+    """
+    if period_ns is not None:
+        return messages.trajectory(motion.stamp_ns, motion.names, motion.points, period_ns)
+    if motion.curve is None:
+        return None
+    return messages.curve_trajectory(motion.stamp_ns, motion.names, motion.curve)
 
 
 class TrajectoryTopic:
@@ -108,12 +137,20 @@ class TrajectoryTopic:
     Args:
         node: that publishes. name: of the topic.
         lock_step_s: control period, where points are its targets; None: the curve's knots.
+        on_message: is shown what is sent.
     """
 
-    type_name = "trajectory_msgs/msg/JointTrajectory"
+    type_name = TRAJECTORY
 
-    def __init__(self, node: Any, name: str, lock_step_s: float | None) -> None:
+    def __init__(
+        self,
+        node: Any,
+        name: str,
+        lock_step_s: float | None,
+        on_message: OnMessage | None = None,
+    ) -> None:
         self.node, self.name = node, node.resolve_topic_name(name)
+        self._on_message = on_message or _pass_over
         self._period_ns = (
             None if lock_step_s is None else round(lock_step_s * messages.NANOSECONDS)
         )
@@ -125,14 +162,10 @@ class TrajectoryTopic:
 
     def send(self, motion: Motion) -> None:
         """See CommandOutput."""
-        if self._period_ns is not None:
-            self._publisher.publish(
-                messages.trajectory(motion.stamp_ns, motion.names, motion.points, self._period_ns)
-            )
-        elif motion.curve is not None:
-            self._publisher.publish(
-                messages.curve_trajectory(motion.stamp_ns, motion.names, motion.curve)
-            )
+        message = as_trajectory(motion, self._period_ns)
+        if message is not None:
+            self._publisher.publish(message)
+            self._on_message(self.name, self.type_name, message)
 
     def finish(self) -> None:
         """Nothing: what was sent ends at rest."""
@@ -147,9 +180,15 @@ class TrajectoryAction:
 
     type_name = "control_msgs/action/FollowJointTrajectory"
 
-    def __init__(self, node: Any, name: str, on_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        node: Any,
+        name: str,
+        on_failure: Callable[[str], None],
+        on_message: OnMessage | None = None,
+    ) -> None:
         self.node, self.name = node, node.resolve_topic_name(name)
-        self._on_failure = on_failure
+        self._on_failure, self._on_message = on_failure, on_message or _pass_over
         self._client = ActionClient(node, FollowJointTrajectory, name)
         self._number = 0
 
@@ -161,12 +200,14 @@ class TrajectoryAction:
 
     def send(self, motion: Motion) -> None:
         """See CommandOutput."""
-        if motion.curve is None or motion.is_known:
+        trajectory = None if motion.is_known else as_trajectory(motion)
+        if trajectory is None:
             return
         self._number += 1
         number = self._number
         goal = FollowJointTrajectory.Goal()
-        goal.trajectory = messages.curve_trajectory(motion.stamp_ns, motion.names, motion.curve)
+        goal.trajectory = trajectory
+        self._on_message(self.name + GOAL, TRAJECTORY, trajectory)
         sent = self._client.send_goal_async(goal)
         sent.add_done_callback(lambda future: self._on_answer(number, future))
 
@@ -209,10 +250,19 @@ class Stream:
         node: that publishes. name: of the topic.
         kind: what the samples are.
         rate_hz: None: in lock step, one sample per motion.
+        on_message: is shown each sample, and each motion as a trajectory.
     """
 
-    def __init__(self, node: Any, name: str, kind: str, rate_hz: float | None) -> None:
+    def __init__(
+        self,
+        node: Any,
+        name: str,
+        kind: str,
+        rate_hz: float | None,
+        on_message: OnMessage | None = None,
+    ) -> None:
         self.node, self.kind, self.name = node, kind, node.resolve_topic_name(name)
+        self._on_message = on_message or _pass_over
         message = {"joint_command": JointState, "twist": Twist, "twist_stamped": TwistStamped}.get(
             kind, Float64MultiArray
         )
@@ -231,6 +281,9 @@ class Stream:
 
     def send(self, motion: Motion) -> None:
         """See CommandOutput."""
+        if motion.curve is not None:
+            make = functools.partial(as_trajectory, motion)
+            self._on_message(self.name + MOTION, TRAJECTORY, make)
         if self._rate_hz is None and len(motion.points):
             self._publish(motion.names, motion.points[0], motion.points[0], motion.stamp_ns)
         elif motion.curve is not None:
@@ -278,6 +331,11 @@ class Stream:
                 message = TwistStamped(twist=messages.twist(velocity))
                 message.header.stamp = messages.to_time(stamp_ns)
         self._publisher.publish(message)
+        self._on_message(self.name, self.type_name, message)
+
+
+def _pass_over(topic: str, type_name: str, message: Any) -> None:
+    """Nobody keeps a record."""
 
 
 def _publisher_problem(node: Any, name: str, type_name: str) -> str:

@@ -52,6 +52,8 @@ from grpo_ros.training.run_directory import versions
 from grpo_ros.training.statistics import wilson_interval
 
 CALL_TIMEOUT_S, ASK_TIMEOUT_S = 10.0, 2.0
+SETTLE_S = 0.4
+"""Free running: simulated time in which an arm comes to rest after an episode."""
 MAX_ERRORS = 3
 """Episodes in a row that may fail to run before the series is given up."""
 PROGRESS_S = 5.0
@@ -152,6 +154,8 @@ class Evaluator(Node):
         try:
             if self.audit is not None:
                 self.audit.begin()
+            if not self.config.lock_step:  # the server waits until what it sent has ended
+                time.sleep(SETTLE_S / self.config.real_time_factor)
             begun = json.loads(self._trigger(self._reset))
             if begun["episode"] != episode:
                 raise TrialError(

@@ -12,6 +12,7 @@ from std_msgs.msg import Bool
 from grpo_ros.deployment.safety.faults import FaultConfig, FaultWatch
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.noting import OnMessage, noted, type_name
 from grpo_ros.robots.robot import Robot
 
 
@@ -24,6 +25,8 @@ class FaultInputs:
         config: names the enable topic.
         watch: is told.
         on_change: called when something was reported, so that a released switch stops at once.
+        on_message: is shown every message.
+        steady: the clock of arrivals, s.
 
     Raises:
         ConfigurationError: the mode's type is not installed, or has no such field.
@@ -36,8 +39,11 @@ class FaultInputs:
         config: FaultConfig,
         watch: FaultWatch,
         on_change: Callable[[], None],
+        on_message: OnMessage | None = None,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node, self._watch, self._on_change = node, watch, on_change
+        self._on_message, self._steady = on_message, steady
         self._made: list[Any] = []
         self._topics: list[tuple[str, str]] = []
         if config.enable_topic:
@@ -66,25 +72,22 @@ class FaultInputs:
     def _listen(
         self, kind: Any, topic: str, callback: Callable[[Any], None], profile: Any
     ) -> None:
-        self._made.append(self._node.create_subscription(kind, topic, callback, profile))
-        self._topics.append((self._node.resolve_topic_name(topic), type_name(kind)))
+        name = self._node.resolve_topic_name(topic), type_name(kind)
+        call = noted(self._on_message, *name, callback)
+        self._made.append(self._node.create_subscription(kind, topic, call, profile))
+        self._topics.append(name)
 
     def _on_enable(self, message: Bool) -> None:
-        self._watch.put_enable(bool(message.data), time.monotonic())
+        self._watch.put_enable(bool(message.data), self._steady())
         self._on_change()
 
     def _on_mode(self, value: str) -> None:
-        self._watch.put_mode(value, time.monotonic())
+        self._watch.put_mode(value, self._steady())
         self._on_change()
 
     def _on_torque(self, message: JointState) -> None:
         self._watch.put_torque(list(message.name), messages.from_doubles(message.effort))
         self._on_change()
-
-
-def type_name(kind: Any) -> str:
-    """Return a message class's name as pkg/msg/Type."""
-    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
 def message_type(name: str) -> Any:

@@ -11,6 +11,7 @@ from control_msgs.action import GripperCommand, ParallelGripperCommand
 from rclpy.action import ActionClient
 
 from grpo_ros.deployment.answers import Command, GripperTarget
+from grpo_ros.nodes.noting import OnMessage, type_name
 from grpo_ros.robots.robot import Robot
 
 ANSWER_S = 2.0
@@ -26,6 +27,7 @@ class GripperCommander:
         lock_step: whether the arm's targets wait until the goal is accepted.
         send: sends a command's arm targets.
         refuse: called with what went wrong.
+        on_message: is shown the command of each goal.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class GripperCommander:
         lock_step: bool,
         send: Callable[[Command], None],
         refuse: Callable[[str], None],
+        on_message: OnMessage | None = None,
     ) -> None:
         assert robot.driver_gripper is not None
         self.name, self.lock_step = robot.interfaces.gripper_action, lock_step
@@ -42,6 +45,8 @@ class GripperCommander:
         self._is_parallel = robot.interfaces.gripper_command == "parallel_gripper_command"
         kind = ParallelGripperCommand if self._is_parallel else GripperCommand
         self._client = ActionClient(node, kind, self.name)
+        self._noted = f"{node.resolve_topic_name(self.name)}/goal"
+        self._on_message = on_message
         self._pending: tuple[Command, float] | None = None
 
     def submit(self, command: Command) -> None:
@@ -51,7 +56,10 @@ class GripperCommander:
             self._refuse(f"no gripper action '{self.name}'")
             return
         self._pending = command, time.monotonic()
-        answer = self._client.send_goal_async(self._goal(command.gripper))
+        goal = self._goal(command.gripper)
+        if self._on_message is not None:
+            self._on_message(self._noted, type_name(type(goal.command)), goal.command)
+        answer = self._client.send_goal_async(goal)
         answer.add_done_callback(lambda future: self._on_answer(command, future))
         if not self.lock_step:
             self._send(command)

@@ -18,10 +18,16 @@ class Intake:
     Args:
         buffer: that stores them.
         on_input: called after each input that was stored.
+        steady: the clock of arrivals, s.
     """
 
-    def __init__(self, buffer: ObservationBuffer, on_input: Callable[[], None]) -> None:
-        self.buffer, self._on_input = buffer, on_input
+    def __init__(
+        self,
+        buffer: ObservationBuffer,
+        on_input: Callable[[], None],
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.buffer, self.steady, self._on_input = buffer, steady, on_input
 
     def take(self, what: str, stamp: Time, put: Callable[[int, float], bool]) -> None:
         """Store an input unless it is refused; a refusal is counted and kept by name.
@@ -38,7 +44,7 @@ class Intake:
                 "unstamped", f"{what} has stamp {stamp_ns} ns: its driver does not stamp it"
             )
             return
-        self.store(what, lambda: put(stamp_ns, time.monotonic()))
+        self.store(what, lambda: put(stamp_ns, self.steady()))
 
     def store(self, what: str, put: Callable[[], bool]) -> None:
         """Call `put`, which has its stamp already; count what it raises, tell what it stored."""

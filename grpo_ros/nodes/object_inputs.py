@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from collections import deque
 from typing import Any
 
@@ -96,7 +95,7 @@ class ObjectInputs:
             if newest_ns is None or newest_ns == self._followed.get(body):
                 continue
             self._followed[body] = newest_ns
-            put = functools.partial(self._put_frame, body, newest_ns, time.monotonic())
+            put = functools.partial(self._put_frame, body, newest_ns, self._intake.steady())
             self._intake.store(_label(body), put)
 
     # ---------------------------------------------------------------- poses

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from sensor_msgs.msg import CompressedImage, Image, JointState, LaserScan
+from std_msgs.msg import Header
 
 from grpo_ros import typed
 from grpo_ros.contract import Contract
@@ -27,6 +29,7 @@ from grpo_ros.deployment.observation_buffer import ObservationBuffer
 from grpo_ros.errors import ConfigurationError, ContractError, MissingExtraError
 from grpo_ros.nodes import qos
 from grpo_ros.nodes.intake import Intake
+from grpo_ros.nodes.noting import OnMessage, noted, type_name
 from grpo_ros.nodes.object_inputs import ObjectInputs
 from grpo_ros.nodes.sensor_inputs import SensorInputs
 from grpo_ros.nodes.transform_tree import TransformTree
@@ -82,6 +85,8 @@ class ObservationInputs:
         reliable: whether no message may be lost, as in lock step.
         on_jump_back: called when joint states begin anew at an earlier time, after everything was
             forgotten; None: nothing is forgotten by itself, and such joint states are refused.
+        on_message: is shown every message, before it is judged.
+        steady: the clock of arrivals, s.
 
     Raises:
         ConfigurationError: nothing says where an input comes from.
@@ -99,15 +104,17 @@ class ObservationInputs:
         on_input: Callable[[], None],
         reliable: bool,
         on_jump_back: Callable[[], None] | None = None,
+        on_message: OnMessage | None = None,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node, self._contract, self._robot = node, contract, robot
         self._buffer, self._config = buffer, config
         self._profile = qos.STATE if reliable else qos.SENSOR
-        self._notify = on_jump_back
+        self._notify, self._on_message = on_jump_back, on_message
         self._made: list[Any] = []
         self._topics: list[tuple[str, str]] = []
-        intake = Intake(buffer, on_input)
-        self._tree = TransformTree(node, self._on_transforms)
+        intake = Intake(buffer, on_input, steady)
+        self._tree = TransformTree(node, self._on_transforms, on_message)
         self._objects = ObjectInputs(intake, self._tree, config.transform_poses, config.min_score)
         self._sensors = SensorInputs(
             intake,
@@ -127,6 +134,11 @@ class ObservationInputs:
 
     def put_pose(self, body: str, message: PoseStamped) -> None:
         """Take the pose of a body as if it had come on its topic."""
+        if self._on_message is not None:
+            topic = self._node.resolve_topic_name(self._config.object_topic.replace(NAME, body))
+            header = Header(stamp=message.header.stamp, frame_id=message.header.frame_id)
+            copied = PoseStamped(header=header, pose=message.pose)
+            self._on_message(topic, type_name(PoseStamped), copied)
         self._objects.on_pose(body, message)
 
     def forget(self) -> None:
@@ -225,10 +237,10 @@ class ObservationInputs:
     # ---------------------------------------------------------------- callbacks
 
     def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None]) -> None:
-        made = self._node.create_subscription(kind, topic, callback, self._profile)
-        self._made.append(made)
-        package = kind.__module__.split(".")[0]
-        self._topics.append((made.topic_name, f"{package}/msg/{kind.__name__}"))
+        name = self._node.resolve_topic_name(topic), type_name(kind)
+        call = noted(self._on_message, *name, callback)
+        self._made.append(self._node.create_subscription(kind, topic, call, self._profile))
+        self._topics.append(name)
 
     def _on_transforms(self) -> None:
         self._objects.retry()

@@ -34,6 +34,7 @@ On the way down, whatever the way: stop, wait, bring the robot to rest.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,13 @@ from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.run_record import RunRecord
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.black_box import BlackBox, provenance
 from grpo_ros.nodes.command_output import make_output
 from grpo_ros.nodes.fault_inputs import FaultInputs
 from grpo_ros.nodes.gripper_commander import GripperCommander
 from grpo_ros.nodes.lifecycle import SUCCESS, GuardedLifecycleNode
 from grpo_ros.nodes.live_robot import LiveRobot
+from grpo_ros.nodes.noting import type_name
 from grpo_ros.nodes.observation_inputs import ObservationInputs
 from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.policy_config import (
@@ -79,6 +82,7 @@ class PolicyServer(GuardedLifecycleNode):
         super().__init__("policy_server", **kwargs)
         self.config = read_parameters(self, PolicyServerConfig(), read_only=False)
         self.control: RunControl | None = None
+        self.black_box = BlackBox(self, 0.0, Path())
         self._forget_what_was_made()
         self._shown: tuple[bytes, str] | None = None
         self._live = LiveRobot(self)
@@ -113,6 +117,11 @@ class PolicyServer(GuardedLifecycleNode):
         check_match(policy.contract, robot)
         runner = self._make_runner(policy, robot)
         runner.warm_up()
+        folder = Path(
+            config.black_box_folder or Path(config.policy).resolve().parent / "black_box"
+        )
+        about = provenance(config, policy.contract)
+        self.black_box = BlackBox(self, config.black_box_s, folder, about)
         self.control = control = self._make_control(policy, robot, runner)
         self._listen(robot)
         self._check_live(robot)
@@ -148,6 +157,7 @@ class PolicyServer(GuardedLifecycleNode):
             period_s=runner.period_s,
             rate_hz=config.stream_rate_hz,
             on_failure=lambda reason: self._require_control().fail(reason),
+            on_message=self.black_box.note,
         )
         path = Path(config.policy).resolve()
         mode = "dry_run" if config.dry_run else "hardware" if config.hardware else "simulated"
@@ -156,7 +166,7 @@ class PolicyServer(GuardedLifecycleNode):
         control = RunControl(self, config, runner, output, record, outcome)
         if runner.gripper_limit is not None and not config.dry_run:
             control.gripper = GripperCommander(
-                self, robot, config.lock_step, control.send, control.fail
+                self, robot, config.lock_step, control.send, control.fail, self.black_box.note
             )
         return control
 
@@ -172,10 +182,17 @@ class PolicyServer(GuardedLifecycleNode):
             control.on_input,
             config.lock_step,
             control.on_jump_back,
+            self.black_box.note,
         )
         self._fault_inputs = FaultInputs(
-            self, robot, runner.config.faults, runner.faults, control.on_fault_input
+            self,
+            robot,
+            runner.config.faults,
+            runner.faults,
+            control.on_fault_input,
+            self.black_box.note,
         )
+        control.after_run.append(lambda reason: self.black_box.event("stop", reason=reason))
         if runner.is_base and config.goal_body in runner.buffer.body_names:
             self._navigate = self._offer_navigation(control, self._inputs)
 
@@ -207,6 +224,7 @@ class PolicyServer(GuardedLifecycleNode):
     def activate(self) -> None:
         """Observe, and hold."""
         control = self._require_control()
+        control.begin_time()
         if not self.config.lock_step:
             self._timer = self.create_timer(control.runner.period_s, control.on_timer)
         self.show(OK, "holding")
@@ -237,6 +255,7 @@ class PolicyServer(GuardedLifecycleNode):
                 self.get_logger().info(f"wrote {path}")
         if self._predicted is not None:
             self.destroy_lifecycle_publisher(self._predicted)
+        self.black_box.close()
         self._forget_what_was_made()
         self.show(ERROR if self.failure else OK, self.failure or "unconfigured")
 
@@ -302,14 +321,24 @@ class PolicyServer(GuardedLifecycleNode):
             values["fault"] = fault
         if level != OK and message != self.failure:
             self.get_logger().warning(message)
-        self._status.publish(messages.status(level, self.get_name(), message, values))
+        self._publish_status(self._status, level, message, values)
+        if level == ERROR:
+            self.black_box.dump(fault or "error", message)
 
     def report(self, kind: str, reason: str) -> None:
         """Publish an intervention of the gate."""
         runner = self._require_control().runner
         self.get_logger().warning(f"safety gate: {reason}", throttle_duration_sec=1.0)
         values = {"kind": kind, "count": runner.gate.counts[kind], "period": runner.num_periods}
-        self._interventions.publish(messages.status(WARN, self.get_name(), reason, values))
+        self._publish_status(self._interventions, WARN, reason, values)
+        self.black_box.dump(kind, reason)
+
+    def _publish_status(
+        self, publisher: Any, level: bytes, message: str, values: Mapping[str, object]
+    ) -> None:
+        status = messages.status(level, self.get_name(), message, values)
+        publisher.publish(status)
+        self.black_box.note(publisher.topic_name, type_name(DiagnosticStatus), status)
 
     def show_chunk(self, command: Command) -> None:
         """Publish what the policy foresees, where anyone wants to see it."""

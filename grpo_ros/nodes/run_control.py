@@ -82,6 +82,7 @@ class RunControl:
         # Lock step needs no age: a stamp that was answered already is never answered again.
         now_ns = 0 if self.config.lock_step else self.node.get_clock().now().nanoseconds
         self.runner.start(now_ns)
+        self.node.black_box.event("start", not_before_ns=now_ns, run=self.runner.num_runs)
         self._last_motion = None
         self.record.begin()
         self.node.show(OK, "running")
@@ -116,7 +117,8 @@ class RunControl:
         if len(braking.points) and not self.config.lock_step:
             now_ns = self.node.get_clock().now().nanoseconds
             epoch, number = runner.gate.epoch, runner.sequence
-            self._publish(Motion(epoch, number, now_ns, names, braking.points, braking.curve))
+            curve = runner.lay(braking, now_ns)
+            self._publish(Motion(epoch, number, now_ns, names, braking.points, curve))
         self._end_run()
 
     def fail(self, reason: str) -> None:
@@ -178,6 +180,17 @@ class RunControl:
             f"the clock jumped back; inputs are forgotten{remedy}", throttle_duration_sec=1.0
         )
         self.node.forget_inputs()
+        self.begin_time()
+        if self.config.lock_step:
+            return
+        was_running = self.is_running
+        self.runner.jump_back()
+        if was_running:
+            self._end_run()
+            self.node.show(ERROR, self.runner.reason)
+
+    def begin_time(self) -> None:
+        """Let any stamp be newer than the last tick's."""
         self._last_tick_ns = -1
 
     # ---------------------------------------------------------------- ticks
@@ -195,6 +208,7 @@ class RunControl:
         self._last_tick_ns = now_ns
         for call in self.before_tick:
             call(now_ns)
+        self.node.black_box.tick(now_ns)  # after what was called, which may give inputs
         was_at_rest, was_running = runner.gate.is_at_rest, self.is_running
         answer = runner.tick(now_ns, None if self.config.lock_step else time.monotonic())
         if isinstance(answer, Command):

@@ -15,6 +15,7 @@ from tf2_ros import Buffer, TransformException
 from grpo_ros import rotations
 from grpo_ros.deployment.input_refusal import InputRefusal
 from grpo_ros.nodes import qos
+from grpo_ros.nodes.noting import OnMessage, noted
 
 Array = npt.NDArray[np.float64]
 TF, TF_STATIC = "/tf", "/tf_static"
@@ -28,21 +29,24 @@ class TransformTree:
     Args:
         node: that subscribes.
         on_change: called after transforms have come.
+        on_message: is shown every message.
     """
 
-    def __init__(self, node: Any, on_change: Callable[[], None]) -> None:
-        self._node, self._on_change = node, on_change
+    def __init__(
+        self, node: Any, on_change: Callable[[], None], on_message: OnMessage | None = None
+    ) -> None:
+        self._node, self._on_change, self._on_message = node, on_change, on_message
         self._buffer = Buffer()
         self._made: list[Any] = []
 
     def listen(self) -> None:
         """Subscribe, unless it has."""
         if not self._made:
+            moving = noted(self._on_message, TF, TYPE, self._on_moving)
+            static = noted(self._on_message, TF_STATIC, TYPE, self._on_static)
             self._made = [
-                self._node.create_subscription(TFMessage, TF, self._on_moving, qos.TF),
-                self._node.create_subscription(
-                    TFMessage, TF_STATIC, self._on_static, qos.TF_STATIC
-                ),
+                self._node.create_subscription(TFMessage, TF, moving, qos.TF),
+                self._node.create_subscription(TFMessage, TF_STATIC, static, qos.TF_STATIC),
             ]
 
     @property

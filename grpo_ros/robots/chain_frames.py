@@ -98,4 +98,4 @@ def manipulability_of(jacobian: Array) -> Array:
     """
     turned = jacobian.transpose(0, 2, 1)
     gram = jacobian @ turned if jacobian.shape[2] >= 6 else turned @ jacobian
-    return np.sqrt(np.maximum(np.linalg.det(gram), 0.0))
+    return np.asarray(np.sqrt(np.maximum(np.linalg.det(gram), 0.0)))

@@ -127,6 +127,9 @@ class Safety:
     table_clearance_m: float = typed.setting(
         0.01, "Links above the table; the gripper's are held by the workspace", unit="m"
     )
+    tip_below_table_m: float = typed.setting(
+        0.0, "How far below the table the tip may be led on its way to rest", unit="m", minimum=0.0
+    )
     self_clearance_m: float = typed.setting(
         0.01, "Between links that are not neighbours", unit="m", minimum=0.0
     )

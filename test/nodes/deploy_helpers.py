@@ -33,10 +33,17 @@ ENVIRONMENT = {
 
 
 def export_untrained(
-    path: Path, horizon: int = 12, edit: Callable[[Contract], Contract] = lambda contract: contract
+    path: Path,
+    horizon: int = 12,
+    edit: Callable[[Contract], Contract] = lambda contract: contract,
+    **settings: Any,
 ) -> Path:
-    """Write an untrained policy with large weights, so that it moves; return its path."""
-    contract = edit(PickPlace(PickPlaceConfig(horizon=horizon)).contract())
+    """Write an untrained policy with large weights, so that it moves; return its path.
+
+    Args:
+        path: of the file. horizon, settings: of the task. edit: changes its contract.
+    """
+    contract = edit(PickPlace(PickPlaceConfig(horizon=horizon, **settings)).contract())
     policy = make_policy(GaussianConfig(), contract, torch.Generator().manual_seed(1))
     with torch.no_grad():
         for weight in policy.parameters():

@@ -1,12 +1,11 @@
-"""The policy server: lifecycle, refusals, hostile inputs, and the last word on the wire."""
+"""The policy server: lifecycle, refusals, and the last word on the wire."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,225 +13,153 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from deploy_helpers import Client, NodeProcess, export_untrained, running_client  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
-from geometry_msgs.msg import PoseStamped  # noqa: E402
+from commanded_motion import as_received, ends_at_rest, exactly  # noqa: E402
+from deploy_helpers import Client, NodeProcess, export_untrained  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from fault_harness import ServedPolicy, listening_client  # noqa: E402
+from fault_policies import export_orbit  # noqa: E402
+from hostile import FILES, with_contract  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from rcl_interfaces.srv import SetParameters  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from sensor_msgs.msg import JointState  # noqa: E402
+from played_robot import PlayedRobot, until  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
-from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.contract import Contract  # noqa: E402
+from grpo_ros.nodes import messages  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 ROBOT = load_robot("franka_fr3")
-ARM_TOPIC = ROBOT.interfaces.arm_trajectory_topic
-STATUS = "policy_server/status"
+ERROR = DiagnosticStatus.ERROR
+BAD_FILES = ("data_above", "contract_of_brackets", "file_of_10_gb", "nested_branches")
+"""Of `hostile.FILES`: another file's data, no contract, too large, graphs in graphs."""
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with running_client() as running:
-        running.listen(JointTrajectory, ARM_TOPIC, qos.STATE)
-        running.listen(DiagnosticStatus, STATUS, qos.LATCHED)
-        running.listen(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
-        yield running
+    with listening_client() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policy")
-    # Without a gripper command nothing waits for a gripper's driver.
-    return export_untrained(
-        folder / "policy.onnx",
-        horizon=1000,
-        edit=lambda contract: dataclasses.replace(contract, action=contract.action[:1]),
-    )
-
-
-def change(client: Client, transition: int) -> bool:
-    request = ChangeState.Request(transition=Transition(id=transition))
-    return bool(client.call(ChangeState, "policy_server/change_state", request).success)
-
-
-def state(client: Client) -> str:
-    return str(client.call(GetState, "policy_server/get_state").current_state.label)
-
-
-def set_policy(client: Client, path: Path) -> None:
-    parameter = Parameter("policy", Parameter.Type.STRING, str(path)).to_parameter_msg()
-    request = SetParameters.Request(parameters=[parameter])
-    assert (
-        client.call(SetParameters, "policy_server/set_parameters", request).results[0].successful
-    )
-
-
-class Robot:
-    """Publishes a still robot and a scene at about 50 Hz for a while."""
-
-    def __init__(self, client: Client) -> None:
-        node = client.node
-        self.node = node
-        self.joints = node.create_publisher(JointState, "joint_states", qos.STATE)
-        self.poses = {
-            name: node.create_publisher(PoseStamped, f"objects/{name}/pose", qos.STATE)
-            for name in ("cube", "goal")
-        }
-        self.position = ROBOT.home.numpy().copy()
-
-    def publish_for(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            stamp = self.node.get_clock().now().nanoseconds
-            for x, publisher in zip((0.45, 0.55), self.poses.values(), strict=True):
-                pose = (x, 0.1, 0.02, 0.0, 0.0, 0.0, 1.0)
-                publisher.publish(messages.pose(stamp, ROBOT.base_frame, pose))
-            message = messages.joint_state(stamp, ROBOT.joint_names, self.position, np.zeros(8))
-            self.joints.publish(message)
-            time.sleep(0.02)
-
-
-@pytest.fixture(scope="module")
-def process(
-    client: Client, policy: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[NodeProcess]:
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    process = NodeProcess(
-        "policy_server", log, policy=policy, autostart=False, **{"runner.stop_after_s": 0.4}
-    )
-    assert state(client) == "unconfigured"
-    yield process
+def server(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPolicy]:
+    folder = tmp_path_factory.mktemp("served")
+    policy = export_orbit(folder / "orbit.onnx")
+    log = folder / "server.log"
+    process = NodeProcess("policy_server", log, policy=policy, autostart=False)
+    server = ServedPolicy(client, process, policy)
+    assert server.state == "unconfigured"
+    yield server
     assert process.stop() == 0, process.output
 
 
 @pytest.fixture
-def server(client: Client, process: NodeProcess, policy: Path) -> NodeProcess:
-    """The server, unconfigured, with nothing heard from it yet."""
-    if state(client) == "active":
-        assert change(client, Transition.TRANSITION_DEACTIVATE)
-    if state(client) == "inactive":
-        assert change(client, Transition.TRANSITION_CLEANUP)
-    set_policy(client, policy)
-    time.sleep(0.2)
-    client.forget()
-    return process
+def robot(client: Client) -> Iterator[PlayedRobot]:
+    robot = PlayedRobot(client.node, ROBOT)
+    yield robot
+    robot.close()
 
 
 def test_illegal_transitions_are_answered_false_and_the_node_lives(
-    client: Client, server: NodeProcess
+    client: Client, server: ServedPolicy, robot: PlayedRobot
 ) -> None:
-    assert not change(client, Transition.TRANSITION_ACTIVATE)
-    assert state(client) == "unconfigured"
-    assert change(client, Transition.TRANSITION_CONFIGURE)
-    assert not change(client, Transition.TRANSITION_CONFIGURE)
-    refused = client.call(Trigger, "policy_server/start")
+    assert not server.change(Transition.TRANSITION_ACTIVATE)
+    assert server.state == "unconfigured"
+    assert server.configure()
+    assert not server.change(Transition.TRANSITION_CONFIGURE)
+    refused = server.start()
     assert not refused.success and "inactive" in refused.message
-    assert change(client, Transition.TRANSITION_ACTIVATE)
-    assert change(client, Transition.TRANSITION_DEACTIVATE)
-    assert change(client, Transition.TRANSITION_CLEANUP)
-    assert change(client, Transition.TRANSITION_CONFIGURE)
-    assert state(client) == "inactive"
+    assert server.change(Transition.TRANSITION_ACTIVATE)
+    assert server.change(Transition.TRANSITION_DEACTIVATE)
+    assert server.change(Transition.TRANSITION_CLEANUP)
+    refused = client.call(Trigger, "policy_server/stop")
+    assert not refused.success and "unconfigured" in refused.message
 
 
-def test_policies_that_do_not_fit_leave_it_unconfigured_and_say_why(
-    client: Client, server: NodeProcess, policy: Path, tmp_path: Path
+def test_without_a_robot_it_stays_unconfigured_and_names_what_is_absent(
+    server: ServedPolicy,
 ) -> None:
-    damaged = tmp_path / "damaged.onnx"
-    damaged.write_bytes(policy.read_bytes()[:5000])
-    other = export_untrained(
-        tmp_path / "other.onnx", edit=lambda c: dataclasses.replace(c, robot_sha256="1" * 64)
-    )
-    joints = export_untrained(
-        tmp_path / "joints.onnx",
-        edit=lambda c: dataclasses.replace(
-            c, limits=tuple(dataclasses.replace(x, name=f"ur_{x.name}") for x in c.limits)
-        ),
-    )
-    huge = tmp_path / "huge.onnx"
-    with huge.open("wb") as file:
-        file.truncate(10**10)
-    for path, reason in (
-        (damaged, "damaged.onnx"),
-        (joints, "not ['ur_fr3_joint1'"),
-        (huge, "10000000000 bytes, larger than"),
-        (other, "description has SHA-256"),
-        (tmp_path / "absent.onnx", "No such file"),
-    ):
-        set_policy(client, path)
-        assert not change(client, Transition.TRANSITION_CONFIGURE)
-        assert state(client) == "unconfigured"
-        found = client.wait_for(STATUS, lambda m, reason=reason: reason in m.message)
-        assert found.level == DiagnosticStatus.ERROR
-    set_policy(client, policy)
-    assert change(client, Transition.TRANSITION_CONFIGURE)
+    assert not server.configure(interface_timeout_s=0.2)
+    found = server.says(ERROR, "the robot that is there does not fit", "nobody publishes")
+    for name in ("/joint_states", "/objects/cube/pose", "nobody listens to '/fr3_arm_controller"):
+        assert name in found.message
+    assert server.state == "unconfigured"
 
 
-def test_it_holds_until_started_and_never_commands_on_unsound_inputs(
-    client: Client, server: NodeProcess
+def another_schema(model: object, data: dict) -> dict:
+    return {**data, "schema_version": 99}
+
+
+def test_policies_that_do_not_fit_or_are_hostile_leave_it_unconfigured_and_say_why(
+    server: ServedPolicy, robot: PlayedRobot, tmp_path: Path
 ) -> None:
-    robot = Robot(client)
-    assert change(client, Transition.TRANSITION_CONFIGURE)
-    assert change(client, Transition.TRANSITION_ACTIVATE)
-    robot.publish_for(0.5)
-    assert client.heard(ARM_TOPIC) == []
-    assert client.call(Trigger, "policy_server/start").success
-    good = robot.position.copy()
-    robot.position[3] = math.nan
-    robot.publish_for(0.5)
-    assert client.heard(ARM_TOPIC) == []
-    robot.position = good
-    robot.publish_for(1.0)
-    commands = client.heard(ARM_TOPIC)
-    assert len(commands) >= 10
-    first = commands[0]
+    """R5, R7: another robot's joints and description; files made to hurt."""
+    sound = server.policy.read_bytes()
+
+    def rename(contract: Contract) -> Contract:
+        limits = (dataclasses.replace(x, name=f"ur_{x.name}") for x in contract.limits)
+        return dataclasses.replace(contract, limits=tuple(limits))
+
+    def other_hash(contract: Contract) -> Contract:
+        return dataclasses.replace(contract, robot_sha256="1" * 64)
+
+    def altered(path: Path) -> None:
+        path.write_bytes(sound[:-40] + bytes(1) + sound[-39:])
+
+    def exported(edit: Callable[[Contract], Contract]) -> Callable[[Path], object]:
+        return lambda path: export_untrained(path, edit=edit)
+
+    cases: dict[str, tuple[Callable[[Path], object], str]] = {
+        "truncated": (lambda path: path.write_bytes(sound[:5000]), "truncated"),
+        "altered": (altered, "altered"),
+        "joints": (exported(rename), r"not \['ur_fr3_joint1'"),
+        "description": (exported(other_hash), "description has SHA-256"),
+        "schema": (lambda path: with_contract(another_schema)(server.policy, path), "schema"),
+        "absent": (lambda path: None, "No such file"),
+        **{
+            name: (lambda path, name=name: FILES[name][0](server.policy, path), FILES[name][1])
+            for name in BAD_FILES
+        },
+    }
+    for name, (build, reason) in cases.items():
+        path = tmp_path / f"{name}.onnx"
+        build(path)
+        assert not server.configure(policy=str(path)), name
+        assert server.state == "unconfigured"
+        found = server.says(ERROR, "configure: ").message
+        assert re.search(reason, found), found
+    assert server.configure()
+
+
+def test_it_holds_until_started_and_sends_motions_from_where_the_arm_is_to_rest(
+    client: Client, server: ServedPolicy, robot: PlayedRobot
+) -> None:
+    server.activate()
+    time.sleep(0.3)
+    assert robot.commands() == []
+    stood = robot.position
+    assert server.start().success
+    until(lambda: len(robot.commands()) >= 12, "commands")
+    summary = server.stop()
+    assert summary["phase"] == "running" and summary["periods"] >= 10
+    stream = robot.commands()
+    first = stream[0].message
     assert tuple(first.joint_names) == ROBOT.arm_joints
     points, times = messages.trajectory_points(first)
-    assert np.abs(points[0] - good[:7]).max() < 0.1 and times[0] == 50_000_000
-    stopped = client.call(Trigger, "policy_server/stop")
-    summary = json.loads(stopped.message)
-    assert summary["periods"] >= 10 and summary["interventions"] == {}
-    number = len(client.heard(ARM_TOPIC))
-    robot.publish_for(0.3)
-    assert len(client.heard(ARM_TOPIC)) <= number + 1
+    assert times[0] == 0 and np.abs(points[0] - stood).max() < 1e-9
+    assert all(ends_at_rest(sent, robot.limits) for sent in stream)
+    until(lambda: robot.speed == 0.0, "rest")
     assert client.call(SetBool, "policy_server/mark_outcome", SetBool.Request(data=True)).success
-    array = client.wait_for(
-        "/diagnostics", lambda m: any(v.key == "rejected.not_finite" for v in m.status[0].values)
-    )
-    assert array.status[0].name == "policy_server"
+    assert server.value("marked_success", "1") == "1"
 
 
-def test_when_observations_end_it_holds_then_stops(client: Client, server: NodeProcess) -> None:
-    robot = Robot(client)
-    assert change(client, Transition.TRANSITION_CONFIGURE)
-    assert change(client, Transition.TRANSITION_ACTIVATE)
-    assert client.call(Trigger, "policy_server/start").success
-    robot.publish_for(0.6)
-    status = client.wait_for(STATUS, lambda m: m.level == DiagnosticStatus.ERROR)
-    assert "stale" in status.message
-    number = len(client.heard(ARM_TOPIC))
-    robot.publish_for(0.3)
-    assert len(client.heard(ARM_TOPIC)) == number
-    assert client.call(Trigger, "policy_server/start").success
-
-
-def test_sigterm_ends_with_a_target_at_rest(client: Client, server: NodeProcess) -> None:
-    robot = Robot(client)
-    assert change(client, Transition.TRANSITION_CONFIGURE)
-    assert change(client, Transition.TRANSITION_ACTIVATE)
-    assert client.call(Trigger, "policy_server/start").success
-    robot.publish_for(1.0)
-    assert len(client.heard(ARM_TOPIC)) >= 10
-    server.process.terminate()
-    robot.publish_for(0.3)
-    assert server.wait() == 0
-    time.sleep(0.3)
-    points, _ = messages.trajectory_points(client.heard(ARM_TOPIC)[-1])
-    commanded, _ = messages.trajectory_points(client.heard(ARM_TOPIC)[-2])
-    braking = np.vstack([commanded[:1], points])
-    speed = np.diff(braking, axis=0) / 0.05
-    assert (np.abs(np.diff(speed, axis=0)) / 0.05 <= 10.0 * (1 + 1e-4)).all()
-    assert (np.abs(speed[-1]) <= 10.0 * 0.05).all()
+def test_sigterm_ends_with_a_motion_to_rest(server: ServedPolicy, robot: PlayedRobot) -> None:
+    server.run(robot)
+    server.process.process.terminate()
+    number = len(robot.commands())
+    assert server.process.wait() == 0
+    until(lambda: robot.speed == 0.0, "rest")
+    stream = robot.commands()
+    assert len(stream) > number - 1
+    assert ends_at_rest(stream[-1], robot.limits)
+    assert exactly(stream, robot.limits) == []
+    assert as_received(stream, robot.limits, robot.start)[1] == []

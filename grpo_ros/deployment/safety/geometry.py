@@ -85,7 +85,7 @@ class ArmGeometry:
         moving = (ways[1:] != ways[:-1]).any(axis=2)
         q = np.concatenate([start[None], points, tails[moving]]).T.copy()
         frames = self._frames.at(q)
-        bad = (self._excess(q, frames) > self._allowed).any(axis=0)
+        bad = np.asarray((self._excess(q, frames) > self._allowed).any(axis=0))
         bad[0] = False
         order = np.arange(num)
         if self.tip_speed > 0.0:
@@ -135,9 +135,9 @@ def _watches(robot: Robot, frames: ChainFrames) -> list[Watch | None]:
 
 
 class _Workspace:
-    """How far the tip is outside its box, m; the box's margin ends at the table."""
+    """How far the tip is outside its box, m; the box's margin ends at or just below the table."""
 
-    kinds = ("workspace",)
+    kinds: tuple[str, ...] = ("workspace",)
 
     def __init__(self, robot: Robot) -> None:
         margin = robot.safety.workspace_margin_m
@@ -146,7 +146,7 @@ class _Workspace:
         self.upper = np.array([[high + margin] for _, high in bounds])
         table = robot.safety.table_height_m
         if table is not None:
-            self.lower[2] = max(self.lower[2, 0], table)
+            self.lower[2] = max(self.lower[2, 0], table - robot.safety.tip_below_table_m)
 
     def excess(self, q: Array, frames: LinkFrames) -> Array:
         tip = frames.tip
@@ -162,7 +162,7 @@ class _Workspace:
 class _Clearances:
     """How far a link is too low, and two links too near, m."""
 
-    kinds = ("table", "self_collision")
+    kinds: tuple[str, ...] = ("table", "self_collision")
 
     def __init__(self, robot: Robot) -> None:
         safety = robot.safety
@@ -190,7 +190,7 @@ class _Clearances:
 class _Singularity:
     """How much the manipulability is too small."""
 
-    kinds = ("singularity",)
+    kinds: tuple[str, ...] = ("singularity",)
 
     def __init__(self, robot: Robot, frames: ChainFrames) -> None:
         self.frames, self.least = frames, robot.safety.manipulability

@@ -113,7 +113,8 @@ class ControlPointLimiter:
 
     def brake(self, velocity: Array) -> Array:
         """Return the velocities (..., J) one period on, on the fastest way to rest."""
-        return np.copysign(np.maximum(np.abs(velocity) - self.velocity_step, 0.0), velocity)
+        slower = np.maximum(np.abs(velocity) - self.velocity_step, 0.0)
+        return np.asarray(np.copysign(slower, velocity))
 
     def braking(self, position: Array, velocity: Array) -> Array:
         """Return the control points (n, ..., J), n >= 1, that come to rest; the last two agree."""

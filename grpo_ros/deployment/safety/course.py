@@ -1,0 +1,97 @@
+"""Course: motions on the wire in time, each going on exactly where the one before leads.
+
+The gate thinks in control periods of equal length; ticks come a little early or late, and a stop
+comes between two. A motion therefore begins when the control point before it is due, a little
+after it is made, and until then the one before goes on. Where that time has gone by already, the
+arm has gone on along what was sent, and so does the gate: the motion begins a period later.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from grpo_ros.deployment.safety.curve import Curve
+
+NANOSECONDS = 1_000_000_000
+SAME_TIME_S = 1e-4
+"""Knots that are closer are one: a controller refuses times that do not increase."""
+
+
+class Course:
+    """The motion that the arm follows.
+
+    Args:
+        period_s: T, between two control points.
+        lead: share of T by which a first motion begins after its tick; so late later ticks may be.
+    """
+
+    def __init__(self, period_s: float, lead: float = 0.2) -> None:
+        self._period_ns = round(period_s * NANOSECONDS)
+        self._lead_ns = round(lead * self._period_ns)
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew: the arm stands."""
+        self._curve: Curve | None = None
+        self._begin_ns = self._due_ns = 0
+
+    def num_missed(self, now_ns: int) -> int:
+        """Return how many control periods have begun without a motion of their own."""
+        if self._curve is None or now_ns <= self._due_ns:
+            return 0
+        return 1 + (now_ns - self._due_ns - 1) // self._period_ns
+
+    def has_ended(self, now_ns: int) -> bool:
+        """Whether what was sent has come to rest."""
+        left = self._left(now_ns)
+        return left is None or left.end_s == 0.0
+
+    def pass_by(self) -> None:
+        """Let a period pass along the present motion."""
+        self._due_ns += self._period_ns
+
+    def lay(self, curve: Curve, now_ns: int) -> Curve:
+        """Take the motion of the next period; return what is to be sent, from now on."""
+        left, begin_ns = self._left(now_ns), self._due_ns
+        if left is None or now_ns > begin_ns:
+            left, begin_ns = _still(curve), now_ns + self._lead_ns
+        sent = joined(left, curve, (begin_ns - now_ns) / NANOSECONDS)
+        self._curve, self._begin_ns = sent, now_ns
+        self._due_ns = begin_ns + self._period_ns
+        return sent
+
+    def _left(self, now_ns: int) -> Curve | None:
+        """Return what is left of what was sent before."""
+        if self._curve is None:
+            return None
+        return cut(self._curve, (now_ns - self._begin_ns) / NANOSECONDS)
+
+
+def joined(first: Curve, second: Curve, seam_s: float) -> Curve:
+    """Return the motion of `first` until the seam, and from there on that of `second`."""
+    is_first = first.times < seam_s - SAME_TIME_S
+    is_first[0] = True
+    times = np.concatenate([first.times[is_first], second.times + seam_s])
+    positions = np.concatenate([first.positions[is_first], second.positions])
+    velocities = np.concatenate([first.velocities[is_first], second.velocities])
+    if seam_s <= SAME_TIME_S:  # both begin at the present
+        times, positions, velocities = second.times, second.positions, second.velocities
+    return Curve(times, positions, velocities)
+
+
+def cut(curve: Curve, time_s: float) -> Curve:
+    """Return what is left of a motion at a time."""
+    if time_s <= SAME_TIME_S:
+        return curve
+    position, velocity = curve.sample(time_s)
+    later = curve.times > time_s + SAME_TIME_S
+    return Curve(
+        np.concatenate([[0.0], curve.times[later] - time_s]),
+        np.concatenate([position[None], curve.positions[later]]),
+        np.concatenate([velocity[None], curve.velocities[later]]),
+    )
+
+
+def _still(curve: Curve) -> Curve:
+    """Return standing where a motion begins."""
+    return Curve(np.zeros(1), curve.positions[:1], np.zeros_like(curve.velocities[:1]))

@@ -53,6 +53,7 @@ class ChainFrames:
                 self._first[j, 0, :3, :3], self._second[j, 0, :3, :3] = cosine, sine
         self._tip = np.array([*chain.tip_offset, 1.0])[:, None]
         self._axes = np.array(chain.axes).T[:, :, None]
+        self._are_z = bool((self._axes == [[[0.0]], [[0.0]], [[1.0]]]).all())
 
     def at(self, q: Array) -> LinkFrames:
         """Return the frames for joint positions (A, N), batch last, rad or m."""
@@ -74,9 +75,11 @@ class ChainFrames:
     def jacobian(self, frames: LinkFrames) -> Array:
         """Return the tip's geometric Jacobian (N, 6, A), linear over angular velocity."""
         rotation, origin = frames.rotation[:, :, 1:], frames.origin[:, 1:]
-        axes = rotation[:, 0] * self._axes[0]
-        axes += rotation[:, 1] * self._axes[1]
-        axes += rotation[:, 2] * self._axes[2]
+        axes = rotation[:, 2]
+        if not self._are_z:
+            axes = axes * self._axes[2]
+            axes += rotation[:, 0] * self._axes[0]
+            axes += rotation[:, 1] * self._axes[1]
         arm = frames.tip[:, None] - origin
         jacobian = np.empty((6, *arm.shape[1:]))
         for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):

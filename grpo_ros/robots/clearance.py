@@ -60,8 +60,9 @@ class LinkClearance:
         capsules = [capsule for body in bodies for capsule in body]
         self._links = tuple(capsule.link for capsule in capsules)
         self._radius = np.array([capsule.radius for capsule in capsules])[:, None]
-        self._start = _points([capsule.start for capsule in capsules])
-        self._along = _points([capsule.end - capsule.start for capsule in capsules])
+        start = _points([capsule.start for capsule in capsules])
+        along = _points([capsule.end - capsule.start for capsule in capsules])
+        self._segments = np.stack([start, along])
         self._watch(self._candidates())
         self._watch(self._without_near(robot))
         self.pairs = tuple(dict.fromkeys(zip(*self._names(), strict=True)))
@@ -75,6 +76,7 @@ class LinkClearance:
             ],
             dtype=np.intp,
         )
+        self._lowest_radius = self._radius[self._lowest] + (self._table or 0.0)
         self.above_table = tuple(dict.fromkeys(self._links[i] for i in self._lowest))
 
     # ---------------------------------------------------------------- distances
@@ -114,36 +116,32 @@ class LinkClearance:
         heights = self._heights(self._place(self._frames.at(q[:, :1])))
         return f"'{self._links[self._lowest[int(np.argmin(heights[:, 0]))]]}'"
 
-    def _heights(self, placed: tuple[Array, Array]) -> Array:
+    def _heights(self, placed: Array) -> Array:
         """Return the height (watched capsules, N) of each one's lowest point."""
-        start, along = placed
         if self._table is None:
-            return np.zeros((0, start.shape[2]))
-        z, rise = start[2, self._lowest], along[2, self._lowest]
-        heights: Array = np.minimum(z, z + rise) - self._radius[self._lowest] - self._table
+            return np.zeros((0, placed.shape[3]))
+        z, rise = np.take(placed[:, 2], self._lowest, axis=1)
+        heights: Array = np.minimum(z, z + rise) - self._lowest_radius
         return heights
 
-    def _distances(self, placed: tuple[Array, Array]) -> Array:
+    def _distances(self, placed: Array) -> Array:
         """Return the distance (P, N) of every watched pair of capsules."""
-        start, along = placed
-        i, j = self._first, self._second
-        apart = np.take(start, i, axis=1)
-        apart -= np.take(start, j, axis=1)
-        first, second = np.take(along, i, axis=1), np.take(along, j, axis=1)
-        distance: Array = np.sqrt(_segments_squared(apart, first, second, self._lengths))
+        num = len(self._first)
+        start, along = np.take(placed, self._ends, axis=2)
+        apart = start[:, :num] - start[:, num:]
+        squared = _segments_squared(apart, along[:, :num], along[:, num:], self._lengths)
+        distance: Array = np.sqrt(squared)
         distance -= self._radii
         return distance
 
-    def _place(self, frames: LinkFrames) -> tuple[Array, Array]:
-        """Return start and direction (3, C, N) of every capsule's segment in the base frame."""
+    def _place(self, frames: LinkFrames) -> Array:
+        """Return start and direction (2, 3, C, N) of every capsule's segment in the base frame."""
         turned = np.take(frames.rotation, self._body, axis=2)
-        start = np.take(frames.origin, self._body, axis=1)
-        along = turned[:, 0] * self._along[0]
-        start += turned[:, 0] * self._start[0]
-        for k in (1, 2):
-            along += turned[:, k] * self._along[k]
-            start += turned[:, k] * self._start[k]
-        return start, along
+        placed: Array = turned[:, 0] * self._segments[:, None, 0]
+        placed += turned[:, 1] * self._segments[:, None, 1]
+        placed += turned[:, 2] * self._segments[:, None, 2]
+        placed[0] += np.take(frames.origin, self._body, axis=1)
+        return placed
 
     # ---------------------------------------------------------------- what is watched
 
@@ -180,8 +178,10 @@ class LinkClearance:
     def _watch(self, pairs: Sequence[tuple[int, int]]) -> None:
         indices = np.array(pairs, dtype=np.intp).reshape(-1, 2)
         self._first, self._second = indices[:, 0], indices[:, 1]
+        self._ends = np.concatenate([self._first, self._second])
         self._radii = self._radius[self._first] + self._radius[self._second]
-        length = (self._along * self._along).sum(axis=0)
+        along = self._segments[1]
+        length = (along * along).sum(axis=0)
         self._lengths = _divisors(length[self._first], length[self._second])
 
     def _names(self) -> tuple[list[str], list[str]]:

@@ -266,7 +266,7 @@ class Replay:
     def _on_event(self, message: Any) -> None:
         values = {pair.key: pair.value for pair in message.values}
         if message.message == "start":
-            self.runner.num_runs = int(values["run"]) - 1  # which decides a policy's noise
+            self.runner.input.run = int(values["run"]) - 1  # which decides a policy's noise
             self._begin(int(values["not_before_ns"]))
         elif self._is_running():
             self._ended.append(f"in the recording: {values.get('reason', 'stopped')}")

@@ -21,8 +21,9 @@ from std_msgs.msg import Bool  # noqa: E402
 from grpo_ros import cli  # noqa: E402
 from grpo_ros.controllers import make_controller  # noqa: E402
 from grpo_ros.deployment.live_outcome import LiveOutcome  # noqa: E402
-from grpo_ros.deployment.policy_runner import PolicyRunner, RunnerConfig  # noqa: E402
+from grpo_ros.deployment.policy_runner import PolicyRunner  # noqa: E402
 from grpo_ros.deployment.run_record import RunRecord  # noqa: E402
+from grpo_ros.deployment.runner_config import RunnerConfig  # noqa: E402
 from grpo_ros.deployment.safety.faults import FaultConfig  # noqa: E402
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot  # noqa: E402
 from grpo_ros.errors import ConfigurationError  # noqa: E402

@@ -17,6 +17,7 @@ from grpo_ros.deployment.answers import Command, Hold, Motion
 from grpo_ros.deployment.live_outcome import LiveOutcome
 from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.run_record import RunRecord
+from grpo_ros.nodes import messages
 from grpo_ros.nodes.command_output import CommandOutput
 from grpo_ros.nodes.gripper_commander import GripperCommander
 from grpo_ros.nodes.policy_config import PolicyServerConfig

@@ -348,8 +348,8 @@ def test_of_starts_at_once_one_is_accepted_and_a_storm_ends_at_rest(
         def storm(caller: Caller, seed: int) -> None:
             random = np.random.default_rng(seed)
             for _ in range(15):
-                caller.call("start" if random.random() < 0.6 else "stop")
-                time.sleep(random.uniform(0.0, 0.1))
+                caller.call("start" if random.random() < 0.7 else "stop")
+                time.sleep(random.uniform(0.0, 0.15))
 
         together([lambda c=c, i=i: storm(c, i) for i, c in enumerate(callers)])
     finally:
@@ -357,6 +357,6 @@ def test_of_starts_at_once_one_is_accepted_and_a_storm_ends_at_rest(
             caller.close()
     server.stop()
     until(lambda: robot.speed == 0.0, "rest")
-    assert len(robot.commands()) > 10
+    assert len(robot.commands()) > 3
     assert_sound(robot)
     assert_at_rest_for_good(server, robot)

@@ -25,7 +25,7 @@ class Course:
         lead: share of T by which a first motion begins after its tick; so late later ticks may be.
     """
 
-    def __init__(self, period_s: float, lead: float = 0.2) -> None:
+    def __init__(self, period_s: float, lead: float = 0.1) -> None:
         self._period_ns = round(period_s * NANOSECONDS)
         self._lead_ns = round(lead * self._period_ns)
         self.clear()

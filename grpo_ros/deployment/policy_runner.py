@@ -90,6 +90,8 @@ class PolicyRunner:
         self.held: Counter[str] = Counter()
         self.observation_age, self.inference_time = MeasurementWindow(), MeasurementWindow()
         self.seam_position, self.seam_velocity = MeasurementWindow(), MeasurementWindow()
+        self.is_late = False
+        """Whether the last tick went on along a chunk whose successor was due."""
         self.reading: Reading | None = None
         """What the last tick observed."""
         self._forget()
@@ -100,6 +102,7 @@ class PolicyRunner:
         self._waiting_since_ns: int | None = None
         self._late_since_s: float | None = None
         self._num_failures = 0
+        self.is_late = False
 
     # ---------------------------------------------------------------- start and stop
 
@@ -260,7 +263,8 @@ class PolicyRunner:
                 return self._fail(problem, now_ns)
             self.inference_time.add(answer.seconds)
             self._num_failures, self._late_since_s = 0, None
-        if executor.needs_inference:
+        self.is_late = executor.needs_inference
+        if self.is_late:
             self.held["late"] += 1
         if not executor.has_next:
             return self._be_late(now_ns)

@@ -49,11 +49,15 @@ class GripperCommander:
         self._on_message = on_message
         self._pending: tuple[Command, float] | None = None
 
+    def problem(self) -> str:
+        """Return what keeps it from being used now; empty if nothing does."""
+        return "" if self._client.server_is_ready() else f"no gripper action '{self.name}'"
+
     def submit(self, command: Command) -> None:
         """Send a command's gripper goal, and its arm targets when it is their turn."""
         assert command.gripper is not None
-        if not self._client.server_is_ready():
-            self._refuse(f"no gripper action '{self.name}'")
+        if self.problem():
+            self._refuse(self.problem())
             return
         self._pending = command, time.monotonic()
         goal = self._goal(command.gripper)

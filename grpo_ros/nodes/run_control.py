@@ -79,7 +79,10 @@ class RunControl:
         fault = self.runner.faults.problem(time.monotonic())
         if fault is not None:
             return fault.reason
-        return "" if self.config.dry_run else self.output.problem()
+        if self.config.dry_run:
+            return ""
+        gripper = "" if self.gripper is None else self.gripper.problem()
+        return self.output.problem() or gripper
 
     def start(self) -> None:
         """Begin a run; it waits for a full observation that is younger than this call."""
@@ -231,6 +234,9 @@ class RunControl:
         if command.interventions:
             first = command.interventions[0]
             self.node.show(WARN, f"running; {first.kind} limited", "limited")
+        elif self.runner.is_late:
+            num = self.runner.held["late"]
+            self.node.show(WARN, f"running; inference is late, {num} periods so far", "late")
         elif self.runner.input.outside:
             fields = ", ".join(self.runner.input.outside)
             self.node.show(WARN, f"running; outside what training saw: {fields}")

@@ -216,10 +216,9 @@ class PolicyServer(GuardedLifecycleNode):
         assert self._inputs is not None and self._fault_inputs is not None
         given = "" if self._navigate is None else self._navigate.goal_topic
         topics = [topic for topic in self._inputs.topics() if topic[0] != given]
-        is_dry = self.config.dry_run
         self._live.wait_for(
             [*topics, *self._fault_inputs.topics()],
-            lambda: "" if is_dry else control.output.problem(),
+            control.command_problem,
             self.config.interface_timeout_s,
         )
         self._live.check_description(control.runner.contract, robot)

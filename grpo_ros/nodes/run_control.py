@@ -79,6 +79,10 @@ class RunControl:
         fault = self.runner.faults.problem(time.monotonic())
         if fault is not None:
             return fault.reason
+        return self.command_problem()
+
+    def command_problem(self) -> str:
+        """Return what keeps commands from reaching the robot now; empty if nothing does."""
         if self.config.dry_run:
             return ""
         gripper = "" if self.gripper is None else self.gripper.problem()

@@ -215,15 +215,13 @@ def test_a_description_with_tighter_limits_is_refused_with_the_difference(
     assert_starts_again(server, robot)
 
 
-def test_a_gripper_without_its_action_stops_a_run_with_the_reason(
+def test_a_policy_with_a_gripper_is_refused_where_its_action_is_absent(
     server: ServedPolicy, robot: PlayedRobot, tmp_path: Path
 ) -> None:
     """D7: the gripper's driver is not there."""
-    server.activate(policy=str(export_orbit(tmp_path / "gripper.onnx", has_gripper=True)))
-    assert server.start().success
-    server.says(ERROR, f"no gripper action '{ROBOT.interfaces.gripper_action}'")
-    assert_stopped_for_good(server, robot)
-    assert "no gripper action" in server.said()
+    policy = export_orbit(tmp_path / "gripper.onnx", has_gripper=True)
+    assert not server.configure(policy=str(policy))
+    assert f"no gripper action '{ROBOT.interfaces.gripper_action}'" in server.said()
 
 
 def test_velocities_streamed_to_hardware_without_a_watchdog_are_refused(

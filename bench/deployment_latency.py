@@ -175,7 +175,8 @@ class AnsweringRobot:
 def stages(policy: Path, rate: float, num: int = 2000) -> Iterator[Row]:
     """Take the CPU time of what a tick consists of, on an arm that follows its commands."""
     from grpo_ros.controllers import make_controller
-    from grpo_ros.deployment.policy_runner import PolicyRunner, RunnerConfig
+    from grpo_ros.deployment.policy_runner import PolicyRunner
+    from grpo_ros.deployment.runner_config import RunnerConfig
     from grpo_ros.export.policy_file import load_policy_file
     from grpo_ros.nodes import messages
     from grpo_ros.robots.robot import load_robot
@@ -198,7 +199,7 @@ def stages(policy: Path, rate: float, num: int = 2000) -> Iterator[Row]:
     infer = timed("inference", served.infer)
     runner = PolicyRunner(served.contract, infer, robot, controller, RunnerConfig())
     runner.buffer.read = timed("read the buffer", runner.buffer.read)  # type: ignore[method-assign]
-    runner.assemble = timed("assemble the observation", runner.assemble)  # type: ignore[assignment]
+    runner.input.assemble = timed("assemble the observation", runner.input.assemble)  # type: ignore[assignment]
     runner.executor.load = timed("roll a chunk", runner.executor.load)  # type: ignore[method-assign]
     runner.gate.admit = timed("gate", runner.gate.admit)  # type: ignore[method-assign]
     tick = timed("tick, all of it", runner.tick)

@@ -7,25 +7,17 @@ it gives the same commands.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from grpo_ros import typed
-from grpo_ros.contract import Contract, JointLimits
+from grpo_ros.contract import Contract
 from grpo_ros.deployment.answers import Command, GripperTarget, Hold, Phase
-from grpo_ros.deployment.chunk_executor import (
-    ChunkExecutor,
-    Controller,
-    ExecutionConfig,
-    check_chunk,
-)
+from grpo_ros.deployment.chunk_executor import ChunkExecutor, Controller, check_chunk
+from grpo_ros.deployment.gripper_targets import GripperTargets
 from grpo_ros.deployment.inference import Infer, Inference, InlineInference
 from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.observation_buffer import (
@@ -34,78 +26,18 @@ from grpo_ros.deployment.observation_buffer import (
     ObservationBuffer,
     Reading,
 )
+from grpo_ros.deployment.policy_input import PolicyInput
+from grpo_ros.deployment.runner_config import RunnerConfig
 from grpo_ros.deployment.safety.course import Course
 from grpo_ros.deployment.safety.curve import Curve
-from grpo_ros.deployment.safety.faults import FaultConfig, FaultWatch
-from grpo_ros.deployment.safety.gate import Gated, Intervention, SafetyGate
-from grpo_ros.deployment.safety.geometry import ArmGeometry
+from grpo_ros.deployment.safety.faults import FaultWatch
+from grpo_ros.deployment.safety.gate import Gated, Intervention
+from grpo_ros.deployment.safety.policy_gate import make_gate
 from grpo_ros.deployment.safety.twist_gate import TwistGate
-from grpo_ros.deployment.training_range import TrainingRange
 from grpo_ros.errors import PolicyFileError
-from grpo_ros.export.metadata import NOISE_INPUT
-from grpo_ros.export.noise_source import NoiseSource
-from grpo_ros.observations import ObservationAssembler
-from grpo_ros.policies.features import field_shape
 from grpo_ros.robots.robot import Robot
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclasses.dataclass(frozen=True)
-class RunnerConfig:
-    """Settings of a policy runner."""
-
-    speed: float = typed.setting(
-        1.0,
-        "Share of the trained speed: time is stretched, the path stays",
-        minimum=0.01,
-        maximum=1.0,
-    )
-    ramp_in_s: float = typed.setting(
-        0.0, "Raise the velocity limits from 0 to full over this time", unit="s", minimum=0.0
-    )
-    position_margin: float = typed.setting(
-        0.0, "How far joints keep from the contract's position limits, rad or m", minimum=0.0
-    )
-    tip_speed_m_s: float = typed.setting(
-        0.0, "Cap of the tip's speed; 0: the robot description's", unit="m/s", minimum=0.0
-    )
-    max_age_s: float = typed.setting(
-        0.0, "Oldest usable observation; 0: what the contract says", unit="s", minimum=0.0
-    )
-    watch_arrivals: bool = typed.setting(
-        False, "Judge ages by arrival on a steady clock too: a clock may freeze, a stamp repeat"
-    )
-    stop_after_s: float = typed.setting(
-        0.5, "Hold for so long without a usable observation, then stop", unit="s", minimum=0.0
-    )
-    max_failures: int = typed.setting(
-        3, "Inferences in a row that may fail before the policy is stopped", minimum=1
-    )
-    patience: float = typed.setting(
-        0.5,
-        "Share of a control period that a tick waits for a chunk that is due",
-        minimum=0.0,
-        maximum=0.9,
-    )
-    inference_timeout_s: float = typed.setting(
-        5.0, "Longest wait for a chunk before the policy is stopped", unit="s", minimum=0.1
-    )
-    range_margin: float = typed.setting(
-        0.1, "Share of its span by which an observation may leave what training saw", minimum=0.0
-    )
-    out_of_range: Literal["flag", "hold"] = typed.setting(
-        "flag", "What follows on an observation outside what training saw"
-    )
-    follow_measured: bool = typed.setting(
-        False, "Begin each chunk at the measured position: where nothing is really commanded"
-    )
-    execution: ExecutionConfig = typed.setting(  # noqa: RUF009
-        factory=ExecutionConfig, description="How chunks are executed"
-    )
-    faults: FaultConfig = typed.setting(  # noqa: RUF009
-        factory=FaultConfig, description="What ends a run"
-    )
 
 
 class PolicyRunner:
@@ -131,22 +63,26 @@ class PolicyRunner:
         config: RunnerConfig | None = None,
         inference: Inference | None = None,
     ) -> None:
-        self.noise = NoiseSource(contract, 0) if contract.noise_shape else None
         self.contract, self.robot = contract, robot
         self.config = config or RunnerConfig()
         self.infer = infer
         self.inference: Inference = inference or InlineInference(infer)
         self.period_s = contract.period_s / self.config.speed
         self.buffer = ObservationBuffer(contract, robot)
-        self.assemble = ObservationAssembler(contract, robot, has_images=True)
+        self.input = PolicyInput(contract, robot, self.config.speed, self.config.range_margin)
         self.executor = ChunkExecutor(contract, controller, self.config.execution)
         self._columns = [contract.joint_names.index(name) for name in robot.arm_joints]
         self.is_base = any(action.kind == "twist" for action in contract.action)
-        self.gate = self._make_gate()
+        self.gate = make_gate(
+            contract,
+            robot,
+            self.period_s,
+            self.config.position_margin,
+            self.config.tip_speed_m_s,
+        )
         self.course = Course(self.period_s)
         self.faults = FaultWatch(robot, self.config.faults)
-        self.range = TrainingRange(contract, self.config.range_margin)
-        self.gripper_limit = self._find_gripper_limit()
+        self.gripper = GripperTargets(contract, robot)
         self.phase: Phase = "holding"
         self.reason = "not started"
         self.sequence = 0
@@ -154,31 +90,12 @@ class PolicyRunner:
         self.held: Counter[str] = Counter()
         self.observation_age, self.inference_time = MeasurementWindow(), MeasurementWindow()
         self.seam_position, self.seam_velocity = MeasurementWindow(), MeasurementWindow()
-        self.out_of_range: tuple[str, ...] = ()
         self.reading: Reading | None = None
         """What the last tick observed."""
-        self.num_runs = -1
-        self._num_inferences = 0
         self._forget()
 
-    def _make_gate(self) -> SafetyGate | TwistGate:
-        margin = self.config.position_margin
-        limits = [
-            dataclasses.replace(limit, lower=limit.lower + margin, upper=limit.upper - margin)
-            for limit in (self.contract.limits[column] for column in self._columns)
-        ]
-        if self.is_base:
-            field = next(a for a in self.contract.action if a.kind == "twist")
-            speed = np.minimum(field.scale, [limits[0].velocity, limits[2].velocity])
-            acceleration = np.array([limits[0].acceleration, limits[2].acceleration])
-            return TwistGate(speed, acceleration, self.period_s)
-        safety = self.robot.safety
-        caps = [cap for cap in (self.config.tip_speed_m_s, safety.tip_speed_m_s) if cap > 0.0]
-        geometry = ArmGeometry(self.robot, self.period_s, min(caps, default=0.0))
-        return SafetyGate(limits, self.period_s, geometry)
-
     def _forget(self) -> None:
-        self._gripper: float | None = None
+        self.gripper.forget()
         self._is_placed = self._is_off_plan = False
         self._waiting_since_ns: int | None = None
         self._late_since_s: float | None = None
@@ -192,13 +109,7 @@ class PolicyRunner:
         Raises:
             PolicyFileError: the chunk has another shape than the contract says, or is not finite.
         """
-        zeros: dict[str, npt.NDArray[Any]] = {
-            field.name: np.zeros((1, *field_shape(field)), dtype=field.dtype)
-            for field in self.contract.observation
-        }
-        if self.noise is not None:
-            zeros[NOISE_INPUT] = self.noise.draw(0, 0)
-        check_chunk(self.infer(zeros), self.contract)
+        check_chunk(self.infer(self.input.zeros()), self.contract)
 
     def start(self, not_before_ns: int = 0) -> None:
         """Begin an episode.
@@ -212,15 +123,14 @@ class PolicyRunner:
         self.gate.close()
         self.gate.counts.clear()
         self.held.clear()
-        self.range.counts.clear()
+        self.input.begin_run()
         self.inference.forget()
         self.buffer.forget_before(not_before_ns)
         self.executor.abandon()
         self.faults.forget()
         self._forget()
         self.phase, self.reason = "running", "running"
-        self.num_periods, self.out_of_range = 0, ()
-        self.num_runs, self._num_inferences = self.num_runs + 1, 0
+        self.num_periods = 0
 
     def stop(self, reason: str = "stopped on request", phase: Phase = "stopped") -> Gated:
         """End the episode; return the motion that brings the robot to rest, which may be none.
@@ -329,10 +239,10 @@ class PolicyRunner:
         if self._is_off_plan and executor.needs_inference:
             self._go_on_from_gate()
         if executor.wants_inference and not inference.is_busy:
-            obs = self._observe(reading)
-            if self.out_of_range and self.config.out_of_range == "hold":
+            obs = self.input.of(reading, executor.state, executor.last_action)
+            if self.input.outside and self.config.out_of_range == "hold":
                 self.held["out_of_range"] += 1
-                reason = f"outside what training saw: {', '.join(self.out_of_range)}"
+                reason = f"outside what training saw: {', '.join(self.input.outside)}"
                 return self._hold("out_of_range", reason, now_ns, self._come_to_rest())
             inference.submit(executor.now, obs)
         patience_s = self.config.patience * self.period_s if executor.needs_inference else 0.0
@@ -355,21 +265,6 @@ class PolicyRunner:
         if not executor.has_next:
             return self._be_late(now_ns)
         return self._execute(now_ns, is_new)
-
-    def _observe(self, reading: Reading) -> Mapping[str, npt.NDArray[Any]]:
-        """Return the policy's input; in stretched time things move slower than it learned."""
-        scene, executor = reading.scene, self.executor
-        if self.config.speed != 1.0:
-            velocity = scene.joint_velocity / self.config.speed
-            scene = dataclasses.replace(scene, joint_velocity=velocity)
-        with torch.no_grad():
-            obs = self.assemble(scene, executor.state, executor.last_action)
-        arrays: dict[str, npt.NDArray[Any]] = {name: v.numpy() for name, v in obs.items()}
-        self.out_of_range = self.range.judge(arrays)
-        if self.noise is not None:
-            arrays[NOISE_INPUT] = self.noise.draw(self.num_runs, self._num_inferences)
-        self._num_inferences += 1
-        return {**arrays, **reading.images}
 
     def _execute(self, now_ns: int, is_new: bool) -> Command:
         if self.config.ramp_in_s > 0.0:
@@ -411,19 +306,10 @@ class PolicyRunner:
 
     def _gripper_target(self) -> tuple[GripperTarget | None, tuple[Intervention, ...]]:
         """Return the gripper's command where it changes with the next step."""
-        gripper = self.robot.gripper
-        if gripper is None or self.gripper_limit is None or isinstance(self.gate, TwistGate):
+        if self.gripper.limit is None or isinstance(self.gate, TwistGate):
             return None, ()
         opening = float(self.executor.remaining()[0].state["gripper"][0, 0])
-        if opening == self._gripper:
-            return None, ()
-        span = gripper.open_position_m - gripper.closed_position_m
-        target = GripperTarget(gripper.closed_position_m + opening * span, gripper.max_effort_n)
-        may_pass, refused = self.gate.admit_gripper(
-            target.position, target.max_effort, self.gripper_limit
-        )
-        self._gripper = opening
-        return (target if may_pass else None), refused
+        return self.gripper.of(opening, self.gate)
 
     # ---------------------------------------------------------------- holding
 
@@ -499,12 +385,3 @@ class PolicyRunner:
             kind,
             reason,
         )
-
-    def _find_gripper_limit(self) -> JointLimits | None:
-        gripper = self.robot.gripper
-        if gripper is None or all(action.kind != "gripper" for action in self.contract.action):
-            return None
-        for limit in self.contract.limits:
-            if limit.name == gripper.joint:
-                return limit
-        return None

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Literal
 
 from grpo_ros import typed
-from grpo_ros.deployment.policy_runner import RunnerConfig
+from grpo_ros.deployment.runner_config import RunnerConfig
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.nodes.observation_inputs import InputsConfig
 from grpo_ros.robots.robot import Robot

@@ -45,7 +45,7 @@ class PolicyHealth:
             ("gate", runner.gate.counts),
             ("held", runner.held),
             ("rejected", runner.buffer.rejected),
-            ("out_of_range", runner.range.counts),
+            ("out_of_range", runner.input.range.counts),
         ):
             values.update({f"{title}.{kind}": number for kind, number in counts.items()})
         if runner.buffer.last_rejection:

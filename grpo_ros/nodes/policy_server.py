@@ -33,6 +33,7 @@ On the way down, whatever the way: stop, wait, bring the robot to rest.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,6 +129,8 @@ class PolicyServer(GuardedLifecycleNode):
         self._predicted = self.create_lifecycle_publisher(
             JointTrajectory, "~/predicted_chunk", qos.STATE
         )
+        gc.collect()
+        gc.freeze()  # a full collection, which stops every thread, has less to look at
         self.get_logger().info(
             f"configured: task '{policy.contract.task}', robot '{robot.name}', "
             f"{1.0 / runner.period_s:g} Hz, chunks of {policy.contract.chunk_size}, "
@@ -164,7 +167,7 @@ class PolicyServer(GuardedLifecycleNode):
         record = RunRecord(path, contract, {"mode": mode, "command": kind})
         outcome = LiveOutcome(contract, path.parent, runner.buffer.body_names)
         control = RunControl(self, config, runner, output, record, outcome)
-        if runner.gripper_limit is not None and not config.dry_run:
+        if runner.gripper.limit is not None and not config.dry_run:
             control.gripper = GripperCommander(
                 self, robot, config.lock_step, control.send, control.fail, self.black_box.note
             )

@@ -21,7 +21,7 @@ import numpy as np
 
 from grpo_ros.configuration import Layer, merge
 from grpo_ros.controllers import make_controller
-from grpo_ros.deployment.answers import Hold
+from grpo_ros.deployment.answers import Hold, Motion
 from grpo_ros.deployment.matching import check_match
 from grpo_ros.deployment.observation_buffer import NotReady
 from grpo_ros.deployment.policy_runner import PolicyRunner
@@ -256,16 +256,31 @@ class Replay:
             self._tick(stamp_ns)
 
     def _on_jump_back(self) -> None:
+        """Do as the policy server does."""
+        self.inputs.forget()
         self._last_tick_ns = self._clock_ns = self._next_ns = -1
+        if not self.config.lock_step and self._is_running():
+            self.runner.jump_back()
+            self._ended.append(self.runner.reason)
 
     def _on_event(self, message: Any) -> None:
         values = {pair.key: pair.value for pair in message.values}
         if message.message == "start":
-            self.runner.num_runs = int(values["run"]) - 1  # which decides a policy's noise
+            self.runner.input.run = int(values["run"]) - 1  # which decides a policy's noise
             self._begin(int(values["not_before_ns"]))
         elif self._is_running():
-            self._ended.append("stopped in the recording")
-            self.runner.stop(self._ended[-1], "holding")
+            self._ended.append(f"in the recording: {values.get('reason', 'stopped')}")
+            self._halt()
+
+    def _halt(self) -> None:
+        """Stop as the policy server did; the last command before that was the braking."""
+        braking = self.runner.stop(self._ended[-1], "holding")
+        if self.config.lock_step or not self._sent or not len(braking.points):
+            return
+        stamp_ns = messages.to_ns(self._sent[-1].header.stamp)
+        if stamp_ns >= self._last_tick_ns:
+            names, curve = self.runner.gate.joint_names, self.runner.lay(braking, stamp_ns)
+            self._keep(Motion(0, 0, stamp_ns, names, braking.points, curve))
 
     def _is_running(self) -> bool:
         return self.runner.phase == "running"
@@ -277,16 +292,14 @@ class Replay:
     def _tick(self, now_ns: int) -> None:
         runner = self.runner
         if now_ns < self._last_tick_ns:
-            self.inputs.forget()
+            self._on_jump_back()
         self._last_tick_ns = now_ns
         if not self._is_running():
             return
         first_ns = self._first_ns = now_ns if self._first_ns is None else self._first_ns
         answer = runner.tick(now_ns, None if self.config.lock_step else self._now_s)
         self._num_ticks += 1
-        if len(answer.points):
-            made = as_trajectory(answer, self._sent_period_ns)
-            self._made.setdefault(now_ns, []).append(made)
+        self._keep(answer)
         if isinstance(answer, Hold):
             self._held[answer.kind] += 1
         else:
@@ -298,6 +311,11 @@ class Replay:
         self._ended.append(runner.reason)
         if runner.phase == "finished" and not self.is_whole:
             self._begin()
+
+    def _keep(self, motion: Motion) -> None:
+        made = as_trajectory(motion, self._sent_period_ns) if len(motion.points) else None
+        if made is not None:
+            self._made.setdefault(motion.stamp_ns, []).append(made)
 
     def _steady(self) -> float:
         """Return when the message came that is being taken, s."""

@@ -20,7 +20,8 @@ from deployment_fakes import (
 )
 
 from grpo_ros.deployment.chunk_executor import ChunkExecutor
-from grpo_ros.deployment.policy_runner import Command, Hold, PolicyRunner, RunnerConfig
+from grpo_ros.deployment.policy_runner import Command, Hold, PolicyRunner
+from grpo_ros.deployment.runner_config import RunnerConfig
 from grpo_ros.errors import PolicyFileError
 
 NAMES = (*ARM, FINGER)

@@ -23,7 +23,8 @@ from grpo_ros.controllers import make_controller
 from grpo_ros.deployment.answers import Command, Hold
 from grpo_ros.deployment.chunk_executor import ExecutionConfig
 from grpo_ros.deployment.inference import Inferred
-from grpo_ros.deployment.policy_runner import PolicyRunner, RunnerConfig
+from grpo_ros.deployment.policy_runner import PolicyRunner
+from grpo_ros.deployment.runner_config import RunnerConfig
 
 NAMES = (*ARM, FINGER)
 PERIOD = PERIOD_NS / 1e9

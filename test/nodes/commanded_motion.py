@@ -147,9 +147,11 @@ def as_received(stream: Sequence[Sent], limits: Limits, start: Array) -> tuple[A
     return path, problems
 
 
-def slows_down(sent: Sent, limits: Limits) -> bool:
-    """Whether a trajectory only brakes: no joint's speed grows from knot to knot."""
-    speeds = np.abs([motion.velocity for motion in waypoints(sent, limits, 0).points])
+def slows_down(sent: Sent, limits: Limits, within_s: float) -> bool:
+    """Whether a trajectory only brakes after a time: no joint's speed grows from knot to knot."""
+    way = waypoints(sent, limits, 0)
+    late = [due >= within_s * SECOND_NS for due in way.times_ns]
+    speeds = np.abs([motion.velocity for motion in way.points])[late]
     return bool((np.diff(speeds, axis=0) <= ROUNDING).all())
 
 

@@ -21,8 +21,9 @@ from std_msgs.msg import Bool  # noqa: E402
 from grpo_ros import cli  # noqa: E402
 from grpo_ros.controllers import make_controller  # noqa: E402
 from grpo_ros.deployment.live_outcome import LiveOutcome  # noqa: E402
-from grpo_ros.deployment.policy_runner import PolicyRunner, RunnerConfig  # noqa: E402
+from grpo_ros.deployment.policy_runner import PolicyRunner  # noqa: E402
 from grpo_ros.deployment.run_record import RunRecord  # noqa: E402
+from grpo_ros.deployment.runner_config import RunnerConfig  # noqa: E402
 from grpo_ros.deployment.safety.faults import FaultConfig  # noqa: E402
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot  # noqa: E402
 from grpo_ros.errors import ConfigurationError  # noqa: E402
@@ -107,7 +108,7 @@ class Cell(LocalNode):
         return "/"
 
     def get_logger(self) -> Any:
-        return SimpleNamespace(info=print, warning=print, error=pytest.fail)
+        return SimpleNamespace(info=print, warning=lambda *_, **__: None, error=pytest.fail)
 
     def get_clock(self) -> Any:
         return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self.now_ns))
@@ -255,6 +256,40 @@ def test_a_free_running_bag_with_interventions_and_a_fault_replays_the_same(
     found = result.difference
     assert found is not None and found.num_compared == found.num_sent == len(cell.sent)
     assert found.largest == 0.0
+
+
+def test_a_run_that_begins_while_the_arm_still_brakes_replays_the_same(
+    make_cell: Callable[..., Cell], policy: Path
+) -> None:
+    cell = make_cell()
+    cell.start()
+    run_free(cell, 6)
+    cell.now_ns += 7 * MS
+    cell.control.halt("stopped on request")
+    cell.now_ns += 13 * MS
+    cell.start()
+    run_free(cell, 8)
+    result = replay_bag(cell.dumped(), policy)
+    assert result.runs == 2 and result.held["moving"] > 0
+    assert result.commands == 6 + cell.runner.num_periods
+    assert result.ended == ("in the recording: stopped on request",)
+    found = result.difference
+    assert found is not None and found.largest == 0.0
+    assert found.num_compared == found.num_sent == len(cell.sent)
+
+
+def test_a_clock_that_jumps_back_ends_the_run_in_a_replay_too(
+    make_cell: Callable[..., Cell], policy: Path
+) -> None:
+    cell = make_cell()
+    cell.start()
+    run_free(cell, 6)
+    cell.now_ns -= 60_000 * MS
+    run_free(cell, 3)
+    assert cell.runner.reason == "the clock jumped back"
+    result = replay_bag(cell.dumped(), policy)
+    assert result.ended == ("the clock jumped back",)
+    assert result.difference is not None and result.difference.num_equal == len(cell.sent)
 
 
 def test_another_setting_or_policy_shows_in_the_difference(

@@ -181,9 +181,7 @@ def test_pushed_at_a_wall_of_its_workspace_the_tip_comes_to_rest_before_it(name:
 
 
 @pytest.mark.parametrize("name", ["franka_fr3", "ur5e"])
-def test_the_margin_of_the_workspace_reaches_no_further_below_the_table_than_the_tip_may(
-    name: str,
-) -> None:
+def test_the_margin_of_the_workspace_ends_where_the_tip_may_be(name: str) -> None:
     robot = ROBOTS[name]
     gate, truth = make_gate(robot), Truth(robot)
     gate.open(posed(robot, (0.475, 0.0, 0.05)))

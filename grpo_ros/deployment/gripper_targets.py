@@ -1,0 +1,47 @@
+"""Gripper targets: sent when the binary command changes, and within the gripper's limits."""
+
+from __future__ import annotations
+
+from grpo_ros.contract import Contract, JointLimits
+from grpo_ros.deployment.answers import GripperTarget
+from grpo_ros.deployment.safety.gate import Intervention, SafetyGate
+from grpo_ros.robots.robot import Robot
+
+
+class GripperTargets:
+    """Turns a commanded opening into targets of the gripper's driver joint.
+
+    Args:
+        contract: may have no gripper action.
+        robot: may have no gripper.
+    """
+
+    def __init__(self, contract: Contract, robot: Robot) -> None:
+        self._gripper = robot.gripper
+        self.limit: JointLimits | None = None
+        """Of the driver joint; None where no gripper is commanded."""
+        if robot.gripper is not None and any(a.kind == "gripper" for a in contract.action):
+            by_name = {limit.name: limit for limit in contract.limits}
+            self.limit = by_name.get(robot.gripper.joint)
+        self._opening: float | None = None
+
+    def forget(self) -> None:
+        """Begin a run: the next opening is a change."""
+        self._opening = None
+
+    def of(
+        self, opening: float, gate: SafetyGate
+    ) -> tuple[GripperTarget | None, tuple[Intervention, ...]]:
+        """Return the target of an opening where it changes, and what the gate refused.
+
+        Args:
+            opening: 0 closed to 1 open. gate: that has to let it through.
+        """
+        gripper = self._gripper
+        if gripper is None or self.limit is None or opening == self._opening:
+            return None, ()
+        self._opening = opening
+        span = gripper.open_position_m - gripper.closed_position_m
+        target = GripperTarget(gripper.closed_position_m + opening * span, gripper.max_effort_n)
+        may_pass, refused = gate.admit_gripper(target.position, target.max_effort, self.limit)
+        return (target if may_pass else None), refused

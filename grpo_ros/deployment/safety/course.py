@@ -71,17 +71,17 @@ def joined(first: Curve, second: Curve, seam_s: float) -> Curve:
     """Return the motion of `first` until the seam, and from there on that of `second`."""
     is_first = first.times < seam_s - SAME_TIME_S
     is_first[0] = True
-    times = np.concatenate([first.times[is_first], second.times + seam_s])
-    positions = np.concatenate([first.positions[is_first], second.positions])
-    velocities = np.concatenate([first.velocities[is_first], second.velocities])
-    if seam_s <= SAME_TIME_S:  # both begin at the present
-        times, positions, velocities = second.times, second.positions, second.velocities
-    return Curve(times, positions, velocities)
+    num = 1 if seam_s <= SAME_TIME_S else 0  # knots of the second that the present stands for
+    return Curve(
+        np.concatenate([first.times[is_first], second.times[num:] + seam_s]),
+        np.concatenate([first.positions[is_first], second.positions[num:]]),
+        np.concatenate([first.velocities[is_first], second.velocities[num:]]),
+    )
 
 
 def cut(curve: Curve, time_s: float) -> Curve:
     """Return what is left of a motion at a time."""
-    if time_s <= SAME_TIME_S:
+    if time_s <= 0.0:
         return curve
     position, velocity = curve.sample(time_s)
     later = curve.times > time_s + SAME_TIME_S

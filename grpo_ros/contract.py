@@ -160,6 +160,11 @@ class Contract:
     num_executed: int = typed.setting(4, "Actions executed before the next inference", minimum=1)
     horizon: int = typed.setting(60, "Control periods after which an episode ends", minimum=1)
     execution: Literal["sync", "async"] = "sync"
+    motion: Literal["linear", "smooth"] = typed.setting(
+        "linear",
+        "Between targets in training: linear, as through positions alone; smooth, the lines "
+        "averaged over a control period, as the policy server sends them",
+    )
     delay_periods: int = typed.setting(0, "Control periods between observation and action")
     noise_shape: tuple[int, ...] = typed.setting((), "Shape of the noise input; empty if none")
     noise_seeding: Literal["", "per_inference", "per_episode"] = typed.setting(

@@ -10,7 +10,7 @@ from torch import Tensor
 from grpo_ros.contract import ActionField, Contract
 from grpo_ros.controllers.arm_command import ArmCommand, ArmState
 from grpo_ros.controllers.cartesian_delta import CartesianDelta
-from grpo_ros.controllers.interpolation import interpolate
+from grpo_ros.controllers.interpolation import interpolate, smooth
 from grpo_ros.controllers.joint_command import JointDelta, JointPosition
 from grpo_ros.controllers.joint_limiter import JointLimiter
 from grpo_ros.controllers.twist import Twist
@@ -187,10 +187,34 @@ class ActionController:
         target, velocity = self._after(state, arm)
         return _state(target, velocity, arm.tip, arm.yaw[None], columns(state["gripper"]))
 
-    def interpolate(self, previous_target: Tensor, target: Tensor, num_substeps: int) -> Tensor:
-        """Return the targets (N, num_substeps, J) within a period; the gripper's steps at once."""
+    def interpolate(
+        self, before: ControllerState, state: ControllerState, num_substeps: int
+    ) -> Tensor:
+        """Return the targets (N, num_substeps, J) within a period; the gripper's steps at once.
+
+        Args:
+            before: at the period's start. state: at its end.
+            num_substeps: how many targets.
+        """
         column = None if self.robot.gripper is None else self._num_arm
-        return interpolate(previous_target, target, num_substeps, column)
+        if self.contract.motion == "linear":
+            return interpolate(before["target"], state["target"], num_substeps, column)
+        return smooth(
+            before["target"],
+            before["velocity"],
+            state["target"],
+            self.contract.period_s,
+            num_substeps,
+            column,
+        )
+
+    def moved_to(self, before: ControllerState, target: Tensor) -> dict[str, Tensor]:
+        """Return the state after a period in which joint targets (N, J) were given themselves."""
+        state = {**before, "target": target}
+        if self.contract.motion == "smooth":
+            state["velocity"] = (target - before["target"]) / self.contract.period_s
+            state["velocity"][:, self._num_arm :] = 0.0
+        return state
 
     def _wanted(self, action: Tensor) -> Array:
         """Return an action's components (A, N), clipped."""
@@ -206,9 +230,12 @@ class ActionController:
 
     def _after(self, state: ControllerState, arm: ArmState) -> tuple[Array, Array]:
         """Return target and velocity (J, N) with another state of the arm; others keep theirs."""
-        target, velocity = columns(state["target"]).copy(), columns(state["velocity"])
-        velocity = np.zeros_like(velocity)
+        before = columns(state["target"])
+        target, velocity = before.copy(), np.zeros_like(columns(state["velocity"]))
         target[: self._num_arm], velocity[: self._num_arm] = arm.joints, arm.velocity
+        if self.contract.motion == "smooth":  # of the targets themselves: see `moved_to`
+            moved = arm.joints - before[: self._num_arm]
+            velocity[: self._num_arm] = moved / self.contract.period_s
         return target, velocity
 
     def _checked(self, values: Tensor, size: int, what: str) -> Array:

@@ -1,4 +1,4 @@
-"""Joint targets between two control periods."""
+"""Joint targets between two control periods: along lines, or along the motion that is deployed."""
 
 from __future__ import annotations
 
@@ -28,6 +28,41 @@ def interpolate(
     ramp = torch.arange(1, num_substeps + 1, dtype=torch.float64, device=target.device)
     targets = previous[:, None] + step[:, None] * ramp[None, :, None]
     targets[:, -1] = target
+    if gripper_column is not None:
+        targets[:, :, gripper_column] = target[:, None, gripper_column]
+    return targets
+
+
+def smooth(
+    previous_target: Tensor,
+    previous_velocity: Tensor,
+    target: Tensor,
+    period_s: float,
+    num_substeps: int,
+    gripper_column: int | None = -1,
+) -> Tensor:
+    """Return the targets (N, num_substeps, J) float64 on the lines averaged over a period T.
+
+    In a period the velocity ramps from that of the period before, d_0, to its own, d_1:
+
+        p(s) = q_0 - d_0 T / 2 + d_0 s + (d_1 - d_0) s^2 / (2 T),    d_1 = (q_1 - q_0) / T,
+
+    the curve of `deployment.safety.curve` but for the time that a change of acceleration takes.
+
+    Args:
+        previous_target: (N, J) q_0. previous_velocity: (N, J) d_0, per second.
+        target: (N, J) q_1.
+        period_s: T.
+        num_substeps: how many targets, evenly spaced.
+        gripper_column: column of the gripper's joint, which steps at once; None without one.
+    """
+    previous, target = previous_target.to(torch.float64), target.to(torch.float64)
+    before = previous_velocity.to(torch.float64)
+    change = ((target - previous) / period_s - before) / period_s
+    time = torch.arange(1, num_substeps + 1, dtype=torch.float64, device=target.device)
+    time = (time * (period_s / num_substeps))[None, :, None]
+    start = previous - before * (0.5 * period_s)
+    targets = start[:, None] + time * (before[:, None] + (0.5 * change)[:, None] * time)
     if gripper_column is not None:
         targets[:, :, gripper_column] = target[:, None, gripper_column]
     return targets

@@ -131,7 +131,7 @@ class BatchedSimulator:
         rewards = torch.zeros(self.num_envs, 1, len(self.task.reward_names))
         if len(active):
             before = self._controller_state(active)
-            state = {**before, "target": targets[active]}
+            state = self.controller.moved_to(before, targets[active])
             action = torch.zeros(len(active), self.contract.action_size, dtype=torch.float64)
             rewards[active, 0], _ = self._advance(
                 self._planned(active, action, before, state), None
@@ -267,7 +267,7 @@ class BatchedSimulator:
         before: Mapping[str, Tensor],
         state: Mapping[str, Tensor],
     ) -> Plan:
-        control = self.controller.interpolate(before["target"], state["target"], self.num_substeps)
+        control = self.controller.interpolate(before, state, self.num_substeps)
         return Plan(active, action, state, control)
 
     def _advance(self, plan: Plan, following: Tensor | None) -> tuple[Tensor, Plan | None]:

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -43,6 +44,10 @@ class ArmTaskConfig(TaskConfig):
     """Settings that tasks of an arm share."""
 
     action: str = typed.setting("cartesian_delta", "cartesian_delta | joint_delta")
+    motion: Literal["linear", "smooth"] = typed.setting(
+        "linear",
+        "Between targets: linear; or smooth, with half a period's lag, as on a robot",
+    )
     step_m: float = typed.setting(0.03, "Translation of an action of 1", unit="m", minimum=1e-3)
     step_rad: float = typed.setting(0.15, "Rotation of an action of 1", unit="rad", minimum=1e-3)
 
@@ -76,6 +81,11 @@ class ArmTask(ConfiguredTask):
                 remedy="a task that leads the tip by joint_delta suits other arms: "
                 "docs/how-to/add_a_task.md",
             )
+
+    @property
+    def motion(self) -> Literal["linear", "smooth"]:
+        """How targets are joined in training."""
+        return self.config.motion
 
     # ---------------------------------------------------------------- what a task adds
 

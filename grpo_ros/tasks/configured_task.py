@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -96,6 +97,11 @@ class ConfiguredTask(abc.ABC):
     def potential(self, scene: SceneState) -> Tensor:
         """Return (N,), higher is nearer to success; its differences are the reward `progress`."""
 
+    @property
+    def motion(self) -> Literal["linear", "smooth"]:
+        """How targets are joined in training."""
+        return "linear"
+
     def contract(self) -> Contract:
         """Return what is observed and commanded."""
         return Contract(
@@ -111,6 +117,7 @@ class ConfiguredTask(abc.ABC):
             chunk_size=self.config.chunk_size,
             num_executed=self.config.chunk_size,
             horizon=self.horizon,
+            motion=self.motion,
             randomisation=typed.encode(self.randomisation),
         )
 

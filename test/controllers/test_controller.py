@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from grpo_ros import rotations
-from grpo_ros.contract import ActionField, Contract
+from grpo_ros.contract import ActionField, Contract, JointLimits
 from grpo_ros.controllers import ActionController, interpolate, make_controller
+from grpo_ros.controllers.interpolation import smooth
+from grpo_ros.deployment.safety.gate import SafetyGate
 from grpo_ros.errors import ContractError
 from grpo_ros.robots import Robot
 
@@ -274,9 +277,26 @@ def test_interpolation_is_linear_and_the_gripper_steps_at_once(
     assert torch.equal(targets[:, -1], after)
     torch.testing.assert_close(targets[:, 1, :7], 0.4 * after[:, :7])
     assert torch.equal(targets[:, 0, 7], after[:, 7])
-    assert torch.equal(targets, controller.interpolate(before, after, 5))
+    states = {"target": before}, {"target": after}
+    assert torch.equal(targets, controller.interpolate(*states, 5))
     assert torch.equal(interpolate(before[1:], after[1:], 5)[0], targets[1])
     assert not torch.equal(interpolate(before, after, 5, None)[:, 0, 7], after[:, 7])
+
+
+def test_smooth_motion_is_the_deployed_curve_but_for_the_ramp_of_acceleration() -> None:
+    period_s, num = 0.05, 10
+    limits = [JointLimits("a", -9.0, 9.0, 9.0, 100.0, 1e9, 1.0)]
+    gate = SafetyGate(limits, period_s)
+    gate.open(np.zeros(1))
+    targets = np.cumsum(np.random.default_rng(0).uniform(-0.05, 0.05, (12, 1)), axis=0)
+    before, velocity = torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.float64)
+    for target in targets:
+        curve = gate.admit(("a",), target[None]).curve
+        now = torch.from_numpy(target)[None]
+        found = smooth(before, velocity, now, period_s, num, None)
+        expected = [curve.sample((i + 1) * period_s / num)[0] for i in range(num)]
+        np.testing.assert_allclose(found[0].numpy(), np.array(expected), atol=6e-4)
+        velocity, before = (now - before) / period_s, now
 
 
 def with_limit(contract: Contract, index: int, **changes: float) -> Contract:

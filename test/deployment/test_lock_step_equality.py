@@ -45,8 +45,12 @@ class WanderingPolicy:
 
 @pytest.fixture(
     scope="module",
-    params=[PickPlace(PickPlaceConfig(horizon=24)), Insert(InsertConfig(horizon=24))],
-    ids=["pick_place", "insert"],
+    params=[
+        PickPlace(PickPlaceConfig(horizon=24)),
+        PickPlace(PickPlaceConfig(horizon=24, motion="smooth")),
+        Insert(InsertConfig(horizon=24)),
+    ],
+    ids=["pick_place", "pick_place, smooth", "insert"],
 )
 def task(request: pytest.FixtureRequest) -> Task:
     return request.param

@@ -26,7 +26,7 @@ from grpo_ros.training.settings import TrainConfig
 
 CONFIG_FILE = "config.yaml"
 """What a run's folder keeps its settings in."""
-FROM_CONTRACT = ("horizon", "control_rate_hz", "chunk_size")
+FROM_CONTRACT = ("horizon", "control_rate_hz", "chunk_size", "motion")
 """Settings of a task that its contract repeats."""
 NUM_ENVS = {"mujoco": 64, "isaaclab": 192}
 """Environments of an evaluation; a step of Isaac Lab costs nearly as much for fewer."""

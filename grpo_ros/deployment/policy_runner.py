@@ -135,11 +135,22 @@ class PolicyRunner:
         self.phase, self.reason = "running", "running"
         self.num_periods = 0
 
-    def stop(self, reason: str = "stopped on request", phase: Phase = "stopped") -> Gated:
+    def stop(
+        self,
+        reason: str = "stopped on request",
+        phase: Phase = "stopped",
+        now_ns: int | None = None,
+    ) -> Gated:
         """End the episode; return the motion that brings the robot to rest, which may be none.
 
         Nothing made before this call may be sent after it.
+
+        Args:
+            reason: in words. phase: the one that follows.
+            now_ns: where the call comes between two ticks.
         """
+        if now_ns is not None:
+            self._catch_up(now_ns)
         braking = self.gate.hold()
         self.gate.close()
         self.inference.forget()
@@ -160,6 +171,10 @@ class PolicyRunner:
         if gated.curve is None or self.is_base:
             return gated.curve
         return self.course.lay(gated.curve, now_ns)
+
+    def is_early(self, now_ns: int) -> bool:
+        """Whether a tick would be one too many: the present period has its motion already."""
+        return self.phase == "running" and not self.is_base and self.course.is_early(now_ns)
 
     def _catch_up(self, now_ns: int) -> None:
         """Let the periods pass in which no tick came: the arm went on along what was sent."""

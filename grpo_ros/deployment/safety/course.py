@@ -16,6 +16,9 @@ NANOSECONDS = 1_000_000_000
 SAME_TIME_S = 1e-4
 """Knots that are closer are one: a controller refuses times that do not increase."""
 
+EARLY = 0.5
+"""Share of T by which a tick may come too early and still be that of the next period."""
+
 
 class Course:
     """The motion that the arm follows.
@@ -25,7 +28,7 @@ class Course:
         lead: share of T by which a first motion begins after its tick; so late later ticks may be.
     """
 
-    def __init__(self, period_s: float, lead: float = 0.1) -> None:
+    def __init__(self, period_s: float, lead: float = 0.2) -> None:
         self._period_ns = round(period_s * NANOSECONDS)
         self._lead_ns = round(lead * self._period_ns)
         self.clear()
@@ -40,6 +43,14 @@ class Course:
         if self._curve is None or now_ns <= self._due_ns:
             return 0
         return 1 + (now_ns - self._due_ns - 1) // self._period_ns
+
+    def is_early(self, now_ns: int) -> bool:
+        """Whether the period that comes next is far off: the one before has its motion already.
+
+        So it is after a tick that came late, and was taken for that of the following period.
+        """
+        ahead_ns = self._due_ns - now_ns - self._lead_ns
+        return self._curve is not None and ahead_ns > EARLY * self._period_ns
 
     def has_ended(self, now_ns: int) -> bool:
         """Whether what was sent has come to rest."""

@@ -170,7 +170,9 @@ class PolicyRunner:
         """
         if gated.curve is None or self.is_base:
             return gated.curve
-        return self.course.lay(gated.curve, now_ns)
+        curve = self.course.lay(gated.curve, now_ns)
+        self.faults.put_curve(now_ns, curve)
+        return curve
 
     def is_early(self, now_ns: int) -> bool:
         """Whether a tick would be one too many: the present period has its motion already."""
@@ -270,6 +272,8 @@ class PolicyRunner:
             problem = answer.problem
             if answer.chunk is not None:
                 try:
+                    if self._is_off_plan:  # with a lead the last chunk is never used up
+                        self._go_on_from_gate()
                     executor.load(answer.chunk, answer.tag)
                     is_new = True
                 except PolicyFileError as refused:
@@ -300,8 +304,6 @@ class PolicyRunner:
         self.executor.advance()
         self.num_periods += 1
         curve = self.lay(gated, now_ns)
-        if curve is not None and not self.is_base:
-            self.faults.put_curve(now_ns, curve)
         return Command(
             self.gate.epoch,
             self.sequence,

@@ -274,11 +274,10 @@ class Replay:
 
     def _halt(self) -> None:
         """Stop as the policy server did; the last command before that was the braking."""
-        braking = self.runner.stop(self._ended[-1], "holding")
-        if self.config.lock_step or not self._sent or not len(braking.points):
-            return
-        stamp_ns = messages.to_ns(self._sent[-1].header.stamp)
-        if stamp_ns >= self._last_tick_ns:
+        stamp_ns = messages.to_ns(self._sent[-1].header.stamp) if self._sent else -1
+        is_known = not self.config.lock_step and stamp_ns >= self._last_tick_ns
+        braking = self.runner.stop(self._ended[-1], "holding", stamp_ns if is_known else None)
+        if is_known and len(braking.points):
             names, curve = self.runner.gate.joint_names, self.runner.lay(braking, stamp_ns)
             self._keep(Motion(0, 0, stamp_ns, names, braking.points, curve))
 

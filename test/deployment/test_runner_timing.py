@@ -212,3 +212,14 @@ def test_after_pushing_into_a_wall_the_policy_leaves_it_at_once_and_undisturbed(
     assert touched[0] == reached and touched[-1] <= 90
     places = np.array([command.points[0][1] for command in commands])
     np.testing.assert_allclose(np.diff(places[92:]), -0.006 * np.sign(push), atol=1e-7)
+
+
+@pytest.mark.parametrize("lead", [1, 2])
+def test_with_a_lead_too_what_was_pushed_beyond_a_wall_is_not_made_up_for(lead: int) -> None:
+    """Regression: chunks that came before they were due went on from beyond the wall."""
+    config = RunnerConfig(execution=ExecutionConfig(lead_periods=lead))
+    runner = PolicyRunner(deltas(), Wall(45, -1.0), ROBOT, AddingController(), config)
+    runner.start()
+    commands = [tick(runner, i) for i in range(130)]
+    places = np.array([command.points[0][1] for command in commands])
+    np.testing.assert_allclose(np.diff(places[92:]), 0.006, atol=1e-7)

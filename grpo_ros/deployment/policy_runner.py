@@ -229,7 +229,7 @@ class PolicyRunner:
         if not self._is_placed and not self.course.has_ended(now_ns):
             reason = "the arm still comes to rest from the run before"
             return self._hold("moving", reason, now_ns, self.gate.hold())
-        if not self._is_placed or (self.config.follow_measured and self.executor.needs_inference):
+        if not self._is_placed or self._follows_measured:
             self._place(reading)
         measured = reading.scene.joints(self.robot.arm_joints)[0].numpy()
         if not self.is_base:

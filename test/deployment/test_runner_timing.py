@@ -223,3 +223,20 @@ def test_with_a_lead_too_what_was_pushed_beyond_a_wall_is_not_made_up_for(lead: 
     commands = [tick(runner, i) for i in range(130)]
     places = np.array([command.points[0][1] for command in commands])
     np.testing.assert_allclose(np.diff(places[92:]), 0.006, atol=1e-7)
+
+
+def test_where_nothing_is_commanded_each_chunk_begins_at_what_is_measured() -> None:
+    runner = PolicyRunner(
+        deltas(), Wall(1000, 1.0), ROBOT, AddingController(), RunnerConfig(follow_measured=True)
+    )
+    runner.start()
+    commands = []
+    for i in range(12):  # the robot does not move
+        runner.buffer.put_joint_state(i * PERIOD_NS, NAMES, home(), np.zeros(8))
+        pose = (0.5, 0.0, 0.02), (0.0, 0.0, 0.0, 1.0)
+        runner.buffer.put_pose(i * PERIOD_NS, "cube", "base", *pose)
+        commands.append(runner.tick(i * PERIOD_NS))
+    starts = [command.points[0] for command in commands if command.is_new_chunk]
+    assert len(starts) > 2
+    for start in starts[1:]:
+        np.testing.assert_array_equal(start, starts[0])

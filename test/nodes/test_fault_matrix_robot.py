@@ -57,12 +57,14 @@ def robot(client: Client) -> Iterator[PlayedRobot]:
     robot.close()
 
 
-def described(folder: Path, **safety: Any) -> str:
-    """Return a folder with the robot's description, in which `safety` is changed."""
+def described(folder: Path, gripper_action: str = "", **safety: Any) -> str:
+    """Return a folder with the robot's description, in which something is changed."""
     shutil.copytree(ROBOT.urdf_path.parent, folder)
     path = folder / "robot.yaml"
     tree = yaml.safe_load(path.read_text())
     tree["safety"].update(safety)
+    if gripper_action:
+        tree["interfaces"]["gripper_action"] = gripper_action
     path.write_text(yaml.safe_dump(tree))
     return str(folder)
 
@@ -220,8 +222,10 @@ def test_a_policy_with_a_gripper_is_refused_where_its_action_is_absent(
 ) -> None:
     """D7: the gripper's driver is not there."""
     policy = export_orbit(tmp_path / "gripper.onnx", has_gripper=True)
-    assert not server.configure(policy=str(policy))
-    assert f"no gripper action '{ROBOT.interfaces.gripper_action}'" in server.said()
+    # A name of its own: what other tests offered is forgotten only with time.
+    folder = described(tmp_path / "robot", gripper_action="absent/gripper_cmd")
+    assert not server.configure(policy=str(policy), robot=folder)
+    assert "no gripper action 'absent/gripper_cmd'" in server.said()
 
 
 def test_velocities_streamed_to_hardware_without_a_watchdog_are_refused(

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from grpo_ros.deployment.safety.curve import Array, Curve
-from grpo_ros.deployment.safety.gate import Gated, SafetyGate
+from grpo_ros.deployment.safety.gate import SafetyGate
 from grpo_ros.deployment.safety.geometry import ArmGeometry
 from grpo_ros.deployment.safety.limiter import TOLERANCE
+from grpo_ros.deployment.safety.stream_gate import Gated
 from grpo_ros.robots.kinematics import solve_ik
 from grpo_ros.robots.robot import Robot, load_robot
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grpo_ros.deployment.safety.curve import Curve
-from grpo_ros.deployment.safety.gate import Intervention
+from grpo_ros.deployment.safety.stream_gate import Intervention
 
 Array = npt.NDArray[np.float64]
 Phase = Literal["holding", "running", "finished", "stopped"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from grpo_ros.contract import Contract, JointLimits
 from grpo_ros.deployment.answers import GripperTarget
-from grpo_ros.deployment.safety.gate import Intervention, SafetyGate
+from grpo_ros.deployment.safety.gate import SafetyGate
+from grpo_ros.deployment.safety.stream_gate import Intervention
 from grpo_ros.robots.robot import Robot
 
 

@@ -31,8 +31,8 @@ from grpo_ros.deployment.runner_config import RunnerConfig
 from grpo_ros.deployment.safety.course import Course
 from grpo_ros.deployment.safety.curve import Curve
 from grpo_ros.deployment.safety.faults import FaultWatch
-from grpo_ros.deployment.safety.gate import Gated, Intervention
 from grpo_ros.deployment.safety.policy_gate import make_gate
+from grpo_ros.deployment.safety.stream_gate import Gated, Intervention
 from grpo_ros.deployment.safety.twist_gate import TwistGate
 from grpo_ros.errors import PolicyFileError
 from grpo_ros.robots.robot import Robot

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from grpo_ros.contract import JointLimits
 from grpo_ros.deployment.safety.curve import Array, Curve
-from grpo_ros.deployment.safety.gate import Gated, SafetyGate
+from grpo_ros.deployment.safety.gate import SafetyGate
 from grpo_ros.deployment.safety.limiter import TOLERANCE
+from grpo_ros.deployment.safety.stream_gate import Gated
 
 DT = 1e-3
 """Period of the controller that follows, s."""

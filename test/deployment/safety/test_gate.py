@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_ros.contract import JointLimits
-from grpo_ros.deployment.safety.gate import Gated, SafetyGate
+from grpo_ros.deployment.safety.gate import SafetyGate
+from grpo_ros.deployment.safety.stream_gate import Gated
 from grpo_ros.errors import ContractError
 from grpo_ros.robots.robot import load_robot
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from grpo_ros.deployment.safety import faults, gate, limiter, twist_gate
-from grpo_ros.deployment.safety.gate import Intervention
+from grpo_ros.deployment.safety import faults, gate, limiter, stream_gate, twist_gate
 from grpo_ros.deployment.safety.geometry import ArmGeometry
+from grpo_ros.deployment.safety.stream_gate import Intervention
 from grpo_ros.robots.robot import load_robot
 
+MODULES = stream_gate, gate, twist_gate
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "safety_gate.md"
 
 
@@ -21,7 +22,7 @@ def table(heading: str) -> set[str]:
 
 def counted() -> set[str]:
     """Return the kinds that stand as literals where interventions are counted or limits named."""
-    text = "".join(Path(str(module.__file__)).read_text() for module in (gate, twist_gate))
+    text = "".join(Path(str(module.__file__)).read_text() for module in MODULES)
     found = set(re.findall(r'_(?:count|refuse)\(\s*"(\w+)"', text))
     return found | set(re.findall(r'^            "(\w+)": moved', _source(limiter), re.MULTILINE))
 

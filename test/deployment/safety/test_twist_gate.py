@@ -11,7 +11,7 @@ from gate_driver import NO_NUMBERS, SPECIAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_ros.deployment.safety.gate import Gated
+from grpo_ros.deployment.safety.stream_gate import Gated
 from grpo_ros.deployment.safety.twist_gate import COMPONENTS, TwistGate
 from grpo_ros.errors import ContractError
 

@@ -102,7 +102,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def transfer(options: argparse.Namespace) -> int:
     """Measure policies in every simulator on the same initial states; print the table."""
-    from grpo_ros.deployment.transfer import transfer_table
+    from grpo_ros.deployment.records.transfer import transfer_table
     from grpo_ros.training.checkpoint import write_atomically
     from grpo_ros.training.run_directory import versions
 
@@ -199,7 +199,7 @@ def replay_bag(options: argparse.Namespace) -> int:
     from grpo_ros.training.checkpoint import write_atomically
 
     try:
-        from grpo_ros.nodes.replay import replay_bag as replay
+        from grpo_ros.nodes.recording.replay import replay_bag as replay
     except ImportError as problem:
         raise MissingExtraError(
             f"replay needs the Python packages of ROS 2 ({problem})",

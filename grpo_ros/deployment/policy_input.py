@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from grpo_ros.contract import Contract
-from grpo_ros.deployment.observation_buffer import Reading
+from grpo_ros.deployment.inputs.observation_buffer import Reading
 from grpo_ros.deployment.training_range import TrainingRange
 from grpo_ros.export.metadata import NOISE_INPUT
 from grpo_ros.export.noise_source import NoiseSource

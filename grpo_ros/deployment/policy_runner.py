@@ -19,13 +19,13 @@ from grpo_ros.deployment.answers import Command, GripperTarget, Hold, Phase
 from grpo_ros.deployment.chunk_executor import ChunkExecutor, Controller, check_chunk
 from grpo_ros.deployment.gripper_targets import GripperTargets
 from grpo_ros.deployment.inference import Infer, Inference, InlineInference
-from grpo_ros.deployment.measurements import MeasurementWindow
-from grpo_ros.deployment.observation_buffer import (
+from grpo_ros.deployment.inputs.observation_buffer import (
     NANOSECONDS,
     NotReady,
     ObservationBuffer,
     Reading,
 )
+from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.policy_input import PolicyInput
 from grpo_ros.deployment.runner_config import RunnerConfig
 from grpo_ros.deployment.safety.course import Course

@@ -44,10 +44,10 @@ from std_msgs.msg import String
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import BridgeError
 from grpo_ros.nodes import qos
-from grpo_ros.nodes.batch_port import PORT
-from grpo_ros.nodes.exchange import ServedMessages
 from grpo_ros.nodes.process import spinning
-from grpo_ros.nodes.tensor_messages import CODECS
+from grpo_ros.nodes.training.batch_port import PORT
+from grpo_ros.nodes.training.exchange import ServedMessages
+from grpo_ros.nodes.training.tensor_messages import CODECS
 from grpo_ros.serve import served_simulator
 from grpo_ros.simulators.remote import local_socket
 from grpo_ros.simulators.remote.serving import POLL_S, serve

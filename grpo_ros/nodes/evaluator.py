@@ -37,9 +37,9 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros import typed
-from grpo_ros.deployment.command_audit import CommandAudit
+from grpo_ros.deployment.records.command_audit import CommandAudit
+from grpo_ros.deployment.records.trials import Trial, TrialError, compared, summary, write_report
 from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes
-from grpo_ros.deployment.trials import Trial, TrialError, compared, summary, write_report
 from grpo_ros.errors import ConfigurationError, GrpoRosError
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes import messages, qos

@@ -1,7 +1,7 @@
 """Learner: trains a policy, and can be watched and steered over ROS meanwhile.
 
 One process holds two nodes: `learner`, and the training view `simulator_bridge`
-(nodes/training_view.py). The trainer runs in the main thread, the executor beside it.
+(nodes/training/training_view.py). The trainer runs in the main thread, the executor beside it.
 
 Services:
     ~/pause (std_srvs/SetBool): hold training after the present iteration, or go on.
@@ -39,10 +39,10 @@ from rclpy.utilities import remove_ros_args
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.interrupts import Interrupts
-from grpo_ros.nodes.batch_port import BatchPort
-from grpo_ros.nodes.learner_interface import Learner
 from grpo_ros.nodes.parameters import declare_parameters, given_parameters
-from grpo_ros.nodes.training_view import TrainingView
+from grpo_ros.nodes.training.batch_port import BatchPort
+from grpo_ros.nodes.training.learner_interface import Learner
+from grpo_ros.nodes.training.training_view import TrainingView
 from grpo_ros.report.summary import summary_line
 from grpo_ros.training.observer import RunSummary
 from grpo_ros.training.settings import TrainConfig

@@ -48,29 +48,29 @@ from trajectory_msgs.msg import JointTrajectory
 from grpo_ros.controllers import make_controller
 from grpo_ros.deployment.answers import Command
 from grpo_ros.deployment.inference import InlineInference, ThreadedInference
-from grpo_ros.deployment.live_outcome import LiveOutcome
 from grpo_ros.deployment.matching import check_match
 from grpo_ros.deployment.policy_runner import PolicyRunner
-from grpo_ros.deployment.run_record import RunRecord
+from grpo_ros.deployment.records.live_outcome import LiveOutcome
+from grpo_ros.deployment.records.run_record import RunRecord
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.black_box import BlackBox, provenance
-from grpo_ros.nodes.command_output import make_output
-from grpo_ros.nodes.fault_inputs import FaultInputs
-from grpo_ros.nodes.gripper_commander import GripperCommander
+from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.lifecycle import SUCCESS, GuardedLifecycleNode
-from grpo_ros.nodes.live_robot import LiveRobot
-from grpo_ros.nodes.noting import type_name
-from grpo_ros.nodes.observation_inputs import ObservationInputs
 from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.policy_config import (
+from grpo_ros.nodes.process import spinning
+from grpo_ros.nodes.recording.black_box import BlackBox, provenance
+from grpo_ros.nodes.recording.noting import type_name
+from grpo_ros.nodes.serving.command_output import make_output
+from grpo_ros.nodes.serving.fault_inputs import FaultInputs
+from grpo_ros.nodes.serving.gripper_commander import GripperCommander
+from grpo_ros.nodes.serving.live_robot import LiveRobot
+from grpo_ros.nodes.serving.policy_config import (
     PolicyServerConfig,
     check_config,
     command_kind,
     runner_settings,
 )
-from grpo_ros.nodes.process import spinning
-from grpo_ros.nodes.run_control import RunControl
+from grpo_ros.nodes.serving.run_control import RunControl
 from grpo_ros.robots.robot import Robot, load_robot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -202,7 +202,7 @@ class PolicyServer(GuardedLifecycleNode):
     def _offer_navigation(self, control: RunControl, inputs: ObservationInputs) -> Any:
         """Return the action navigate_to_pose; None where its package is not installed."""
         try:
-            from grpo_ros.nodes.navigate_server import NavigateServer
+            from grpo_ros.nodes.serving.navigate_server import NavigateServer
         except ImportError as problem:
             self.get_logger().info(
                 f"no navigate_to_pose ({problem}); install ros-jazzy-nav2-msgs to have it"

@@ -25,7 +25,7 @@ Actions:
 Services:
     ~/reset (std_srvs/Trigger): begin the episode of the next initial state.
     ~/outcome (std_srvs/Trigger): success = the outcome was verified; message = JSON.
-    Of simulation_interfaces, where that package is installed (nodes/simulation_services):
+    Of simulation_interfaces, where that package is installed (simulated/simulation_services):
     get_simulator_features, get_entities, get_entity_state, get_entities_states, get_entity_info,
     get_entity_bounds, set_entity_state, get_spawnables, spawn_entity, spawn_entities,
     delete_entity, reset_simulation, get_simulation_state, set_simulation_state, step_simulation,
@@ -67,13 +67,13 @@ from grpo_ros.deployment.simulation.simulated_task import make_simulated, run_co
 from grpo_ros.errors import SimulatorError
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.arm_actions import ArmActions
-from grpo_ros.nodes.gripper_actions import GripperActions
 from grpo_ros.nodes.lifecycle import guarded
 from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.process import spinning
-from grpo_ros.nodes.simulated_output import SimulatedOutput
-from grpo_ros.nodes.streamed_commands import StreamedCommands
+from grpo_ros.nodes.simulated.arm_actions import ArmActions
+from grpo_ros.nodes.simulated.gripper_actions import GripperActions
+from grpo_ros.nodes.simulated.simulated_output import SimulatedOutput
+from grpo_ros.nodes.simulated.streamed_commands import StreamedCommands
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
@@ -181,7 +181,7 @@ class SimulatorBridge(Node):
     def _offer_simulation_interfaces(self) -> Any:
         """Return the services of simulation_interfaces; None where that package is not."""
         try:
-            from grpo_ros.nodes.simulation_services import SimulationServices
+            from grpo_ros.nodes.simulated.simulation_services import SimulationServices
         except ImportError as problem:
             self.get_logger().info(f"no simulation_interfaces ({problem}); offering ~/reset only")
             return None

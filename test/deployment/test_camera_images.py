@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from grpo_ros.deployment.camera_images import fit, rgb_from_compressed, rgb_from_raw
-from grpo_ros.deployment.input_refusal import InputRefusal
+from grpo_ros.deployment.inputs.camera_images import fit, rgb_from_compressed, rgb_from_raw
+from grpo_ros.deployment.inputs.input_refusal import InputRefusal
 
 LAYOUTS = {"rgb8": "rgb", "bgr8": "bgr", "rgba8": "rgba", "bgra8": "bgra"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from grpo_ros.contract import JointLimits
-from grpo_ros.deployment.command_audit import CommandAudit, sample
+from grpo_ros.deployment.records.command_audit import CommandAudit, sample
 from grpo_ros.deployment.safety.curve import Curve
 from grpo_ros.deployment.safety.gate import SafetyGate
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grpo_ros.contract import Contract, ObservationField, Source, Statistics
-from grpo_ros.deployment.observation_buffer import NotReady, ObservationBuffer, Reading
+from grpo_ros.deployment.inputs.observation_buffer import NotReady, ObservationBuffer, Reading
 from grpo_ros.errors import ContractError
 
 NAMES = (*ARM, FINGER)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_ros.deployment.input_refusal import InputRefusal
-from grpo_ros.deployment.range_readings import clipped, nearest_beams, read_ranges
+from grpo_ros.deployment.inputs.input_refusal import InputRefusal
+from grpo_ros.deployment.inputs.range_readings import clipped, nearest_beams, read_ranges
 
 TURN = 2.0 * math.pi
 

@@ -13,10 +13,10 @@ from deployment_fakes import ROBOT, make_contract
 
 from grpo_ros.deployment.matching import check_match, contract_differences
 from grpo_ros.deployment.measurements import MeasurementWindow
+from grpo_ros.deployment.records.trials import Trial, compared, summary, write_report
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.deployment.simulation.simulated_task import task_of
 from grpo_ros.deployment.simulation.trajectory_follower import Motion, Waypoints
-from grpo_ros.deployment.trials import Trial, compared, summary, write_report
 from grpo_ros.errors import ContractError
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig

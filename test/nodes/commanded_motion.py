@@ -25,7 +25,8 @@ from grpo_ros.deployment.simulation.trajectory_follower import (
     Waypoints,
     spline,
 )
-from grpo_ros.nodes import controller_messages, messages
+from grpo_ros.nodes import messages
+from grpo_ros.nodes.simulated import controller_messages
 
 Array = npt.NDArray[np.float64]
 UPDATE_NS = 1_000_000

@@ -18,8 +18,8 @@ from std_msgs.msg import UInt8MultiArray  # noqa: E402
 
 from grpo_ros.configuration import load_config  # noqa: E402
 from grpo_ros.errors import BridgeError  # noqa: E402
-from grpo_ros.nodes import tensor_messages  # noqa: E402
-from grpo_ros.nodes.batch_port import BatchPort  # noqa: E402
+from grpo_ros.nodes.training import tensor_messages  # noqa: E402
+from grpo_ros.nodes.training.batch_port import BatchPort  # noqa: E402
 from grpo_ros.randomness import Key, normal  # noqa: E402
 from grpo_ros.serve import served_simulator  # noqa: E402
 from grpo_ros.simulators.base import Simulator  # noqa: E402

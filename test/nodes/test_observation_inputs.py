@@ -28,15 +28,16 @@ from sensor_msgs.msg import CompressedImage, Image, JointState, LaserScan  # noq
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from grpo_ros.contract import Contract, ObservationField, Source, Statistics  # noqa: E402
-from grpo_ros.deployment.observation_buffer import (  # noqa: E402
+from grpo_ros.deployment.inputs.observation_buffer import (  # noqa: E402
     NotReady,
     ObservationBuffer,
     Reading,
 )
 from grpo_ros.errors import ConfigurationError, MissingExtraError  # noqa: E402
-from grpo_ros.nodes import messages, observation_inputs, qos  # noqa: E402
+from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.nodes.inputs import observation_inputs  # noqa: E402
+from grpo_ros.nodes.inputs.observation_inputs import InputsConfig, ObservationInputs  # noqa: E402
 from grpo_ros.nodes.lifecycle import GuardedLifecycleNode  # noqa: E402
-from grpo_ros.nodes.observation_inputs import InputsConfig, ObservationInputs  # noqa: E402
 from grpo_ros.robots.robot import Robot, load_robot  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]

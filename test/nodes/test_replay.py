@@ -20,24 +20,25 @@ from std_msgs.msg import Bool  # noqa: E402
 
 from grpo_ros import cli  # noqa: E402
 from grpo_ros.controllers import make_controller  # noqa: E402
-from grpo_ros.deployment.live_outcome import LiveOutcome  # noqa: E402
 from grpo_ros.deployment.policy_runner import PolicyRunner  # noqa: E402
-from grpo_ros.deployment.run_record import RunRecord  # noqa: E402
+from grpo_ros.deployment.records.live_outcome import LiveOutcome  # noqa: E402
+from grpo_ros.deployment.records.run_record import RunRecord  # noqa: E402
 from grpo_ros.deployment.runner_config import RunnerConfig  # noqa: E402
 from grpo_ros.deployment.safety.faults import FaultConfig  # noqa: E402
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot  # noqa: E402
 from grpo_ros.errors import ConfigurationError  # noqa: E402
 from grpo_ros.export.policy_file import load_policy_file  # noqa: E402
-from grpo_ros.nodes import black_box, messages  # noqa: E402
-from grpo_ros.nodes.bags import Bag, BagError, Recorded, write_bag  # noqa: E402
-from grpo_ros.nodes.black_box import BlackBox, provenance  # noqa: E402
-from grpo_ros.nodes.command_output import make_output  # noqa: E402
-from grpo_ros.nodes.fault_inputs import FaultInputs  # noqa: E402
-from grpo_ros.nodes.local_node import LocalNode  # noqa: E402
-from grpo_ros.nodes.observation_inputs import ObservationInputs  # noqa: E402
-from grpo_ros.nodes.policy_config import PolicyServerConfig, runner_settings  # noqa: E402
-from grpo_ros.nodes.replay import replay_bag  # noqa: E402
-from grpo_ros.nodes.run_control import RunControl  # noqa: E402
+from grpo_ros.nodes import messages  # noqa: E402
+from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs  # noqa: E402
+from grpo_ros.nodes.recording import black_box  # noqa: E402
+from grpo_ros.nodes.recording.bags import Bag, BagError, Recorded, write_bag  # noqa: E402
+from grpo_ros.nodes.recording.black_box import BlackBox, provenance  # noqa: E402
+from grpo_ros.nodes.recording.local_node import LocalNode  # noqa: E402
+from grpo_ros.nodes.recording.replay import replay_bag  # noqa: E402
+from grpo_ros.nodes.serving.command_output import make_output  # noqa: E402
+from grpo_ros.nodes.serving.fault_inputs import FaultInputs  # noqa: E402
+from grpo_ros.nodes.serving.policy_config import PolicyServerConfig, runner_settings  # noqa: E402
+from grpo_ros.nodes.serving.run_control import RunControl  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator  # noqa: E402
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig  # noqa: E402

@@ -33,7 +33,7 @@ from simulation_interfaces.msg import SpawnEntity as SpawnRequest  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from grpo_ros.nodes import messages, qos  # noqa: E402
-from grpo_ros.nodes.simulation_services import FREE_RUNNING_FEATURES  # noqa: E402
+from grpo_ros.nodes.simulated.simulation_services import FREE_RUNNING_FEATURES  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 OK, FAILED = Result.RESULT_OK, Result.RESULT_OPERATION_FAILED

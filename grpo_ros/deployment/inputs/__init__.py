@@ -1,0 +1,1 @@
+"""Stamped inputs, checked, as one observation."""

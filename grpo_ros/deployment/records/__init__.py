@@ -1,0 +1,1 @@
+"""What was deployed, how it came out, and what was commanded."""

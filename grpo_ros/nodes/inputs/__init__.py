@@ -1,0 +1,1 @@
+"""What the policy server listens to, into the observation buffer."""

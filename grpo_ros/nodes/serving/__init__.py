@@ -1,0 +1,1 @@
+"""What the policy server is made of."""

@@ -1,0 +1,146 @@
+"""navigate_to_pose: any Nav2 client can send a policy of a base to a goal."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from nav2_msgs.action import NavigateToPose
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.task import Future
+
+from grpo_ros.nodes import messages
+from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
+from grpo_ros.nodes.serving.run_control import RunControl
+
+ACTION = "navigate_to_pose"
+RESULT_TIMEOUT_S = 10
+FEEDBACK_PERIODS = 5
+REACHED, CANCELLED, REPLACED = "reached", "cancelled", "another goal came"
+
+
+class NavigateServer:
+    """Offers nav2_msgs/NavigateToPose: the goal's pose becomes that of the observed goal body.
+
+    One goal at a time: while the policy runs another is refused. A goal is reached within
+    `goal_radius_m`; its heading is not regarded, as policies that go to a place do not.
+
+    Args:
+        node: that offers the action.
+        control: whose runs carry goals out.
+        inputs: take the goal's pose, whatever frame it is in.
+        start_problem: says what keeps a run from beginning.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        control: RunControl,
+        inputs: ObservationInputs,
+        start_problem: Callable[[], str],
+    ) -> None:
+        self._node, self._control, self._inputs = node, control, inputs
+        self._start_problem = start_problem
+        self.body = control.config.goal_body
+        topic = control.config.inputs.object_topic.format(name=self.body)
+        self.goal_topic = str(node.resolve_topic_name(topic))
+        self._goal: PoseStamped | None = None
+        self._ended: Future | None = None
+        self._handle: Any = None
+        self._began_ns = self._num_ticks = 0
+        self._server = ActionServer(
+            node,
+            NavigateToPose,
+            ACTION,
+            self._execute,
+            goal_callback=self._judge,
+            handle_accepted_callback=self._accept,
+            cancel_callback=self._cancel,
+            result_timeout=RESULT_TIMEOUT_S,
+        )
+        control.before_tick.append(self._on_tick)
+        control.after_run.append(self._on_end)
+
+    def destroy(self) -> None:
+        """Withdraw the action."""
+        self._end(REPLACED)
+        self._server.destroy()
+
+    # ---------------------------------------------------------------- goals
+
+    def _judge(self, goal: NavigateToPose.Goal) -> GoalResponse:
+        position = goal.pose.pose.position
+        problem = self._start_problem()
+        if not all(math.isfinite(value) for value in (position.x, position.y)):
+            problem = "the goal is not finite"
+        if problem:
+            self._node.get_logger().warning(f"{ACTION}: goal refused: {problem}")
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    def _accept(self, handle: Any) -> None:
+        self._goal, self._handle = copy.deepcopy(handle.request.pose), handle
+        self._ended, self._num_ticks = Future(), 0
+        handle.ended = self._ended
+        self._began_ns = self._node.get_clock().now().nanoseconds
+        self._control.start()
+        handle.execute()
+
+    def _cancel(self, _: Any) -> CancelResponse:
+        self._end(CANCELLED)
+        self._control.halt("cancelled")
+        return CancelResponse.ACCEPT
+
+    async def _execute(self, handle: Any) -> NavigateToPose.Result:
+        result = NavigateToPose.Result()
+        how = await handle.ended
+        if handle.is_cancel_requested:
+            handle.canceled()
+        elif how == REACHED:
+            handle.succeed()
+        else:
+            result.error_msg = str(how)
+            handle.abort()
+        return result
+
+    # ---------------------------------------------------------------- the way there
+
+    def _on_tick(self, now_ns: int) -> None:
+        """Say where the goal is, as if somebody measured it; see whether it is reached."""
+        if self._goal is None:
+            return
+        self._goal.header.stamp = messages.to_time(now_ns)
+        self._inputs.put_pose(self.body, self._goal)
+        reading = self._control.runner.reading
+        if reading is None or self.body not in reading.scene.poses:
+            return
+        base = reading.scene.joints(self._control.runner.robot.arm_joints)[0]
+        offset = reading.scene.position(self.body)[0, :2] - base[:2]
+        distance = float(offset.norm())
+        self._num_ticks += 1
+        if self._num_ticks % FEEDBACK_PERIODS == 0:
+            self._tell(now_ns, base.tolist(), distance)
+        if distance < self._control.config.goal_radius_m:
+            self._end(REACHED)
+            self._control.halt("the goal is reached", "finished")
+
+    def _tell(self, now_ns: int, base: list[float], distance: float) -> None:
+        feedback = NavigateToPose.Feedback()
+        half = 0.5 * base[2]
+        values = (base[0], base[1], 0.0, 0.0, 0.0, math.sin(half), math.cos(half))
+        frame = self._control.runner.robot.base_frame
+        feedback.current_pose = messages.pose(now_ns, frame, values)
+        feedback.distance_remaining = distance
+        feedback.navigation_time = messages.to_duration(now_ns - self._began_ns)
+        self._handle.publish_feedback(feedback)
+
+    def _on_end(self, reason: str) -> None:
+        self._end(reason)
+
+    def _end(self, how: str) -> None:
+        ended, self._ended, self._goal = self._ended, None, None
+        if ended is not None and not ended.done():
+            ended.set_result(how)

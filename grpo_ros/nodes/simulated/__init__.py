@@ -1,0 +1,1 @@
+"""The ROS interfaces of the simulated robot and of its simulator."""

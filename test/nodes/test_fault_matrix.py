@@ -18,7 +18,7 @@ pytest.importorskip("rclpy")
 from commanded_motion import Sent, as_received, ends_at_rest, exactly, slows_down  # noqa: E402
 from deploy_helpers import Client  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from fault_harness import ServedPolicy, listening_client, served  # noqa: E402
+from fault_harness import ServedPolicy  # noqa: E402
 from fault_policies import export_orbit  # noqa: E402
 from played_robot import CUBE, GOAL, PlayedRobot, stamped_after, until  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
@@ -40,25 +40,10 @@ OK, WARN, ERROR, STALE = (
 )
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with listening_client() as client:
-        client.listen(JointTrajectory, PREDICTED, qos.STATE)
-        yield client
-
-
-@pytest.fixture(scope="module")
-def server(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPolicy]:
-    folder = tmp_path_factory.mktemp("served")
-    with served(client, folder, export_orbit(folder / "orbit.onnx")) as server:
-        yield server
-
-
-@pytest.fixture
-def robot(client: Client) -> Iterator[PlayedRobot]:
-    robot = PlayedRobot(client.node, ROBOT)
-    yield robot
-    robot.close()
+@pytest.fixture(autouse=True, scope="module")
+def chunks(client: Client) -> None:
+    """Hear what the policy foresees, too."""
+    client.listen(JointTrajectory, PREDICTED, qos.STATE)
 
 
 def assert_sound(robot: PlayedRobot, stream: list[Sent] | None = None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ pytest.importorskip("rclpy")
 from commanded_motion import as_received, exactly, slows_down  # noqa: E402
 from deploy_helpers import Client  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from fault_harness import STATUS, ServedPolicy, listening_client, served  # noqa: E402
+from fault_harness import STATUS, ServedPolicy  # noqa: E402
 from fault_policies import export_orbit  # noqa: E402
 from played_robot import (  # noqa: E402
     ENABLE_TOPIC,
@@ -35,26 +34,6 @@ ROBOT = load_robot("franka_fr3")
 ERROR = DiagnosticStatus.ERROR
 PERIOD_S = 0.05
 NO_TORQUE = dict.fromkeys(ROBOT.arm_joints, 0.0)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with listening_client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def server(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPolicy]:
-    folder = tmp_path_factory.mktemp("served")
-    with served(client, folder, export_orbit(folder / "orbit.onnx")) as server:
-        yield server
-
-
-@pytest.fixture
-def robot(client: Client) -> Iterator[PlayedRobot]:
-    robot = PlayedRobot(client.node, ROBOT)
-    yield robot
-    robot.close()
 
 
 def described(folder: Path, gripper_action: str = "", **safety: Any) -> str:

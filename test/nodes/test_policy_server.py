@@ -16,7 +16,7 @@ pytest.importorskip("rclpy")
 from commanded_motion import as_received, ends_at_rest, exactly  # noqa: E402
 from deploy_helpers import Client, NodeProcess, export_untrained  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from fault_harness import ServedPolicy, listening_client  # noqa: E402
+from fault_harness import ServedPolicy  # noqa: E402
 from fault_policies import export_orbit  # noqa: E402
 from hostile import FILES, with_contract  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
@@ -35,12 +35,6 @@ BAD_FILES = ("data_above", "contract_of_brackets", "file_of_10_gb", "nested_bran
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with listening_client() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def server(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPolicy]:
     folder = tmp_path_factory.mktemp("served")
     policy = export_orbit(folder / "orbit.onnx")
@@ -50,13 +44,6 @@ def server(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     assert server.state == "unconfigured"
     yield server
     assert process.stop() == 0, process.output
-
-
-@pytest.fixture
-def robot(client: Client) -> Iterator[PlayedRobot]:
-    robot = PlayedRobot(client.node, ROBOT)
-    yield robot
-    robot.close()
 
 
 def test_illegal_transitions_are_answered_false_and_the_node_lives(

@@ -7,7 +7,6 @@ it gives the same commands.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from grpo_ros.contract import Contract
 from grpo_ros.deployment.answers import Command, GripperTarget, Hold, Phase
 from grpo_ros.deployment.chunk_executor import ChunkExecutor, Controller, check_chunk
+from grpo_ros.deployment.decider import Decider
 from grpo_ros.deployment.gripper_targets import GripperTargets
 from grpo_ros.deployment.inference import Infer, Inference, InlineInference
 from grpo_ros.deployment.inputs.observation_buffer import (
@@ -34,7 +34,6 @@ from grpo_ros.deployment.safety.faults import FaultWatch
 from grpo_ros.deployment.safety.policy_gate import make_gate
 from grpo_ros.deployment.safety.stream_gate import Gated, Intervention
 from grpo_ros.deployment.safety.twist_gate import TwistGate
-from grpo_ros.errors import PolicyFileError
 from grpo_ros.robots.robot import Robot
 
 Array = npt.NDArray[np.float64]
@@ -45,10 +44,11 @@ class PolicyRunner:
 
     Args:
         contract: of the policy.
-        infer: the policy; or an `Inference` that runs it.
+        infer: the policy.
         robot: already matched with the contract.
         controller: of the contract and the robot.
         config: speed, ages and patience.
+        inference: runs the policy; None: in line.
 
     Raises:
         ContractError: the contract asks for something that this version does not carry out.
@@ -71,6 +71,8 @@ class PolicyRunner:
         self.buffer = ObservationBuffer(contract, robot)
         self.input = PolicyInput(contract, robot, self.config.speed, self.config.range_margin)
         self.executor = ChunkExecutor(contract, controller, self.config.execution)
+        patience_s = self.config.patience * self.period_s
+        self.decider = Decider(self.executor, self.inference, self.input, patience_s)
         self._columns = [contract.joint_names.index(name) for name in robot.arm_joints]
         self.is_base = any(action.kind == "twist" for action in contract.action)
         self.gate = make_gate(
@@ -88,10 +90,8 @@ class PolicyRunner:
         self.sequence = 0
         self.num_periods = 0
         self.held: Counter[str] = Counter()
-        self.observation_age, self.inference_time = MeasurementWindow(), MeasurementWindow()
+        self.observation_age = MeasurementWindow()
         self.seam_position, self.seam_velocity = MeasurementWindow(), MeasurementWindow()
-        self.is_late = False
-        """Whether the last tick went on along a chunk whose successor was due."""
         self.reading: Reading | None = None
         """What the last tick observed."""
         self._forget()
@@ -100,9 +100,7 @@ class PolicyRunner:
         self.gripper.forget()
         self._is_placed = self._is_off_plan = False
         self._waiting_since_ns: int | None = None
-        self._late_since_s: float | None = None
-        self._num_failures = 0
-        self.is_late = False
+        self.decider.forget()
 
     # ---------------------------------------------------------------- start and stop
 
@@ -127,7 +125,6 @@ class PolicyRunner:
         self.gate.counts.clear()
         self.held.clear()
         self.input.begin_run()
-        self.inference.forget()
         self.buffer.forget_before(not_before_ns)
         self.executor.abandon()
         self.faults.forget()
@@ -229,7 +226,7 @@ class PolicyRunner:
         if not self._is_placed and not self.course.has_ended(now_ns):
             reason = "the arm still comes to rest from the run before"
             return self._hold("moving", reason, now_ns, self.gate.hold())
-        if not self._is_placed or self._follows_measured:
+        if not self._is_placed or (self.config.follow_measured and self.decider.is_idle):
             self._place(reading)
         measured = reading.scene.joints(self.robot.arm_joints)[0].numpy()
         if not self.is_base:
@@ -241,11 +238,6 @@ class PolicyRunner:
             return self._hold("finished", self.reason, now_ns, braking)
         return self._decide_and_act(reading, now_ns)
 
-    @property
-    def _follows_measured(self) -> bool:
-        is_free = self.executor.needs_inference and not self.inference.is_busy
-        return self.config.follow_measured and is_free
-
     def _place(self, reading: Reading) -> None:
         """Take the measured as the commanded position."""
         measured = reading.scene.joints(self.contract.joint_names)
@@ -255,41 +247,25 @@ class PolicyRunner:
         self._is_placed = True
 
     def _decide_and_act(self, reading: Reading, now_ns: int) -> Command | Hold:
-        executor, inference = self.executor, self.inference
-        if self._is_off_plan and executor.needs_inference:
+        decider = self.decider
+        if self._is_off_plan and self.executor.needs_inference:
             self._go_on_from_gate()
-        if executor.wants_inference and not inference.is_busy:
-            obs = self.input.of(reading, executor.state, executor.last_action)
-            if self.input.outside and self.config.out_of_range == "hold":
-                self.held["out_of_range"] += 1
-                reason = f"outside what training saw: {', '.join(self.input.outside)}"
-                return self._hold("out_of_range", reason, now_ns, self._come_to_rest())
-            inference.submit(executor.now, obs)
-        patience_s = self.config.patience * self.period_s if executor.needs_inference else 0.0
-        answer = inference.poll(patience_s)
-        is_new = False
-        if answer is not None:
-            problem = answer.problem
-            if answer.chunk is not None:
-                try:
-                    if self._is_off_plan:  # with a lead the last chunk is never used up
-                        self._go_on_from_gate()
-                    executor.load(answer.chunk, answer.tag)
-                    is_new = True
-                except PolicyFileError as refused:
-                    problem = str(refused)
-            if not is_new:
-                return self._fail(problem, now_ns)
-            self.inference_time.add(answer.seconds)
-            self._num_failures, self._late_since_s = 0, None
-        self.is_late = executor.needs_inference
-        if self.is_late:
+        holds = self.config.out_of_range == "hold"
+        if decider.wants_input and not decider.ask(reading, holds):
+            self.held["out_of_range"] += 1
+            reason = f"outside what training saw: {', '.join(self.input.outside)}"
+            return self._hold("out_of_range", reason, now_ns, self._come_to_rest())
+        problem = decider.take(self._go_on_from_gate)
+        if problem:
+            return self._fail(problem, now_ns)
+        if decider.is_late:
             self.held["late"] += 1
-        if not executor.has_next:
+        if not self.executor.has_next:
             return self._be_late(now_ns)
-        return self._execute(now_ns, is_new)
+        return self._execute(now_ns)
 
-    def _execute(self, now_ns: int, is_new: bool) -> Command:
+    def _execute(self, now_ns: int) -> Command:
+        is_new = self.decider.has_new
         if self.config.ramp_in_s > 0.0:
             elapsed_s = (self.num_periods + 1) * self.period_s
             self.gate.speed_share = min(1.0, elapsed_s / self.config.ramp_in_s)
@@ -348,9 +324,7 @@ class PolicyRunner:
 
     def _be_late(self, now_ns: int) -> Hold:
         """Go on along what was sent, which ends at rest; stop where the policy never answers."""
-        now_s = time.monotonic()
-        self._late_since_s = self._late_since_s or now_s
-        waited_s = now_s - self._late_since_s
+        waited_s = self.decider.waited_s()
         if waited_s > self.config.inference_timeout_s:
             return self._stop("stopped", f"no chunk for {waited_s:.1f} s", now_ns)
         gated = self.gate.coast()
@@ -361,9 +335,8 @@ class PolicyRunner:
 
     def _fail(self, problem: str, now_ns: int) -> Hold:
         self.held["inference"] += 1
-        self._num_failures += 1
-        if self._num_failures >= self.config.max_failures:
-            reason = f"{self._num_failures} inferences in a row failed: {problem}"
+        if self.decider.num_failures >= self.config.max_failures:
+            reason = f"{self.decider.num_failures} inferences in a row failed: {problem}"
             return self._stop("stopped", reason, now_ns)
         return self._hold("inference", problem, now_ns, self._come_to_rest())
 
@@ -385,9 +358,9 @@ class PolicyRunner:
 
     def _go_on_from_gate(self) -> None:
         """Let the controller command what the gate let through, which may be less than asked."""
-        self._is_off_plan = False
-        if isinstance(self.gate, TwistGate):
+        if not self._is_off_plan or isinstance(self.gate, TwistGate):
             return
+        self._is_off_plan = False
         commanded = self.executor.state["target"].clone()
         commanded[0, self._columns] = torch.from_numpy(self.gate.position)
         velocity = torch.zeros_like(commanded)

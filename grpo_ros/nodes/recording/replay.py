@@ -206,7 +206,7 @@ class Replay:
             self._take(item)
         if self.clock == "rate" and 0 <= self._next_ns <= self._clock_ns:
             self._tick(self._next_ns)
-        window = self.runner.inference_time.quantiles()
+        window = self.runner.decider.inference_time.quantiles()
         return Replayed(
             self.clock,
             self.is_whole,

@@ -54,7 +54,7 @@ class PolicyHealth:
             values[f"age_ms.{name}"] = f"{1e3 * age_s:.1f}"
         for title, window in (
             ("observation_age", runner.observation_age),
-            ("inference", runner.inference_time),
+            ("inference", runner.decider.inference_time),
             ("input_to_command", self.input_to_command),
         ):
             values.update(quantiles(f"{title}_ms", window, 1e3))

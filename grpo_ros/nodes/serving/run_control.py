@@ -239,7 +239,7 @@ class RunControl:
         if command.interventions:
             first = command.interventions[0]
             self.node.show(WARN, f"running; {first.kind} limited", "limited")
-        elif self.runner.is_late:
+        elif self.runner.decider.is_late:
             num = self.runner.held["late"]
             self.node.show(WARN, f"running; inference is late, {num} periods so far", "late")
         elif self.runner.input.outside:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
-from deploy_helpers import ENVIRONMENT, Client
+from deploy_helpers import ENVIRONMENT, Client, environment
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -36,23 +35,17 @@ class Bridge(Client):
 @contextlib.contextmanager
 def bridge_in_process(kind: type[SimulatorBridge], **parameters: Any) -> Iterator[Bridge]:
     """Spin a bridge and a client in one process, in the domain of the other tests."""
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
     overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-    try:
-        with spinning(
+    with (
+        environment(ENVIRONMENT),
+        spinning(
             lambda: kind(parameter_overrides=overrides), SimulatorBridge.close, args=[]
-        ) as process:
-            client = Node("test_client")
-            process.executor.add_node(client)
-            try:
-                yield Bridge(client, process.node, process)
-            finally:
-                process.executor.remove_node(client)
-                client.destroy_node()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        ) as process,
+    ):
+        client = Node("test_client")
+        process.executor.add_node(client)
+        try:
+            yield Bridge(client, process.node, process)
+        finally:
+            process.executor.remove_node(client)
+            client.destroy_node()

@@ -169,23 +169,29 @@ class Client:
 
 
 @contextlib.contextmanager
-def running_client() -> Iterator[Client]:
-    """Spin a client in the domain of the node processes."""
-    from rclpy.node import Node
-
-    from grpo_ros.nodes.process import spinning
-
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
-    os.environ.update(ENVIRONMENT)
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process, and put back what was there before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        with spinning(lambda: Node("test_client"), args=[]) as process:
-            yield Client(process.node)
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def running_client() -> Iterator[Client]:
+    """Spin a client in the domain of the node processes."""
+    from rclpy.node import Node
+
+    from grpo_ros.nodes.process import spinning
+
+    with environment(ENVIRONMENT), spinning(lambda: Node("test_client"), args=[]) as process:
+        yield Client(process.node)
 
 
 def values_of(status: Any) -> Mapping[str, str]:

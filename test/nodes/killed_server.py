@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from bridge_in_process import Bridge, bridge_in_process
 from commanded_motion import Limits
 from control_msgs.msg import JointTrajectoryControllerState
-from deploy_helpers import NodeProcess
+from deploy_helpers import NodeProcess, environment
 from diagnostic_msgs.msg import DiagnosticStatus
 from played_robot import until
 from std_srvs.srv import Trigger
@@ -170,18 +169,12 @@ def killing(folder: Path, policy: Path) -> Iterator[Trials]:
     profile = folder / "short_lease.xml"
     profile.write_text(SHORT_LEASE)
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(profile)))
-    try:
-        with bridge_in_process(SimulatorBridge, task="pick_place") as bridge:
-            trials = Trials(bridge, folder, policy)
-            try:
-                yield trials
-            finally:
-                trials.server.stop()
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with (
+        environment(dict.fromkeys(names, str(profile))),
+        bridge_in_process(SimulatorBridge, task="pick_place") as bridge,
+    ):
+        trials = Trials(bridge, folder, policy)
+        try:
+            yield trials
+        finally:
+            trials.server.stop()

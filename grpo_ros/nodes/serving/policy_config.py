@@ -9,6 +9,7 @@ from grpo_ros import typed
 from grpo_ros.deployment.runner_config import RunnerConfig
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.nodes.inputs.observation_inputs import InputsConfig
+from grpo_ros.robots.description import ArmCommand
 from grpo_ros.robots.robot import Robot
 
 
@@ -21,16 +22,9 @@ class PolicyServerConfig:
     providers: tuple[str, ...] = typed.setting(
         ("cuda", "cpu"), "Execution providers of ONNX Runtime by preference; the CPU stands in"
     )
-    command: Literal[
-        "",
-        "trajectory_topic",
-        "trajectory_action",
-        "position_stream",
-        "velocity_stream",
-        "joint_command",
-        "twist",
-        "twist_stamped",
-    ] = typed.setting("", "What carries the commands; empty: as the robot description says")
+    command: Literal["", ArmCommand] = typed.setting(
+        "", "What carries the commands; empty: as the robot description says"
+    )
     stream_rate_hz: float = typed.setting(
         100.0, "Samples per second of a streamed command", unit="Hz", minimum=1.0, maximum=1000.0
     )

@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from fault_harness import STATUS, ServedPolicy, served  # noqa: E402
 from fault_policies import export_orbit  # noqa: E402
 from played_robot import until  # noqa: E402
+from sensor_msgs.msg import JointState  # noqa: E402
 
 from grpo_ros.nodes import qos  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge  # noqa: E402
@@ -89,8 +90,24 @@ def stands(bridge: Bridge) -> bool:
 def test_trajectories_goals_and_position_streams_drive_the_simulated_arm(tmp_path: Path) -> None:
     """D9: each interface of a driver that takes positions."""
     with simulated(tmp_path, "trajectory_topic") as (bridge, server):
-        for kind in ("trajectory_topic", "trajectory_action", "position_stream", "joint_command"):
+        for kind in ("trajectory_topic", "trajectory_action", "position_stream"):
             drive(bridge, server, command=kind)
+
+
+def test_joint_commands_drive_the_simulated_arm_and_its_gripper_without_an_action(
+    tmp_path: Path,
+) -> None:
+    """D9: what Isaac Sim's articulation controller takes; the gripper is one of its joints."""
+    with simulated(tmp_path, "joint_command") as (bridge, server):
+        bridge.listen(JointState, "joint_command", qos.STATE)
+        bridge.look(lambda: bridge.bridge.sim.command_gripper(0.01))
+        drive(bridge, server)
+        sent = bridge.heard("joint_command")[-1]
+        gripper = ROBOT.gripper
+        assert gripper is not None
+        assert list(sent.name) == [*ROBOT.arm_joints, gripper.joint]
+        assert sent.position[-1] == gripper.open_position_m
+        assert bridge.look(lambda: bridge.bridge.sim.gripper_position) > 0.035
 
 
 def test_a_velocity_stream_drives_the_simulated_arm(tmp_path: Path) -> None:

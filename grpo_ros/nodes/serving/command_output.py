@@ -268,6 +268,8 @@ class Stream:
         )
         self.type_name = f"{message.__module__.split('.')[0]}/msg/{message.__name__}"
         self._publisher = node.create_lifecycle_publisher(message, name, qos.COMMAND)
+        self.beside: dict[str, float] = {}
+        """joint_command: positions of joints that go along with the arm's, as a gripper's."""
         self._motion: Motion | None = None
         self._rate_hz = rate_hz
         wall = rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME)
@@ -324,7 +326,13 @@ class Stream:
             case "velocity_stream":
                 message = Float64MultiArray(data=messages.to_doubles(velocity))
             case "joint_command":
-                message = messages.joint_state(stamp_ns, names, position, velocity)
+                still = [0.0] * len(self.beside)
+                message = messages.joint_state(
+                    stamp_ns,
+                    [*names, *self.beside],
+                    [*position, *self.beside.values()],
+                    [*velocity, *still],
+                )
             case "twist":
                 message = messages.twist(velocity)
             case _:

@@ -12,6 +12,7 @@ from rclpy.action import ActionClient
 
 from grpo_ros.deployment.answers import Command, GripperTarget
 from grpo_ros.nodes.recording.noting import OnMessage, type_name
+from grpo_ros.nodes.serving.command_output import Stream
 from grpo_ros.robots.robot import Robot
 
 ANSWER_S = 2.0
@@ -104,3 +105,36 @@ class GripperCommander:
             self._refuse("the gripper refused its goal")
         elif self.lock_step:
             self._send(command)
+
+
+class StreamedGripper:
+    """Lets the gripper's driver joint go along with the arm's, as Isaac Sim takes it.
+
+    Args:
+        stream: of joint commands.
+        robot: names the joint.
+        send: sends a command's arm targets.
+    """
+
+    def __init__(self, stream: Stream, robot: Robot, send: Callable[[Command], None]) -> None:
+        assert robot.gripper is not None
+        self._stream, self._joint, self._send = stream, robot.gripper.joint, send
+
+    def problem(self) -> str:
+        """Nothing: the stream itself says whether anybody listens."""
+        return ""
+
+    def submit(self, command: Command) -> None:
+        """Send a command's gripper position with its arm targets."""
+        assert command.gripper is not None
+        self._stream.beside[self._joint] = command.gripper.position
+        self._send(command)
+
+    def forget(self) -> None:
+        """Nothing waits: the gripper stays where it was told to be."""
+
+    def check_deadline(self) -> None:
+        """Nothing is answered, so nothing is late."""
+
+    def destroy(self) -> None:
+        """Nothing was made."""

@@ -19,7 +19,7 @@ from grpo_ros.deployment.records.live_outcome import LiveOutcome
 from grpo_ros.deployment.records.run_record import RunRecord
 from grpo_ros.nodes import messages
 from grpo_ros.nodes.serving.command_output import CommandOutput
-from grpo_ros.nodes.serving.gripper_commander import GripperCommander
+from grpo_ros.nodes.serving.gripper_commander import GripperCommander, StreamedGripper
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig
 from grpo_ros.nodes.serving.policy_health import PolicyHealth
 
@@ -56,7 +56,7 @@ class RunControl:
     ) -> None:
         self.node, self.config, self.runner = node, config, runner
         self.output, self.record, self.outcome = output, record, outcome
-        self.gripper: GripperCommander | None = None
+        self.gripper: GripperCommander | StreamedGripper | None = None
         self.health = PolicyHealth()
         self.before_tick: list[Callable[[int], None]] = []
         """Called with the time of each tick, ns, before it."""

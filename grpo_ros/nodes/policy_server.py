@@ -60,9 +60,9 @@ from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.process import spinning
 from grpo_ros.nodes.recording.black_box import BlackBox, provenance
 from grpo_ros.nodes.recording.noting import type_name
-from grpo_ros.nodes.serving.command_output import Stream, make_output
+from grpo_ros.nodes.serving.command_output import make_output
 from grpo_ros.nodes.serving.fault_inputs import FaultInputs
-from grpo_ros.nodes.serving.gripper_commander import GripperCommander, StreamedGripper
+from grpo_ros.nodes.serving.gripper_commander import make_gripper
 from grpo_ros.nodes.serving.live_robot import LiveRobot
 from grpo_ros.nodes.serving.policy_config import (
     PolicyServerConfig,
@@ -167,13 +167,15 @@ class PolicyServer(GuardedLifecycleNode):
         record = RunRecord(path, contract, {"mode": mode, "command": kind})
         outcome = LiveOutcome(contract, path.parent, runner.buffer.body_names)
         control = RunControl(self, config, runner, output, record, outcome)
-        if runner.gripper.limit is None or config.dry_run:
-            return control
-        if isinstance(output, Stream) and kind == "joint_command":
-            control.gripper = StreamedGripper(output, robot, control.send)
-        else:
-            control.gripper = GripperCommander(
-                self, robot, config.lock_step, control.send, control.fail, self.black_box.note
+        if runner.gripper.limit is not None and not config.dry_run:
+            control.gripper = make_gripper(
+                self,
+                robot,
+                output,
+                config.lock_step,
+                control.send,
+                control.fail,
+                self.black_box.note,
             )
         return control
 

@@ -12,7 +12,7 @@ from rclpy.action import ActionClient
 
 from grpo_ros.deployment.answers import Command, GripperTarget
 from grpo_ros.nodes.recording.noting import OnMessage, type_name
-from grpo_ros.nodes.serving.command_output import Stream
+from grpo_ros.nodes.serving.command_output import CommandOutput, Stream
 from grpo_ros.robots.robot import Robot
 
 ANSWER_S = 2.0
@@ -138,3 +138,18 @@ class StreamedGripper:
 
     def destroy(self) -> None:
         """Nothing was made."""
+
+
+def make_gripper(
+    node: Any,
+    robot: Robot,
+    output: CommandOutput,
+    lock_step: bool,
+    send: Callable[[Command], None],
+    refuse: Callable[[str], None],
+    on_message: OnMessage | None = None,
+) -> GripperCommander | StreamedGripper:
+    """Return what sends the gripper's commands beside an output; see the classes."""
+    if isinstance(output, Stream) and output.kind == "joint_command":
+        return StreamedGripper(output, robot, send)
+    return GripperCommander(node, robot, lock_step, send, refuse, on_message)

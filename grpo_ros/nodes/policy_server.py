@@ -62,7 +62,6 @@ from grpo_ros.nodes.recording.black_box import BlackBox, provenance
 from grpo_ros.nodes.recording.noting import type_name
 from grpo_ros.nodes.serving.command_output import make_output
 from grpo_ros.nodes.serving.fault_inputs import FaultInputs
-from grpo_ros.nodes.serving.gripper_commander import make_gripper
 from grpo_ros.nodes.serving.live_robot import LiveRobot
 from grpo_ros.nodes.serving.policy_config import (
     PolicyServerConfig,
@@ -168,15 +167,7 @@ class PolicyServer(GuardedLifecycleNode):
         outcome = LiveOutcome(contract, path.parent, runner.buffer.body_names)
         control = RunControl(self, config, runner, output, record, outcome)
         if runner.gripper.limit is not None and not config.dry_run:
-            control.gripper = make_gripper(
-                self,
-                robot,
-                output,
-                config.lock_step,
-                control.send,
-                control.fail,
-                self.black_box.note,
-            )
+            control.use_gripper(robot, self.black_box.note)
         return control
 
     def _listen(self, robot: Robot) -> None:

@@ -18,10 +18,16 @@ from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.records.live_outcome import LiveOutcome
 from grpo_ros.deployment.records.run_record import RunRecord
 from grpo_ros.nodes import messages
+from grpo_ros.nodes.recording.noting import OnMessage
 from grpo_ros.nodes.serving.command_output import CommandOutput
-from grpo_ros.nodes.serving.gripper_commander import GripperCommander, StreamedGripper
+from grpo_ros.nodes.serving.gripper_commander import (
+    GripperCommander,
+    StreamedGripper,
+    make_gripper,
+)
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig
 from grpo_ros.nodes.serving.policy_health import PolicyHealth
+from grpo_ros.robots.robot import Robot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 STALE = DiagnosticStatus.STALE
@@ -69,6 +75,18 @@ class RunControl:
     def is_running(self) -> bool:
         """Whether a run is under way."""
         return self.runner.phase == "running"
+
+    def use_gripper(self, robot: Robot, on_message: OnMessage) -> None:
+        """Send the gripper's commands too."""
+        self.gripper = make_gripper(
+            self.node,
+            robot,
+            self.output,
+            self.config.lock_step,
+            self.send,
+            self.fail,
+            on_message,
+        )
 
     # ---------------------------------------------------------------- beginning and ending
 

@@ -112,15 +112,17 @@ class PolicyRunner:
         """
         check_chunk(self.infer(self.input.zeros()), self.contract)
 
-    def start(self, not_before_ns: int = 0) -> None:
+    def start(self, not_before_ns: int = 0, tick_ns: int | None = None) -> None:
         """Begin an episode.
 
         Args:
             not_before_ns: older inputs do not count, those that have arrived included. 0, in lock
                 step: all count, and the arm was put where it is.
+            tick_ns: when a tick is due, and others whole periods later; None: when the first comes.
         """
         if not_before_ns == 0:
             self.course.clear()
+        self.course.tick_ns = tick_ns
         self.gate.close()
         self.gate.counts.clear()
         self.held.clear()

@@ -104,7 +104,6 @@ class PolicyServer(GuardedLifecycleNode):
         self._fault_inputs: FaultInputs | None = None
         self._navigate: Any = None
         self._predicted: Any = None
-        self._timer: Any = None
 
     # ---------------------------------------------------------------- lifecycle
 
@@ -222,18 +221,13 @@ class PolicyServer(GuardedLifecycleNode):
 
     def activate(self) -> None:
         """Observe, and hold."""
-        control = self._require_control()
-        control.begin_time()
-        if not self.config.lock_step:
-            self._timer = self.create_timer(control.runner.period_s, control.on_timer)
+        self._require_control().begin_ticks()
         self.show(OK, "holding")
 
     def stop(self) -> None:
         """Stop the policy, wait, and bring the robot to rest."""
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
         if self.control is not None:
+            self.control.end_ticks()
             self.control.halt("the node goes down")
             self.control.output.finish()
         self.show(OK, "inactive")

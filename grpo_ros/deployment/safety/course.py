@@ -1,9 +1,12 @@
 """Course: motions on the wire in time, each going on exactly where the one before leads.
 
-The gate thinks in control periods of equal length; ticks come a little early or late, and a stop
-comes between two. A motion therefore begins when the control point before it is due, a little
-after it is made, and until then the one before goes on. Where that time has gone by already, the
-arm has gone on along what was sent, and so does the gate: the motion begins a period later.
+The gate thinks in control periods of equal length; ticks come a little late, and a stop comes
+between two. A motion therefore begins when the control point before it is due, a little after its
+tick is, and until then the one before goes on. Where that time has gone by already, the arm has
+gone on along what was sent, and so does the gate: the motion begins a period later.
+
+When ticks are due is the timer's to say (`tick_ns`), not the first tick's: had that one come late,
+all those after it would seem early.
 """
 
 from __future__ import annotations
@@ -16,21 +19,22 @@ NANOSECONDS = 1_000_000_000
 SAME_TIME_S = 1e-4
 """Knots that are closer are one: a controller refuses times that do not increase."""
 
-EARLY = 0.5
-"""Share of T by which a tick may come too early and still be that of the next period."""
-
 
 class Course:
     """The motion that the arm follows.
 
     Args:
         period_s: T, between two control points.
-        lead: share of T by which a first motion begins after its tick; so late later ticks may be.
+        lead: share of T by which a motion begins after its tick is due; so late ticks may be.
+
+    Attributes:
+        tick_ns: when a tick is due, and others whole periods later; None: when the first comes.
     """
 
     def __init__(self, period_s: float, lead: float = 0.2) -> None:
         self._period_ns = round(period_s * NANOSECONDS)
         self._lead_ns = round(lead * self._period_ns)
+        self.tick_ns: int | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -45,12 +49,11 @@ class Course:
         return 1 + (now_ns - self._due_ns - 1) // self._period_ns
 
     def is_early(self, now_ns: int) -> bool:
-        """Whether the period that comes next is far off: the one before has its motion already.
+        """Whether the tick after this one is in time for the period that comes next.
 
         So it is after a tick that came late, and was taken for that of the following period.
         """
-        ahead_ns = self._due_ns - now_ns - self._lead_ns
-        return self._curve is not None and ahead_ns > EARLY * self._period_ns
+        return self._curve is not None and self._due_ns - now_ns >= self._period_ns
 
     def has_ended(self, now_ns: int) -> bool:
         """Whether what was sent has come to rest."""
@@ -65,11 +68,16 @@ class Course:
         """Take the motion of the next period; return what is to be sent, from now on."""
         left, begin_ns = self._left(now_ns), self._due_ns
         if left is None or now_ns > begin_ns:
-            left, begin_ns = _still(curve), now_ns + self._lead_ns
+            left, begin_ns = _still(curve), self._first_begin_ns(now_ns)
         sent = joined(left, curve, (begin_ns - now_ns) / NANOSECONDS)
         self._curve, self._begin_ns = sent, now_ns
         self._due_ns = begin_ns + self._period_ns
         return sent
+
+    def _first_begin_ns(self, now_ns: int) -> int:
+        """Return when a motion begins from standing."""
+        begin_ns = (now_ns if self.tick_ns is None else self.tick_ns) + self._lead_ns
+        return now_ns + (begin_ns - now_ns) % self._period_ns
 
     def _left(self, now_ns: int) -> Curve | None:
         """Return what is left of what was sent before."""

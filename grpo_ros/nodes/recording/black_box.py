@@ -143,7 +143,7 @@ class BlackBox:
         self.note(self._ticks, TIME, functools.partial(messages.to_time, now_ns))
 
     def event(self, what: str, **values: object) -> None:
-        """Keep an event: "start" with `not_before_ns` and `run`, or "stop"."""
+        """Keep an event: "start" with `not_before_ns`, `run` and maybe `tick_ns`, or "stop"."""
         make = functools.partial(messages.status, b"\0", self._root, what, values)
         self.note(self._events, STATUS, make)
 

@@ -273,7 +273,8 @@ class Replay:
         values = {pair.key: pair.value for pair in message.values}
         if message.message == "start":
             self.runner.input.run = int(values["run"]) - 1  # which decides a policy's noise
-            self._begin(int(values["not_before_ns"]))
+            due = values.get("tick_ns")
+            self._begin(int(values["not_before_ns"]), None if due is None else int(due))
         elif self._is_running():
             self._ended.append(f"in the recording: {values.get('reason', 'stopped')}")
             self._halt()
@@ -290,8 +291,8 @@ class Replay:
     def _is_running(self) -> bool:
         return self.runner.phase == "running"
 
-    def _begin(self, not_before_ns: int = 0) -> None:
-        self.runner.start(not_before_ns)
+    def _begin(self, not_before_ns: int = 0, tick_ns: int | None = None) -> None:
+        self.runner.start(not_before_ns, tick_ns)
         self._runs += 1
 
     def _tick(self, now_ns: int) -> None:

@@ -68,6 +68,7 @@ class RunControl:
         """Called with the time of each tick, ns, before it."""
         self.after_run: list[Callable[[str], None]] = []
         """Called with the reason once a run has ended."""
+        self._timer: Any = None
         self._last_tick_ns = -1
         self._last_motion: Motion | None = None
 
@@ -110,8 +111,10 @@ class RunControl:
         """Begin a run; it waits for a full observation that is younger than this call."""
         # Lock step needs no age: a stamp that was answered already is never answered again.
         now_ns = 0 if self.config.lock_step else self.node.get_clock().now().nanoseconds
-        self.runner.start(now_ns)
-        self.node.black_box.event("start", not_before_ns=now_ns, run=self.runner.input.run)
+        due = self._due(now_ns)
+        self.runner.start(now_ns, **due)
+        run = self.runner.input.run
+        self.node.black_box.event("start", not_before_ns=now_ns, run=run, **due)
         self._last_motion = None
         self.record.begin()
         self.node.show(OK, "running")
@@ -166,6 +169,23 @@ class RunControl:
             call(runner.reason)
 
     # ---------------------------------------------------------------- what drives it
+
+    def begin_ticks(self) -> None:
+        """Tick from now on: once a control period or, in lock step, as inputs come."""
+        self.begin_time()
+        if not self.config.lock_step:
+            self._timer = self.node.create_timer(self.runner.period_s, self.on_timer)
+
+    def end_ticks(self) -> None:
+        """Tick no more."""
+        if self._timer is not None:
+            self.node.destroy_timer(self._timer)
+            self._timer = None
+
+    def _due(self, now_ns: int) -> dict[str, int]:
+        """Return when the next tick is due, as `tick_ns`; nothing where no timer says it."""
+        until_ns = None if self._timer is None else self._timer.time_until_next_call()
+        return {} if until_ns is None else {"tick_ns": now_ns + until_ns}
 
     def on_input(self) -> None:
         """An input was stored: in lock step it may be the one that was waited for."""

@@ -132,3 +132,36 @@ def test_periods_without_a_tick_are_counted_once_they_have_begun() -> None:
         assert course.num_missed(due_ns + late_ns) == expected
     course.pass_by()
     assert course.num_missed(due_ns + 1) == 0
+
+
+@pytest.mark.parametrize("late_ms", [0, 3, 10, 12, 30, 45])
+def test_after_a_late_first_tick_the_others_are_neither_early_nor_missed(late_ms: int) -> None:
+    """Regression: ticks were due when the first one came; each second one seemed early then."""
+    drive, period_ns = Drive(0.05), 50_000_000
+    drive.course.tick_ns = SECOND_NS - 7 * period_ns
+    drive.tick(SECOND_NS + late_ms * 1_000_000, ("far", 0, 1))
+    for period in range(1, 20):
+        now_ns = SECOND_NS + period * period_ns
+        is_covered = late_ms > 10 and period == 1  # a lead later its time had begun
+        assert drive.course.is_early(now_ns) == is_covered
+        assert drive.course.num_missed(now_ns) == 0
+        if not is_covered:
+            drive.tick(now_ns, ("far", 0, 1))
+    assert_within_limits(drive.path())
+
+
+@pytest.mark.parametrize("shift_ms", range(-45, 50, 5))
+def test_wherever_ticks_lie_between_periods_each_has_its_motion(shift_ms: int) -> None:
+    """Ticks that come at another time from now on, e.g. after a clock was set."""
+    drive, period_ns = Drive(0.05), 50_000_000
+    drive.tick(SECOND_NS, ("far", 0, 1))
+    num_early = num_missed = 0
+    for period in range(1, 40):
+        now_ns = SECOND_NS + period * period_ns + shift_ms * 1_000_000
+        num_missed += drive.course.num_missed(now_ns)
+        if drive.course.is_early(now_ns):
+            num_early += 1
+        else:
+            drive.tick(now_ns, ("far", 0, 1))
+    assert num_early <= 1 and num_missed <= 1
+    assert_within_limits(drive.path())

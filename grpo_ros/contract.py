@@ -17,6 +17,12 @@ from grpo_ros.errors import ContractError, nearest
 
 SCHEMA_VERSION = 1
 
+MOTION_LEAD = 0.2
+"""Share of a control period from a deployed tick to the motion that answers it.
+
+So late may a tick be, inference, safety gate and transport included, without a step in the motion.
+Training with `motion: smooth` has the same lag."""
+
 SourceKind = Literal[
     "joint_position",
     "joint_velocity",
@@ -162,8 +168,8 @@ class Contract:
     execution: Literal["sync", "async"] = "sync"
     motion: Literal["linear", "smooth"] = typed.setting(
         "linear",
-        "Between targets in training: linear, as through positions alone; smooth, the lines "
-        "averaged over a control period, as the policy server sends them",
+        "Between targets in training: linear, as through positions alone; smooth, as the policy "
+        "server sends them: the lines averaged over a control period, MOTION_LEAD later",
     )
     delay_periods: int = typed.setting(0, "Control periods between observation and action")
     noise_shape: tuple[int, ...] = typed.setting((), "Shape of the noise input; empty if none")

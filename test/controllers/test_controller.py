@@ -293,10 +293,24 @@ def test_smooth_motion_is_the_deployed_curve_but_for_the_ramp_of_acceleration() 
     for target in targets:
         curve = gate.admit(("a",), target[None]).curve
         now = torch.from_numpy(target)[None]
-        found = smooth(before, velocity, now, period_s, num, None)
+        found = smooth(before, velocity, now, period_s, num, None, lead=0.0)
         expected = [curve.sample((i + 1) * period_s / num)[0] for i in range(num)]
         np.testing.assert_allclose(found[0].numpy(), np.array(expected), atol=6e-4)
         velocity, before = (now - before) / period_s, now
+
+
+@pytest.mark.parametrize("num", [5, 20])
+def test_smooth_motion_begins_a_lead_late(num: int) -> None:
+    random = np.random.default_rng(1)
+    before, velocity, target = torch.from_numpy(random.uniform(-0.1, 0.1, (3, 2, 7)))
+    at_once = smooth(before, velocity, target, 0.05, num, None, lead=0.0)
+    late = smooth(before, velocity, target, 0.05, num, None, lead=0.2)
+    first = num // 5
+    torch.testing.assert_close(late[:, first:], at_once[:, :-first])
+    begin = before - 0.5 * 0.05 * velocity
+    torch.testing.assert_close(late[:, first - 1], begin)
+    towards = late[:, 0] + velocity * 0.05 * (0.2 - 1.0 / num)
+    torch.testing.assert_close(towards, begin)
 
 
 def with_limit(contract: Contract, index: int, **changes: float) -> Contract:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from grpo_ros.contract import MOTION_LEAD
 from grpo_ros.deployment.safety.curve import Curve
 
 NANOSECONDS = 1_000_000_000
@@ -31,7 +32,7 @@ class Course:
         tick_ns: when a tick is due, and others whole periods later; None: when the first comes.
     """
 
-    def __init__(self, period_s: float, lead: float = 0.2) -> None:
+    def __init__(self, period_s: float, lead: float = MOTION_LEAD) -> None:
         self._period_ns = round(period_s * NANOSECONDS)
         self._lead_ns = round(lead * self._period_ns)
         self.tick_ns: int | None = None

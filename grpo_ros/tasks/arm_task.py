@@ -45,8 +45,8 @@ class ArmTaskConfig(TaskConfig):
 
     action: str = typed.setting("cartesian_delta", "cartesian_delta | joint_delta")
     motion: Literal["linear", "smooth"] = typed.setting(
-        "linear",
-        "Between targets: linear; or smooth, with half a period's lag, as on a robot",
+        "smooth",
+        "Between targets: smooth, with the lag of what is sent to a robot; or linear, without it",
     )
     step_m: float = typed.setting(0.03, "Translation of an action of 1", unit="m", minimum=1e-3)
     step_rad: float = typed.setting(0.15, "Rotation of an action of 1", unit="rad", minimum=1e-3)

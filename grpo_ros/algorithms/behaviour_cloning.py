@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grpo_ros import typed
 from grpo_ros.errors import TrainingError
-from grpo_ros.policies.state_policy import StatePolicy
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, mean loss since the last call)."""
+PERCEIVED_ROWS = 256
+"""Observations that a policy perceives at once."""
+
 Measure = Callable[[], float]
 """Measures the policy's success in [0, 1] as it is now."""
 
@@ -60,7 +63,7 @@ class BehaviourCloningResult:
 
 
 def fit(
-    policy: StatePolicy,
+    policy: ChunkPolicy,
     obs: Mapping[str, Tensor],
     chunk: Tensor,
     weight: Tensor,
@@ -70,7 +73,7 @@ def fit(
     progress: Progress | None = None,
     measure: Measure | None = None,
 ) -> BehaviourCloningResult:
-    """Fit the normaliser, then the policy, to D demonstrated decisions.
+    """Fit the policy's statistics, then the policy, to D demonstrated decisions.
 
     AdamW (1711.05101) with the learning rate lr_i = lr (1 + cos(pi i / num_steps)) / 2.
 
@@ -86,10 +89,11 @@ def fit(
     Raises:
         TrainingError: no demonstrations, or a value or loss that is not finite.
     """
-    features = _checked_features(policy, obs, chunk)
-    policy.normaliser.fit(features)
+    seen = _perceived(policy, obs, chunk)
+    policy.fit_statistics(seen)
+    parameters = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        policy.parameters(),
+        parameters,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         fused=True,
@@ -101,8 +105,9 @@ def fit(
         cosine = 0.5 * (1.0 + math.cos(math.pi * (done - 1) / num_steps))
         optimizer.param_groups[0]["lr"] = config.learning_rate * cosine
         index = torch.randint(len(chunk), (config.batch_size,), generator=generator)
-        batch_loss = policy.bc_loss(features[index], chunk[index], weight[index], generator)
-        _descend(policy, optimizer, batch_loss, config.maximum_grad_norm)
+        rows = {name: value[index] for name, value in seen.items()}
+        batch_loss = policy.bc_loss(rows, chunk[index], weight[index], generator)
+        _descend(parameters, optimizer, batch_loss, config.maximum_grad_norm)
         recent.append(batch_loss.detach())
         if done % config.report_every == 0 or done == num_steps:
             loss = _mean_loss(recent, done)
@@ -115,24 +120,34 @@ def fit(
     return BehaviourCloningResult(num_steps, loss, limit.success)
 
 
-def _checked_features(policy: StatePolicy, obs: Mapping[str, Tensor], chunk: Tensor) -> Tensor:
-    features = policy.features(obs)
-    if len(chunk) == 0 or len(features) != len(chunk):
+def _perceived(
+    policy: ChunkPolicy, obs: Mapping[str, Tensor], chunk: Tensor
+) -> Mapping[str, Tensor]:
+    num = len(next(iter(obs.values())))
+    if len(chunk) == 0 or num != len(chunk):
         raise TrainingError(
-            f"{len(features)} observations and {len(chunk)} chunks demonstrated",
+            f"{num} observations and {len(chunk)} chunks demonstrated",
             expected="as many of one as of the other, at least 1",
         )
     if not torch.isfinite(chunk).all():
         raise TrainingError("a demonstrated action is not finite")
-    return features
+    with torch.no_grad():
+        parts = [
+            policy.perceive({name: value[i : i + PERCEIVED_ROWS] for name, value in obs.items()})
+            for i in range(0, num, PERCEIVED_ROWS)
+        ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _descend(
-    policy: StatePolicy, optimizer: torch.optim.Optimizer, loss: Tensor, maximum_grad_norm: float
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    maximum_grad_norm: float,
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(policy.parameters(), maximum_grad_norm)
+    torch.nn.utils.clip_grad_norm_(parameters, maximum_grad_norm)
     optimizer.step()
 
 
@@ -156,7 +171,7 @@ class _SuccessLimit:
         self._num_steps = 0
         self._weights: dict[str, Any] | None = None
 
-    def is_exceeded(self, policy: StatePolicy, num_steps: int) -> bool:
+    def is_exceeded(self, policy: ChunkPolicy, num_steps: int) -> bool:
         """Measure, where that is wanted; keep the weights if success is not above the maximum."""
         if self.measure is None:
             return False
@@ -167,7 +182,7 @@ class _SuccessLimit:
         self._weights = copy.deepcopy(policy.state_dict())
         return success > self.maximum_success
 
-    def restore(self, policy: StatePolicy) -> int:
+    def restore(self, policy: ChunkPolicy) -> int:
         """Put the kept weights back; returns the gradient steps that they had taken."""
         if self._weights is not None:
             policy.load_state_dict(self._weights)

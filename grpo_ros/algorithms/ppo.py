@@ -20,8 +20,8 @@ from grpo_ros.algorithms.objectives import weighted_steps
 from grpo_ros.algorithms.policy_gradient import PolicyGradient, PolicyGradientConfig, take
 from grpo_ros.algorithms.value_learner import CriticConfig, ValueLearner
 from grpo_ros.policies.base import Observation
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.critic import Critic
-from grpo_ros.policies.state_policy import StatePolicy
 from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.training.rollout import Rollout
 
@@ -62,13 +62,13 @@ class Ppo:
     """
 
     def __init__(
-        self, config: PpoConfig, policy: StatePolicy, generator: torch.Generator | None = None
+        self, config: PpoConfig, policy: ChunkPolicy, generator: torch.Generator | None = None
     ) -> None:
         """Take the policy whose parameters are changed in place; `generator`: of the critic."""
         self.config, self.policy = config, policy
         self.gradient = PolicyGradient(config, policy)
         generator = generator or torch.Generator().manual_seed(0)
-        size, critic = policy.contract.state_size, config.critic
+        size, critic = policy.num_features, config.critic
         self.critic = Critic(size, critic.hidden, generator, critic.activation)
         self.value = ValueLearner(config.critic, self.critic)
 
@@ -108,16 +108,15 @@ class Ppo:
 
     @torch.no_grad()
     def features(self, obs: Observation) -> Tensor:
-        """Return normalised features (B, O) of observations (B, *shape)."""
-        normalised: Tensor = self.policy.normaliser(self.policy.features(obs))
-        return normalised
+        """Return normalised features (B, F) of what was perceived, field -> (B, ...)."""
+        return self.policy.critic_features(obs)
 
     def judge(self, rollout: Rollout, features: Tensor) -> Judged:
         """Return advantages, estimates and returns of every decision.
 
         Args:
             rollout: (N, T).
-            features: (N, T, O) normalised.
+            features: (N, T, F) normalised.
         """
         steps = weighted_steps(rollout, self.config.objectives, self.config.objective_weights)
         executed = rollout.executed
@@ -127,7 +126,9 @@ class Ppo:
         following = torch.cat([values[:, 1:], values[:, -1:]], dim=1)
         last = acted.sum(dim=1).clamp(min=1) - 1
         ended = torch.arange(acted.shape[1]) == last.unsqueeze(1)
-        final = self.value.estimate(self.features(rollout.final_obs)).unsqueeze(1)
+        with torch.no_grad():
+            ends = self.policy.perceive(rollout.final_obs)
+        final = self.value.estimate(self.features(ends)).unsqueeze(1)
         next_values = torch.where(ended, final, following)
         terminated = ended & rollout.terminated.unsqueeze(1)
         advantages = generalised_advantages(

@@ -7,14 +7,14 @@ import torch
 from grpo_ros.algorithms.base import Algorithm
 from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
 from grpo_ros.algorithms.ppo import Ppo, PpoConfig
-from grpo_ros.policies.state_policy import StatePolicy
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 
 AlgorithmConfig = GrpoConfig | PpoConfig
 """The configuration of any algorithm; its class says which."""
 
 
 def make_algorithm(
-    config: AlgorithmConfig, policy: StatePolicy, generator: torch.Generator | None = None
+    config: AlgorithmConfig, policy: ChunkPolicy, generator: torch.Generator | None = None
 ) -> Algorithm:
     """Return the updater that `config` describes, for a policy that it will change in place.
 

@@ -118,7 +118,8 @@ class PolicyRunner:
         Args:
             not_before_ns: older inputs do not count, those that have arrived included. 0, in lock
                 step: all count, and the arm was put where it is.
-            tick_ns: when a tick is due, and others whole periods later; None: when the first comes.
+            tick_ns: when a tick is due, and others whole periods later; None: when the first
+                comes.
         """
         if not_before_ns == 0:
             self.course.clear()

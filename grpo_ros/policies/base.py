@@ -63,6 +63,9 @@ class Policy(Protocol):
     contract: Contract
     noise_shape: tuple[int, ...]
 
+    def perceive(self, obs: Observation) -> Observation:
+        """Return what the policy makes of it; all but `mode` and `decide` take that."""
+
     def act(self, obs: Observation, noise: Tensor) -> ActionSample:
         """Sample chunks; `noise` (N, *noise_shape) float32 standard normal decides the sample."""
 

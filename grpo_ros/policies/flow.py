@@ -179,7 +179,7 @@ class FlowPolicy(StatePolicy):
         return normal_entropy(std.expand(-1, self.contract.action_size)).mean().expand(num_envs)
 
     def bc_loss(
-        self, obs_features: Tensor, chunk: Tensor, weight: Tensor, generator: torch.Generator
+        self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Return the flow-matching loss E |v(x_t, t, obs) - (x_1 - x_0)|^2 per component.
 
@@ -190,7 +190,7 @@ class FlowPolicy(StatePolicy):
         t = torch.rand(len(chunk), generator=generator).to(device)
         at = t.view(-1, 1, 1)
         x = (1.0 - at) * x0 + at * chunk
-        v = self.velocity(x, t, self.normaliser(obs_features))
+        v = self.velocity(x, t, self.normaliser(self.features(obs)))
         error = (v - (chunk - x0)).square().mean(dim=-1)
         return (error * weight).sum() / weight.sum().clamp(min=1.0)
 

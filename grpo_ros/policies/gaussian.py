@@ -100,8 +100,8 @@ class GaussianPolicy(StatePolicy):
         return normal_entropy(self.std()).expand(num_envs)
 
     def bc_loss(
-        self, obs_features: Tensor, chunk: Tensor, weight: Tensor, generator: torch.Generator
+        self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Return the squared error of the mean per demonstrated component; std is untouched."""
-        error = (self.mean(obs_features) - chunk).square().mean(dim=-1)
+        error = (self.mean(self.features(obs)) - chunk).square().mean(dim=-1)
         return (error * weight).sum() / weight.sum().clamp(min=1.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from grpo_ros.contract import Contract
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.flow import FlowConfig, FlowPolicy
 from grpo_ros.policies.gaussian import GaussianConfig, GaussianPolicy
-from grpo_ros.policies.state_policy import StatePolicy
 
 PolicyConfig = GaussianConfig | FlowConfig
 """The configuration of any policy; its class says which."""
@@ -15,7 +15,7 @@ PolicyConfig = GaussianConfig | FlowConfig
 
 def make_policy(
     config: PolicyConfig, contract: Contract, generator: torch.Generator | None = None
-) -> StatePolicy:
+) -> ChunkPolicy:
     """Build a policy on the CPU, in evaluation mode.
 
     Args:

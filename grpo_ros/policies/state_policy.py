@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import abc
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import ContractError
-from grpo_ros.policies.base import ActionSample, Observation
+from grpo_ros.policies.base import Observation
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.features import state_features
-from grpo_ros.policies.normal import normal_log_prob
 from grpo_ros.policies.normaliser import Normaliser
 
 
-class StatePolicy(nn.Module, abc.ABC):
-    """A policy whose sample is one draw from a diagonal normal, given what it saw.
-
-    Implements grpo_ros.policies.base.Policy.
-    """
-
-    contract: Contract
-    noise_shape: tuple[int, ...]
+class StatePolicy(ChunkPolicy):
+    """A policy on float32 fields, side by side and normalised."""
 
     def __init__(self, contract: Contract, noise_shape: tuple[int, ...]) -> None:
         """Take the contract that names what is seen and commanded.
@@ -30,7 +21,7 @@ class StatePolicy(nn.Module, abc.ABC):
         Raises:
             ContractError: nothing is seen or commanded, or a field is not float32.
         """
-        super().__init__()
+        super().__init__(contract, noise_shape)
         unseen = [f.name for f in contract.observation if f.dtype != "float32"]
         if unseen:
             raise ContractError(
@@ -40,62 +31,22 @@ class StatePolicy(nn.Module, abc.ABC):
             )
         if contract.state_size == 0 or contract.action_size == 0:
             raise ContractError("contract without observation or without action")
-        self.contract = contract
-        self.noise_shape = noise_shape
+        self.num_features = contract.state_size
         self.normaliser = Normaliser(contract.state_size)
-
-    @property
-    def chunk_shape(self) -> tuple[int, int]:
-        """(K, A)."""
-        return self.contract.chunk_size, self.contract.action_size
 
     def features(self, obs: Observation) -> Tensor:
         """Return the observation as raw features (N, O)."""
         return state_features(obs, self.contract)
 
-    def log_prob(self, obs: Observation, sample: ActionSample) -> Tensor:
-        """Return the log-likelihood (N, K) of sampled chunks under the present parameters."""
-        mean, std = self.distribution(obs, sample)
-        return normal_log_prob(self.sampled_value(sample), mean, std)
+    def fit_statistics(self, obs: Observation) -> None:
+        """Fit the normaliser."""
+        self.normaliser.fit(self.features(obs))
 
-    def mode(self, obs: Observation) -> Tensor:
-        """Return the deployed chunk (N, K, A) in [-1, 1], without noise."""
-        features = self.features(obs)
-        zeros = torch.zeros(features.shape[0], *self.chunk_shape, device=features.device)
-        return self.decide(obs, zeros)
+    def annotate(self, contract: Contract) -> Contract:
+        """Return the contract with each field's statistics, once data were seen."""
+        return self.normaliser.annotate(contract)
 
-    def constrain(self) -> None:
-        """Project the parameters onto their range; called after every optimiser step."""
-
-    @abc.abstractmethod
-    def act(self, obs: Observation, noise: Tensor) -> ActionSample:
-        """Sample chunks; `noise` (N, *noise_shape) float32 standard normal decides the sample."""
-
-    @abc.abstractmethod
-    def decide(self, obs: Observation, noise: Tensor) -> Tensor:
-        """Return the deployed chunk (N, K, A) in [-1, 1] from deployment noise (N, K, A)."""
-
-    @abc.abstractmethod
-    def distribution(self, obs: Observation, sample: ActionSample) -> tuple[Tensor, Tensor]:
-        """Return mean (N, K, A) and std (broadcastable) of the normal that gave the sample."""
-
-    @abc.abstractmethod
-    def sampled_value(self, sample: ActionSample) -> Tensor:
-        """Return what was drawn from `distribution`, (N, K, A)."""
-
-    @abc.abstractmethod
-    def entropy(self, obs: Observation) -> Tensor:
-        """Return the entropy (N,) of one step of the chunk, in nats."""
-
-    @abc.abstractmethod
-    def bc_loss(
-        self, obs_features: Tensor, chunk: Tensor, weight: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Return the behaviour-cloning loss, a scalar.
-
-        Args:
-            obs_features: (B, O) float32, raw.
-            chunk: (B, K, A) float32, demonstrated.
-            weight: (B, K) float32, 0 where a step was not demonstrated.
-            generator: on the CPU; all randomness of the loss.
-        """
+    def critic_features(self, obs: Observation) -> Tensor:
+        """Return the normalised features (N, O)."""
+        normalised: Tensor = self.normaliser(self.features(obs))
+        return normalised

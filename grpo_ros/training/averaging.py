@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from grpo_ros.policies.state_policy import StatePolicy
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 
 
 class PolicyAverage:
@@ -24,23 +24,24 @@ class PolicyAverage:
         decay: weight of the past, in [0, 1); 0 deploys the last iterate.
     """
 
-    def __init__(self, policy: StatePolicy, decay: float) -> None:
+    def __init__(self, policy: ChunkPolicy, decay: float) -> None:
         self.decay, self.num_updates = decay, 0
         self.policy = copy.deepcopy(policy)
 
-    def start(self, policy: StatePolicy) -> None:
+    def start(self, policy: ChunkPolicy) -> None:
         """Begin at a policy: its parameters and normaliser, nothing averaged yet."""
         self.policy.load_state_dict(policy.state_dict())
         self.num_updates = 0
 
-    def update(self, policy: StatePolicy) -> None:
+    def update(self, policy: ChunkPolicy) -> None:
         """Take the parameters of one more iterate."""
         self.num_updates += 1
         decay = min(self.decay, self.num_updates / (self.num_updates + 1))
         with torch.no_grad():
             pairs = zip(self.policy.parameters(), policy.parameters(), strict=True)
             for average, latest in pairs:
-                average.lerp_(latest, 1.0 - decay)
+                if average is not latest:  # a copy shares what is not trained
+                    average.lerp_(latest, 1.0 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged policy and how many iterates are in it."""

@@ -68,9 +68,10 @@ class GroupCollector:
         results: list[StepResult] = []
         with torch.no_grad():
             for decision in range(noise.shape[1]):
-                sample = policy.act(obs, noise[:, decision])
+                seen = policy.perceive(obs)
+                sample = policy.act(seen, noise[:, decision])
                 result = self.simulator.step(sample.chunk)
-                observations.append(dict(obs))
+                observations.append(dict(seen))
                 samples.append(sample)
                 results.append(result)
                 obs = result.obs

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grpo_ros.errors import TrainingError
-from grpo_ros.policies.state_policy import StatePolicy
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, generator
 from grpo_ros.simulators.base import Simulator
 from grpo_ros.training.collector import GroupCollector
@@ -80,13 +80,11 @@ def record(simulator: Simulator, episodes: int, action_noise: float, seed: int) 
     )
 
 
-def fit_normaliser(collector: GroupCollector, policy: StatePolicy, seed: int) -> None:
-    """Fit a policy's normaliser, for want of demonstrations, to what its own noise leads to."""
+def fit_statistics(collector: GroupCollector, policy: ChunkPolicy, seed: int) -> None:
+    """Fit a policy's statistics, for want of demonstrations, to what its own noise leads to."""
     rollout = collector.collect(policy, seed, DEMONSTRATION)
     seen = rollout.executed[:, :, 0]
-    policy.normaliser.fit(
-        policy.features({name: value[seen] for name, value in rollout.obs.items()})
-    )
+    policy.fit_statistics({name: value[seen] for name, value in rollout.obs.items()})
 
 
 def _attempt(

@@ -18,12 +18,12 @@ class Rollout:
     masked by `executed`, never dropped.
 
     Attributes:
-        obs: field -> (N, T, *shape), what each decision saw.
+        obs: field -> (N, T, *shape), what the policy perceived at each decision.
         sample: leading dimensions (N, T).
         executed: (N, T, K) bool, which steps were carried out.
         reward_terms: (N, T, K, R) float32, by `reward_names`.
         terminated: (N,) bool; truncated: (N,) bool, how the episode ended.
-        final_obs: field -> (N, *shape), what the episode ended in.
+        final_obs: field -> (N, *shape), what was observed at the episode's end.
         outcome: (N,) float32, 1 where the verified outcome holds.
         score: (N,) float32 in [0, 1], partial credit.
         num_groups: M. group_size: G.

@@ -39,7 +39,7 @@ from grpo_ros.training.checkpoint import (
     write_atomically,
 )
 from grpo_ros.training.collector import GroupCollector
-from grpo_ros.training.demonstrations import Demonstrations, fit_normaliser, record
+from grpo_ros.training.demonstrations import Demonstrations, fit_statistics, record
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
@@ -177,7 +177,7 @@ class Trainer:
             say(f"{data.episodes} demonstrations of {data.attempts} attempts")
             self._clone(data)
         else:
-            self.losses.redo(lambda: fit_normaliser(self.collector, self.policy, config.seed))
+            self.losses.redo(lambda: fit_statistics(self.collector, self.policy, config.seed))
             say("no demonstrations: learning from scratch")
         self.run_record.elapsed_s += time.monotonic() - began
         self.deployed.start(self.policy)
@@ -324,7 +324,7 @@ class Trainer:
         """Write the averaged policy as ONNX with its contract; return its path."""
         path = path or self.run_directory.policy
         policy = self.deployed.policy
-        contract = policy.normaliser.annotate(self.contract).with_provenance(
+        contract = policy.annotate(self.contract).with_provenance(
             task=self.config.task,
             algorithm=self.config.algorithm,
             policy=self.config.policy,

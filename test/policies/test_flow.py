@@ -165,10 +165,10 @@ def test_flow_matching_learns_two_modes_that_a_mean_would_merge(make_contract):
     policy = make_policy(FlowConfig(hidden=(64, 64), num_steps=8), make_contract(1, 1))
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
-    features = torch.zeros(256, 5)
+    seen = {"tip": torch.zeros(256, 3), "gap": torch.zeros(256, 2)}
     chunk = torch.where(torch.arange(256).view(-1, 1, 1) % 2 == 0, 0.7, -0.7)
     for _ in range(1000):
-        loss = policy.bc_loss(features, chunk, torch.ones(256, 1), generator)
+        loss = policy.bc_loss(seen, chunk, torch.ones(256, 1), generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -183,8 +183,8 @@ def test_cloning_ignores_steps_that_were_not_demonstrated(make_contract):
     policy = make_policy(SMALL, make_contract())
     weight = torch.ones(8, 4)
     weight[:, 2:] = 0.0
-    features, chunk = policy.features(observe(8)), torch.zeros(8, 4, 2)
-    loss = policy.bc_loss(features, chunk, weight, torch.Generator().manual_seed(0))
+    chunk = torch.zeros(8, 4, 2)
+    loss = policy.bc_loss(observe(8), chunk, weight, torch.Generator().manual_seed(0))
     gradient = torch.autograd.grad(loss, policy.network[-1].bias)[0].view(4, 2)
     assert (gradient[2:] == 0.0).all()
     assert (gradient[:2] != 0.0).all()

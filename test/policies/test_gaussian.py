@@ -84,7 +84,7 @@ def test_entropy_is_that_of_one_step_of_the_chunk(make_contract):
 def test_cloning_moves_the_mean_and_leaves_the_spread(make_contract):
     policy = make_policy(SMALL, make_contract())
     loss = policy.bc_loss(
-        policy.features(observe(8)),
+        observe(8),
         torch.ones(8, 4, 2),
         torch.ones(8, 4),
         torch.Generator().manual_seed(0),
@@ -96,15 +96,15 @@ def test_cloning_moves_the_mean_and_leaves_the_spread(make_contract):
 
 def test_cloning_ignores_steps_that_were_not_demonstrated(make_contract):
     policy = make_policy(SMALL, make_contract())
-    features = policy.features(observe(8))
+    obs = observe(8)
     chunk, weight = torch.zeros(8, 4, 2), torch.ones(8, 4)
     weight[:, 2:] = 0.0
     altered = chunk.clone()
     altered[:, 2:] = 99.0
     generator = torch.Generator()
     assert torch.equal(
-        policy.bc_loss(features, chunk, weight, generator),
-        policy.bc_loss(features, altered, weight, generator),
+        policy.bc_loss(obs, chunk, weight, generator),
+        policy.bc_loss(obs, altered, weight, generator),
     )
 
 

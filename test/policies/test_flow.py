@@ -8,7 +8,7 @@ import torch
 from grpo_ros import typed
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.policies import ActionSample, FlowConfig, make_policy
-from grpo_ros.policies.flow import noise_schedule, sde_step
+from grpo_ros.policies.denoising import noise_schedule, sde_step
 
 SMALL = FlowConfig(hidden=(32, 32))
 

@@ -12,6 +12,7 @@ from grpo_ros.algorithms.ppo import PpoConfig
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.policies.flow import FlowConfig
 from grpo_ros.policies.gaussian import GaussianConfig
+from grpo_ros.policies.gr00t.config import Gr00tConfig
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig
 from grpo_ros.tasks import environment
@@ -116,6 +117,7 @@ class CommonConfig:
     ppo: PpoConfig = typed.setting(factory=PpoConfig)
     gaussian: GaussianConfig = typed.setting(factory=GaussianConfig)
     flow: FlowConfig = typed.setting(factory=FlowConfig)
+    gr00t: Gr00tConfig = typed.setting(factory=Gr00tConfig)
     mujoco: MujocoConfig = typed.setting(factory=MujocoConfig)
     isaaclab: IsaacLabConfig = typed.setting(factory=IsaacLabConfig)
     environment: EnvironmentConfig = typed.setting(factory=EnvironmentConfig)
@@ -153,7 +155,7 @@ else:
 SECTIONS_BY_SELECTOR = {
     "task": tuple(TASKS),
     "algorithm": ("grpo", "ppo"),
-    "policy": ("gaussian", "flow"),
+    "policy": ("gaussian", "flow", "gr00t"),
     "simulator": ("mujoco", "isaaclab"),
 }
 """Selector -> the sections it chooses among."""

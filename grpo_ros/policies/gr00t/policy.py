@@ -1,0 +1,310 @@
+"""Gr00tPolicy: GR00T N1.7 as a policy that is cloned, improved by groups, and deployed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grpo_ros.contract import Contract
+from grpo_ros.errors import CheckpointError, ConfigurationError, ContractError
+from grpo_ros.policies.base import ActionSample, Observation
+from grpo_ros.policies.chunk_policy import ChunkPolicy
+from grpo_ros.policies.denoising import Denoiser, Velocity
+from grpo_ros.policies.features import state_features
+from grpo_ros.policies.gr00t.action_head import ActionHead
+from grpo_ros.policies.gr00t.adapters import add_adapters
+from grpo_ros.policies.gr00t.backbone import Backbone
+from grpo_ros.policies.gr00t.checkpoint import Gr00tCheckpoint, read_checkpoint
+from grpo_ros.policies.gr00t.config import Gr00tConfig
+from grpo_ros.policies.gr00t.embodiment import match
+from grpo_ros.policies.gr00t.images import ImageTransform
+from grpo_ros.policies.gr00t.loading import load_model, prompt_tokens
+from grpo_ros.policies.gr00t.perception import Perception, seen_of
+from grpo_ros.policies.gr00t.ranges import LinearMap
+from grpo_ros.policies.noise_network import NoiseNetwork
+from grpo_ros.policies.normaliser import Normaliser
+
+STATE, FEATURES, POOLED, IMAGES = "state", "features", "pooled", "images"
+"""What is perceived: the contract's states side by side; what the vision-language model makes of
+images and instruction, and its mean over tokens; the images, where that model learns too."""
+
+
+class Gr00tPolicy(ChunkPolicy):
+    """A chunk of H steps and C components, denoised by the checkpoint's flow.
+
+    Its first K steps and A components are the contract's, which depend linearly on them; these
+    alone are drawn and have a likelihood (`Denoiser`). Images and instruction are looked at once
+    per observation, in `perceive`, unless that is trained too. Dropout is off. Tensors come and
+    go on the CPU, wherever the model is.
+
+    noise_shape is (H C + draws K A + 1,): the initial noise, the noise of the drawn steps, what
+    picks the stochastic step. `mode` starts from zero.
+
+    What is not trained is shared by copies and left out of the state: it is the checkpoint's.
+    """
+
+    def __init__(
+        self,
+        config: Gr00tConfig,
+        contract: Contract,
+        generator: torch.Generator,
+    ) -> None:
+        """Load the checkpoint; what is added to it is drawn from `generator`.
+
+        Raises:
+            ConfigurationError: no checkpoint is named.
+            CheckpointError: it is damaged or incomplete.
+            ContractError: it does not fit the contract.
+            MissingExtraError: the extra gr00t is not installed.
+        """
+        checkpoint = _named_checkpoint(config)
+        roles = match(checkpoint, contract, config)
+        size = _image_size(contract, roles.images)
+        dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+        model = load_model(checkpoint, dtype)
+        prompt = prompt_tokens(checkpoint, contract.instruction, [size] * len(roles.images))
+        backbone = Backbone(model, prompt)
+        head = ActionHead(model.action_head, backbone.is_image, checkpoint.embodiment_id)
+        block = (contract.chunk_size, contract.action_size)
+        denoiser = Denoiser(config, head.shape, block)
+        parts = (_product(head.shape), denoiser.num_draws * _product(block), 1)
+        super().__init__(seen_of(contract, (*roles.states, *roles.images)), (sum(parts),))
+        self.config, self.checkpoint, self._noise_parts = config, checkpoint, parts
+        transform = ImageTransform(checkpoint.geometry, checkpoint.image_processor, *size)
+        self.perception = Perception(transform, backbone, roles.images)
+        self.action_head, self.denoiser = head, denoiser
+        self.state_map = LinearMap(roles.state_columns, roles.state_scale)
+        self.action_map = LinearMap(roles.action_columns, roles.action_scale)
+        self.num_features = self.contract.state_size + backbone.size
+        self.normaliser = Normaliser(self.num_features)
+        self._choose_what_learns(generator)
+        self.noise_network: NoiseNetwork | None = None
+        if config.noise == "learned":
+            bounds = config.minimum_std, config.maximum_std
+            self.noise_network = NoiseNetwork(self.num_features, block, bounds, generator)
+        self.to(config.device).eval()
+
+    def _choose_what_learns(self, generator: torch.Generator) -> None:
+        config = self.config
+        for module in (self.perception, self.action_head):
+            module.requires_grad_(False)
+        if config.trained == "lora":
+            transformer = self.action_head.head.model
+            add_adapters(transformer, config.lora_rank, config.lora_alpha, generator)
+            return
+        for module in (self.perception, self.action_head):
+            if module is self.action_head or config.trained == "full":
+                module.float().requires_grad_(True)
+
+    # ---------------------------------------------------------------- what is seen
+
+    def perceive(self, obs: Observation) -> Observation:
+        """Return the states (N, O), and features (N, L, D) with their mean over tokens (N, D)."""
+        images = self.perception.stacked(obs)
+        with self._precision(), torch.no_grad():
+            features = self.perception(images)
+            seen = {STATE: self._states(obs), POOLED: features.float().mean(dim=1).cpu()}
+            if self.config.trained == "full":
+                return {**seen, IMAGES: images.cpu()}
+            if self.config.trained == "lora":
+                features = self.action_head.context(features)
+        return {**seen, FEATURES: features.cpu()}
+
+    def fit_statistics(self, obs: Observation) -> None:
+        """Fit what normalises a critic's features; the checkpoint's ranges stay as they are."""
+        self.normaliser.fit(self._judged(obs).to(self.normaliser.mean.device))
+
+    def annotate(self, contract: Contract) -> Contract:
+        """Return the contract with what the policy sees alone, and its statistics."""
+        names = [field.name for field in self.contract.observation]
+        return self.normaliser.annotate(seen_of(contract, names))
+
+    def critic_features(self, obs: Observation) -> Tensor:
+        """Return states and pooled features, normalised (N, F)."""
+        normalised: Tensor = self.normaliser(self._judged(obs).to(self.normaliser.mean.device))
+        return normalised.cpu()
+
+    # ---------------------------------------------------------------- what is decided
+
+    def act(self, obs: Observation, noise: Tensor) -> ActionSample:
+        """Denoise a chunk from `noise` (N, *noise_shape)."""
+        start, draws, pick = torch.split(noise.to(self._device), list(self._noise_parts), 1)
+        with self._precision():
+            x, log_prob, latents = self.denoiser.sample(
+                self._velocity_of(obs),
+                start.view(-1, *self.action_head.shape),
+                draws.view(-1, self.denoiser.num_draws, *self.denoiser.block),
+                pick[:, 0],
+                self._std(obs),
+            )
+        kept = {name: latent.cpu() for name, latent in latents.items()}
+        return ActionSample(self._chunk(x).cpu(), log_prob.cpu(), kept)
+
+    def decide(self, obs: Observation, noise: Tensor) -> Tensor:
+        """Return the chunk that the deterministic flow makes of x_0 = noise (N, H, C), clamped."""
+        seen = self.perceive(obs)
+        with self._precision():
+            x = self.denoiser.decide(self._velocity_of(seen), noise.to(self._device))
+        return self._chunk(x).clamp(-1.0, 1.0).cpu()
+
+    def mode(self, obs: Observation) -> Tensor:
+        """Return the deployed chunk (N, K, A) in [-1, 1], from x_0 = 0."""
+        num = obs[self.perception.images[0]].shape[0]
+        return self.decide(obs, torch.zeros(num, *self.action_head.shape))
+
+    def distribution(self, obs: Observation, sample: ActionSample) -> tuple[Tensor, Tensor]:
+        """Return mean (N, K, A), or (N, K, D * A) of all steps, and std of what was drawn."""
+        latents = {name: value.to(self._device) for name, value in sample.latents.items()}
+        with self._precision():
+            mean, std = self.denoiser.distribution(self._velocity_of(obs), latents, self._std(obs))
+        return mean.cpu(), std.cpu()
+
+    def sampled_value(self, sample: ActionSample) -> Tensor:
+        """Return what the stochastic step ended in, or all steps side by side."""
+        return self.denoiser.sampled_value(sample.latents)
+
+    def entropy(self, obs: Observation) -> Tensor:
+        """Return the entropy (N,) of what is drawn of one chunk step, averaged over the chunk."""
+        if self.noise_network is None:
+            return self.denoiser.entropy().expand(len(obs[STATE])).cpu()
+        return self.denoiser.entropy(self._std(obs)).mean(dim=-1).cpu()
+
+    def bc_loss(
+        self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Return the flow-matching loss E |v(x_t, t, obs) - (x_1 - x_0)|^2 per component.
+
+        x_0 standard normal, x_t = (1 - t) x_0 + t x_1; t = s (1 - b), b Beta distributed, with
+        the checkpoint's exponents and s (GR00T N1, 2503.14734). x_1 is the chunk where there is
+        one and 0 beyond it, as the checkpoint was trained.
+        """
+        num, (steps, size) = len(chunk), self.denoiser.block
+        x1 = torch.zeros(num, *self.action_head.shape)
+        x1[:, :steps, :size] = self.action_map.inverse(chunk.to(self._device)).cpu()
+        x0 = torch.randn(x1.shape, generator=generator)
+        t = self._times(num, generator)
+        at = t.view(-1, 1, 1)
+        x = ((1.0 - at) * x0 + at * x1).to(self._device)
+        with self._precision():
+            v = self._velocity_of(obs)(x, t.to(self._device))
+        error = v.float()[:, :steps, :size] - (x1 - x0)[:, :steps, :size].to(self._device)
+        per_step = error.square().mean(dim=-1).cpu()
+        return (per_step * weight).sum() / weight.sum().clamp(min=1.0)
+
+    # ---------------------------------------------------------------- copies and state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Gr00tPolicy:
+        """Return a copy that shares what is not trained."""
+        for parameter in self.parameters():
+            if not parameter.requires_grad:
+                memo[id(parameter)] = parameter
+        memo[id(self.checkpoint)] = self.checkpoint
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return what training changes: trained parameters, and the normaliser."""
+        kept = self._kept()
+        whole = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in whole.items() if name in kept}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take what `state_dict` gave.
+
+        Raises:
+            CheckpointError: something else was trained when it was made.
+        """
+        odd = sorted(self._kept() ^ state_dict.keys())
+        if odd:
+            raise CheckpointError(
+                f"the state of the policy differs in {len(odd)} tensors, e.g. '{odd[0]}'",
+                remedy="resume with the gr00t settings that it was made with",
+            )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def _kept(self) -> set[str]:
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        return trained | {f"normaliser.{name}" for name, _ in self.normaliser.named_buffers()}
+
+    # ---------------------------------------------------------------- inside
+
+    @property
+    def _device(self) -> torch.device:
+        return self.action_head.embodiment.device
+
+    def _precision(self) -> torch.autocast:
+        is_low = self.config.precision == "bfloat16"
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=is_low)
+
+    def _states(self, obs: Observation) -> Tensor:
+        if not self.contract.state_size:
+            return torch.zeros(obs[self.perception.images[0]].shape[0], 0)
+        return state_features(obs, self.contract)
+
+    def _judged(self, obs: Observation) -> Tensor:
+        return torch.cat((obs[STATE], obs[POOLED]), dim=1)
+
+    def _velocity_of(self, seen: Observation) -> Velocity:
+        """Return the flow's velocity, given what was perceived."""
+        head, config = self.action_head, self.config
+        state = self.state_map(seen[STATE].to(self._device))
+        if self.checkpoint.clip_outliers:
+            state = state.clamp(-1.0, 1.0)
+        token = head.encode_state(state)
+        if config.trained == "full":
+            context = head.context(self.perception(seen[IMAGES].to(self._device)))
+        else:
+            context = seen[FEATURES].to(self._device)
+            context = context if config.trained == "lora" else head.context(context)
+        return lambda x, t: head.velocity(x, t, context, token).float()
+
+    def _std(self, obs: Observation) -> Tensor | None:
+        """Return the learned standard deviation (N, K, A), where there is one."""
+        if self.noise_network is None:
+            return None
+        std: Tensor = self.noise_network(self.critic_features(obs).to(self._device))
+        return std
+
+    def _chunk(self, x: Tensor) -> Tensor:
+        """Return the contract's chunk (N, K, A) of a denoised x (N, H, C)."""
+        steps, size = self.denoiser.block
+        chunk: Tensor = self.action_map(x[:, :steps, :size])
+        return chunk
+
+    def _times(self, num: int, generator: torch.Generator) -> Tensor:
+        alpha, beta, scale = self.action_head.time_exponents
+        seed = int(torch.randint(2**62, (), generator=generator))
+        drawn = np.random.default_rng(seed).beta(alpha, beta, num)
+        return ((1.0 - torch.from_numpy(drawn)) * scale).float()
+
+
+def _named_checkpoint(config: Gr00tConfig) -> Gr00tCheckpoint:
+    if not config.policy_path:
+        raise ConfigurationError(
+            "'gr00t.policy_path' is empty",
+            expected="the folder of a GR00T N1.7 checkpoint",
+            remedy="policy_path:=/path/to/checkpoint; `grpo-ros make-tiny-gr00t DIR` makes a "
+            "tiny one to try things with",
+        )
+    return read_checkpoint(config.policy_path, config.tokenizer_path, config.embodiment)
+
+
+def _image_size(contract: Contract, images: tuple[str, ...]) -> tuple[int, int]:
+    sizes = {field.shape[:2] for field in contract.observation if field.name in images}
+    if len(sizes) != 1:
+        raise ContractError(f"images of sizes {sorted(sizes)}", expected="one size for all")
+    height, width = sizes.pop()
+    return height, width
+
+
+def _product(shape: tuple[int, int]) -> int:
+    return shape[0] * shape[1]

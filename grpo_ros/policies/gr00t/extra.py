@@ -1,0 +1,54 @@
+"""The packages of the extra `gr00t`: imported late, offline and without noise."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+from grpo_ros.errors import MissingExtraError
+
+
+def import_extra(module: str) -> Any:
+    """Return a module of lerobot, transformers or what they need.
+
+    Raises:
+        MissingExtraError: it, or something that it imports, is absent or of a wrong version.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, AttributeError) as problem:  # av >= 16 lacks what lerobot asks of it
+        raise MissingExtraError(
+            f"GR00T needs the package {module.partition('.')[0]}, which cannot be imported "
+            f"({problem})",
+            remedy="`make setup EXTRAS=gr00t`",
+        ) from problem
+
+
+@contextlib.contextmanager
+def quiet_and_offline() -> Iterator[None]:
+    """Keep transformers and lerobot from the network, from printing and from progress bars.
+
+    Raises:
+        MissingExtraError: they are not installed.
+    """
+    import logging
+
+    constants = import_extra("huggingface_hub.constants")
+    messages = import_extra("transformers.utils.logging")
+    lerobot = logging.getLogger("lerobot")
+    was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    verbosity, level = messages.get_verbosity(), lerobot.level
+    had_progress_bar = messages.is_progress_bar_enabled()
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
+    lerobot.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+        messages.set_verbosity(verbosity)
+        lerobot.setLevel(level)
+        if had_progress_bar:
+            messages.enable_progress_bar()

@@ -1,0 +1,299 @@
+"""make_tiny_checkpoint: a GR00T N1.7 of 2.5 million random weights, for tests and demonstrations.
+
+The architecture is the real one (Qwen3-VL with DeepStack, alternating cross-attention,
+embodiment-specific encoders), narrower and shallower; the files are those of the upstream layout.
+It has learned nothing. No real weights are needed to make it, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grpo_ros.contract import ActionField, Contract, ObservationField
+from grpo_ros.errors import CheckpointError, ContractError
+from grpo_ros.policies.gr00t.extra import import_extra, quiet_and_offline
+from grpo_ros.policies.gr00t.image_settings import DEFAULT_CROP_SIZE, DEFAULT_TARGET_SIZE, Size
+from grpo_ros.policies.gr00t.loading import MODEL_MODULE
+from grpo_ros.policies.gr00t.tiny_tokenizer import make_tiny_tokenizer
+
+EMBODIMENT, EMBODIMENT_ID = "new_embodiment", 10
+DEFAULT_CAMERA = "overview"
+"""The one that every task has, for contracts that observe none."""
+MAX_DIM = 132
+CHUNK_HORIZON = 40
+MINIMUM_HORIZON = 16
+WIDTH = 64
+BLOCK = 32
+"""Pixels of an image's edge that one token stands for; edges are multiples of it."""
+MAX_EDGE = 512
+
+Ranges = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+"""Group -> what -1 and what 1 stands for, per component."""
+
+PROPRIOCEPTION = ("joint_position", "joint_velocity", "gripper_command", "command_error")
+"""Sources that a robot measures about itself."""
+
+
+def make_tiny_checkpoint(
+    folder: Path | str,
+    *,
+    cameras: Sequence[str],
+    state: Ranges,
+    action: Ranges,
+    action_horizon: int,
+    instructions: Sequence[str] | str,
+    image_size: Size = (64, 64),
+    seed: int = 0,
+) -> Path:
+    """Write a checkpoint into a new or empty folder; return its absolute path.
+
+    The same arguments give the same bytes. Tokenizer, image processor and backbone configuration
+    are in its folder `tokenizer`.
+
+    Args:
+        folder: where.
+        cameras: names of the images, in order.
+        state, action: name -> (low, high) of each group, in order.
+        action_horizon: steps of a chunk that the embodiment uses, up to 40.
+        instructions: what the tokenizer is trained on.
+        image_size: (height, width) that images are resized to, multiples of 32.
+        seed: decides the weights.
+
+    Raises:
+        CheckpointError: the folder holds something, or an argument does not fit the model.
+        MissingExtraError: lerobot, or what it needs, is not installed.
+    """
+    _check_arguments(cameras, state, action, action_horizon, image_size)
+    path = _empty_folder(folder)
+    texts = [instructions] if isinstance(instructions, str) else list(instructions)
+    with quiet_and_offline():
+        make_tiny_tokenizer(path / "tokenizer", texts, WIDTH)
+        _save_model(path, image_size, seed)
+    _write(path / "embodiment_id.json", {EMBODIMENT: EMBODIMENT_ID})
+    _write(path / "statistics.json", {EMBODIMENT: {"state": _all(state), "action": _all(action)}})
+    processor = {
+        "modality_configs": {EMBODIMENT: _modalities(cameras, state, action, action_horizon)},
+        "max_state_dim": MAX_DIM,
+        "max_action_dim": MAX_DIM,
+        "max_action_horizon": CHUNK_HORIZON,
+        "use_percentiles": True,
+        "clip_outliers": True,
+        "use_relative_action": False,
+        "formalize_language": True,
+        "image_crop_size": list(_crop(image_size)),
+        "image_target_size": list(image_size),
+        "use_albumentations": False,
+    }
+    name = "Gr00tN1d7Processor"
+    _write(
+        path / "processor_config.json", {"processor_class": name, "processor_kwargs": processor}
+    )
+    return path
+
+
+def make_tiny_checkpoint_for(
+    contract: Contract, folder: Path | str, seed: int = 0, image_size: Size = (64, 64)
+) -> Path:
+    """Write a checkpoint that fits a task's contract; return its absolute path.
+
+    Cameras are those that the contract observes, else the task's overview. Each float32 field
+    that a robot measures about itself is a state group of the field's name, with the limits of
+    its joints as range, -1 and 1 where it has none. Each action field is an action group, in
+    +-scale; a gripper in +-1. The horizon is four chunks, 16 to 40 steps.
+
+    Args:
+        contract: of the task.
+        folder, seed, image_size: see `make_tiny_checkpoint`.
+
+    Raises:
+        ContractError: chunks are longer than the model's.
+        CheckpointError, MissingExtraError: see `make_tiny_checkpoint`.
+    """
+    if contract.chunk_size > CHUNK_HORIZON:
+        raise ContractError(
+            f"chunk_size = {contract.chunk_size}", expected=f"at most {CHUNK_HORIZON} for GR00T"
+        )
+    fields = [f for f in contract.state_fields if f.source.kind in PROPRIOCEPTION]
+    cameras = [f.source.names[0] for f in contract.observation if f.source.kind == "camera"]
+    return make_tiny_checkpoint(
+        folder,
+        cameras=cameras or [DEFAULT_CAMERA],
+        state={field.name: _state_range(field, contract) for field in fields},
+        action={field.name: _action_range(field) for field in contract.action},
+        action_horizon=min(CHUNK_HORIZON, max(MINIMUM_HORIZON, 4 * contract.chunk_size)),
+        instructions=contract.instruction or contract.task,
+        image_size=image_size,
+        seed=seed,
+    )
+
+
+def _state_range(field: ObservationField, contract: Contract) -> tuple[list[float], list[float]]:
+    """Return low and high of a field, scaled as the field is and repeated over its history."""
+    limits = {limit.name: limit for limit in contract.limits}
+    low, high = [-1.0] * field.size, [1.0] * field.size
+    names = field.source.names if field.source.kind.startswith("joint_") else ()
+    for index, name in enumerate(names):
+        if name not in limits:
+            continue
+        limit = limits[name]
+        ends = (limit.lower, limit.upper)
+        if field.source.kind == "joint_velocity":
+            ends = (-limit.velocity, limit.velocity)
+        low[index], high[index] = sorted(end * field.scale for end in ends)
+    return low * field.history, high * field.history
+
+
+def _action_range(field: ActionField) -> tuple[list[float], list[float]]:
+    high = [1.0] * field.size if field.kind == "gripper" else [abs(s) for s in field.scale]
+    return [-value for value in high], high
+
+
+def _check_arguments(
+    cameras: Sequence[str], state: Ranges, action: Ranges, action_horizon: int, image_size: Size
+) -> None:
+    if not cameras or len(set(cameras)) != len(cameras):
+        raise CheckpointError(f"cameras {list(cameras)}", expected="one or more, all different")
+    for name, groups in (("state", state), ("action", action)):
+        for group, (low, high) in groups.items():
+            if not low or len(low) != len(high) or not all(map(math.isfinite, (*low, *high))):
+                raise CheckpointError(
+                    f"{name} group '{group}' ranges from {list(low)} to {list(high)}",
+                    expected="as many finite numbers, one per component",
+                )
+        size = sum(len(low) for low, _ in groups.values())
+        if size > MAX_DIM or (name == "action" and not size):
+            raise CheckpointError(
+                f"{name} groups have {size} components",
+                expected=f"at most {MAX_DIM}" + (", at least 1" if name == "action" else ""),
+            )
+    if not 1 <= action_horizon <= CHUNK_HORIZON:
+        raise CheckpointError(
+            f"action_horizon = {action_horizon}", expected=f"1 to {CHUNK_HORIZON} steps"
+        )
+    if any(edge % BLOCK or not BLOCK <= edge <= MAX_EDGE for edge in image_size):
+        raise CheckpointError(
+            f"image_size = {image_size}", expected=f"multiples of {BLOCK} up to {MAX_EDGE} pixels"
+        )
+
+
+def _empty_folder(folder: Path | str) -> Path:
+    path = Path(folder).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(path.iterdir())
+    except OSError as problem:
+        raise CheckpointError(f"{path} cannot be made: {problem.strerror}") from problem
+    if not is_empty:
+        raise CheckpointError(
+            f"{path} is not empty", expected="a new folder", remedy="choose another, or empty it"
+        )
+    return path.resolve()
+
+
+def _save_model(path: Path, image_size: Size, seed: int) -> None:
+    """Write config.json and the weights, in several shards as upstream's are."""
+    classes = import_extra(MODEL_MODULE)
+    attention = {
+        "positional_embeddings": None,
+        "num_attention_heads": 4,
+        "attention_head_dim": WIDTH // 4,
+        "dropout": 0.2,
+        "final_dropout": True,
+    }
+    flow = {
+        **attention,
+        "num_layers": 4,
+        "norm_type": "ada_norm",
+        "output_dim": WIDTH,
+        "interleave_self_attention": True,
+    }
+    config = classes.GR00TN17Config(
+        model_name=str(path / "tokenizer"),
+        backbone_embedding_dim=WIDTH,
+        select_layer=3,  # above the two DeepStack layers, as in the real model
+        hidden_size=WIDTH,
+        input_embedding_dim=WIDTH,
+        max_state_dim=MAX_DIM,
+        max_action_dim=MAX_DIM,
+        action_horizon=CHUNK_HORIZON,
+        max_seq_len=128,
+        model_dtype="float32",
+        dtype="float32",
+        image_crop_size=list(_crop(image_size)),
+        image_target_size=list(image_size),
+        use_albumentations_transforms=False,
+        diffusion_model_cfg=flow,
+        vl_self_attention_cfg={**attention, "num_layers": 1},
+    )
+    with torch.random.fork_rng(devices=[]):  # transformers draws from torch's own generator
+        torch.manual_seed(seed)
+        model = classes.GR00TN17(
+            config,
+            load_backbone_weights=False,
+            transformers_loading_kwargs={"local_files_only": True, "trust_remote_code": False},
+        )
+    model.save_pretrained(path, max_shard_size="2MB")
+    written = json.loads((path / "config.json").read_text())
+    # The path of the folder must not decide its bytes; the reader looks in `tokenizer` itself.
+    written.update(architectures=["Gr00tN1d7"], model_name="tokenizer")
+    _write(path / "config.json", written)
+
+
+def _crop(image_size: Size) -> Size:
+    """Return the crop, the share of the image that the real model's has."""
+    rows, columns = (
+        round(edge * crop / target)
+        for edge, crop, target in zip(
+            image_size, DEFAULT_CROP_SIZE, DEFAULT_TARGET_SIZE, strict=True
+        )
+    )
+    return rows, columns
+
+
+def _all(groups: Ranges) -> dict[str, dict[str, list[float]]]:
+    """Return the statistics of groups: percentiles and extremes are the range."""
+    return {
+        name: {
+            "min": list(map(float, low)),
+            "max": list(map(float, high)),
+            "q01": list(map(float, low)),
+            "q99": list(map(float, high)),
+            "mean": [(a + b) / 2 for a, b in zip(low, high, strict=True)],
+            "std": [(b - a) / 4 for a, b in zip(low, high, strict=True)],
+        }
+        for name, (low, high) in groups.items()
+    }
+
+
+def _modalities(
+    cameras: Sequence[str], state: Ranges, action: Ranges, action_horizon: int
+) -> dict[str, Any]:
+    representation = {
+        "rep": "ABSOLUTE",
+        "type": "NON_EEF",
+        "format": "DEFAULT",
+        "state_key": None,
+    }
+    return {
+        "video": {"modality_keys": list(cameras), "delta_indices": [0]},
+        "state": {"modality_keys": list(state), "delta_indices": [0]},
+        "action": {
+            "modality_keys": list(action),
+            "delta_indices": list(range(action_horizon)),
+            "action_configs": [representation] * len(action),
+        },
+        "language": {
+            "modality_keys": ["annotation.human.task_description"],
+            "delta_indices": [0],
+        },
+    }
+
+
+def _write(path: Path, tree: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(tree, indent=2) + "\n")

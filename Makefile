@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test isaaclab train test deploy evaluate bench format lint type clean distclean
+.PHONY: help setup setup-test isaaclab gr00t train test deploy evaluate bench format lint type clean distclean
 
 export PYTHON
 ACTIVATED := . ./activate.sh &&
@@ -22,7 +22,7 @@ DEPLOY_SETTINGS := POLICY EPISODES SEED ROBOT
 
 help: ## show this help
 	@echo "make TARGET [NAME=value ...] [ARGS=\"name:=value ...\"]"
-	@sed -n 's/^\([a-z-]*\):.*## /\1 ## /p' Makefile | awk -F ' ## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1 ## /p' Makefile | awk -F ' ## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
 setup: ## install all that is needed into .venv (PYTHON=/path/to/python3.12, EXTRAS="isaaclab gr00t")
 	@tools/set_up.sh $(EXTRAS)
@@ -32,6 +32,9 @@ setup-test:
 
 isaaclab: ## install Isaac Lab 3.0 beside the rest, for SIMULATOR=isaaclab (3 GB more)
 	@tools/set_up.sh isaaclab $(EXTRAS)
+
+gr00t: ## install what GR00T policies need beside the rest (0.6 GB more)
+	@tools/set_up.sh gr00t $(EXTRAS)
 
 train: setup ## train a policy (TASK DIFFICULTY ALGORITHM POLICY SIMULATOR PLACEMENT SEED GROUP_SIZE RESUME, ARGS)
 	@$(LAUNCH) train.launch.py $(call settings,$(TRAIN_SETTINGS))

@@ -26,7 +26,7 @@ FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command; return its exit code."""
-    options = _parser().parse_args(argv)
+    options = _parsed(argv)
     try:
         code: int = options.run(options)
         return code
@@ -36,6 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("grpo-ros: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options; settings may stand on both sides of one, which argparse does not take."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if unknown := [word for word in rest if word.startswith("-") or "=" not in word]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if rest and not hasattr(options, "settings"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.settings = [*options.settings, *rest]
+    return options
 
 
 def train(options: argparse.Namespace) -> int:
@@ -233,6 +246,19 @@ def tasks(options: argparse.Namespace) -> int:
     return 0
 
 
+def make_tiny_gr00t(options: argparse.Namespace) -> int:
+    """Write a GR00T checkpoint of 2.5 million random weights that fits a task, to try things."""
+    from grpo_ros import configuration
+    from grpo_ros.policies.gr00t.tiny_checkpoint import make_tiny_checkpoint_for
+    from grpo_ros.tasks.registry import make_task
+
+    config = configuration.load_config([f"task={options.task}", *options.settings])
+    task = make_task(config.task, configuration.section(config, "task"))
+    path = make_tiny_checkpoint_for(task.contract(), options.folder, options.seed)
+    print(f"random weights for {config.task}; wrote {path}")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="grpo-ros", description="Train robot policies and measure them, without ROS."
@@ -295,6 +321,14 @@ def _parser() -> argparse.ArgumentParser:
         help="parameters of the policy server, above those in the bag, e.g. runner.speed=0.1",
     )
     command.add_argument("--output", metavar="FILE", help="where the result is written, as JSON")
+
+    command = _command(commands, "make-tiny-gr00t", make_tiny_gr00t)
+    command.add_argument("folder", metavar="DIR", help="a new folder")
+    command.add_argument(
+        "settings", nargs="*", metavar="key:=value", help="of the task, e.g. robot:=ur5e"
+    )
+    command.add_argument("--task", default="pick_place", help="what it fits (pick_place)")
+    command.add_argument("--seed", type=int, default=0, help="decides the weights (0)")
 
     _command(commands, "tasks", tasks)
     return parser

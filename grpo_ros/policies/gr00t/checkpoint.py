@@ -143,6 +143,7 @@ def read_checkpoint(
     if not cameras.names():
         raise cameras.refuse("at least one camera")
     tokenizer = _tokenizer_folder(folder, tokenizer_path)
+    state_groups = read_state_groups(state, ranges, use_percentiles, max_state_dim)
     return Gr00tCheckpoint(
         path=folder.path,
         tokenizer_path=tokenizer.path,
@@ -151,13 +152,14 @@ def read_checkpoint(
         cameras=cameras.names(),
         video_history=max(1, len(list(modality["video"]["delta_indices"]))),
         state_history=state_history,
-        state=read_state_groups(state, ranges, use_percentiles, max_state_dim),
+        state=state_groups,
         action=read_action_groups(
             modality["action"],
             ranges,
             use_percentiles,
             processor.optional("use_relative_action", False).flag(),
             max_action_dim,
+            [group.name for group in state_groups],
         ),
         action_horizon=action_horizon,
         chunk_horizon=chunk_horizon,

@@ -6,6 +6,7 @@ Read as LeRobot 0.6.1 reads them (lerobot/policies/groot/utils.py, flatten_n1_7_
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Literal
 
 from grpo_ros.errors import CheckpointError
@@ -103,6 +104,7 @@ def read_action_groups(
     use_percentiles: bool,
     use_relative_action: bool,
     max_size: int,
+    state_names: Collection[str],
 ) -> tuple[ActionGroup, ...]:
     """Return the action groups of an embodiment, in order; at least one.
 
@@ -114,9 +116,10 @@ def read_action_groups(
         statistics: of the embodiment.
         use_percentiles, use_relative_action: of the processor.
         max_size: components that the model gives.
+        state_names: groups that RELATIVE ones may refer to.
 
     Raises:
-        CheckpointError: a group has no statistics, or they do not fit.
+        CheckpointError: a group has no statistics, they do not fit, or it is relative to no state.
     """
     _refuse_other_normalisation(modality)
     names = modality["modality_keys"].names()
@@ -132,6 +135,9 @@ def read_action_groups(
         if representation == "RELATIVE" and not use_relative_action:
             representation = "ABSOLUTE"
         is_relative = representation == "RELATIVE"
+        state_key = config.optional("state_key", name)
+        if is_relative and state_key.text() not in state_names:
+            raise state_key.refuse(f"a state group: {', '.join(state_names)}")
         entry = statistics["relative_action" if is_relative else "action"][name]
         low, high = _range(entry, use_percentiles and not is_relative)
         if len(low) not in (1, horizon):
@@ -145,7 +151,7 @@ def read_action_groups(
             representation,
             _word(config, "type", "NON_EEF"),
             _word(config, "format", "DEFAULT"),
-            config.optional("state_key", name).text() if is_relative else "",
+            state_key.text() if is_relative else "",
             low if by_step else (),
             high if by_step else (),
         )

@@ -20,6 +20,9 @@ GEOM_TYPES = {
 ROBOT_COLLISION, OBJECT_COLLISION = 2, 1
 """Collision classes: objects meet everything, the robot meets objects but not itself."""
 
+UNSEEN_GROUP = 3
+"""Geoms of this group are not drawn: MuJoCo shows the first three."""
+
 COMPILER = (
     '<mujoco><compiler discardvisual="false" fusestatic="false" strippath="false"/></mujoco>'
 )
@@ -53,11 +56,21 @@ def build_model(
             geom.contype, geom.conaffinity = ROBOT_COLLISION, OBJECT_COLLISION
             geom.friction = [1.0, 0.02, 0.001]
             geom.condim = 4
+    _hide_what_only_collides(spec)
     _add_servos(spec, robot)
     for body in bodies:
         _add_body(spec, body)
     _add_view(spec, bodies, cameras)
     return spec.compile()
+
+
+def _hide_what_only_collides(spec: mujoco.MjSpec) -> None:
+    """Leave a link's collision geometry undrawn where the link has a look of its own."""
+    for body in spec.bodies:
+        colliding = [geom for geom in body.geoms if geom.contype or geom.conaffinity]
+        if len(colliding) < len(body.geoms):
+            for geom in colliding:
+                geom.group = UNSEEN_GROUP
 
 
 def _add_servos(spec: mujoco.MjSpec, robot: Robot) -> None:

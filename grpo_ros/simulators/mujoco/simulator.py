@@ -27,10 +27,11 @@ from grpo_ros.simulators.mujoco.model import build_model
 from grpo_ros.simulators.physics import whole_substeps
 from grpo_ros.simulators.rows import FRICTION, GAIN, MASS
 from grpo_ros.tasks.base import Task
-from grpo_ros.tasks.camera import OVERVIEW
+from grpo_ros.tasks.camera import OVERVIEW, Camera
 from grpo_ros.tasks.scene_state import SceneState
 
 if TYPE_CHECKING:
+    from grpo_ros.simulators.mujoco.observed_images import ObservedImages
     from grpo_ros.simulators.mujoco.renderer import MujocoRenderer
 
 FILM_SIZE = (240, 180)
@@ -43,7 +44,10 @@ class MujocoConfig:
 
     timestep_s: float = typed.setting(0.01, "Physics time step", unit="s", minimum=1e-4)
     num_threads: int = typed.setting(
-        2, "Physics threads; results do not depend on it", minimum=0, maximum=1024
+        2,
+        "Threads of physics and of observed images; results do not depend on it",
+        minimum=0,
+        maximum=1024,
     )
 
 
@@ -74,7 +78,9 @@ class MujocoPhysics:
         self._layout = Layout(self.model, task.robot, task.bodies())
         self.state_size = self._layout.state_size
         self.engine = f"mujoco {mujoco.__version__} {task.name} {task.robot.sha256[:12]}"
-        self._renderers: dict[tuple[int, int], MujocoRenderer] = {}
+        self._num_threads = config.num_threads
+        self._observed: dict[tuple[int, int], ObservedImages] = {}
+        self._film: MujocoRenderer | None = None
         self._own_models: list[mujoco.MjModel] = []
 
     def empty(self) -> Tensor:
@@ -138,25 +144,40 @@ class MujocoPhysics:
             model.actuator_biasprm[:] = nominal.actuator_biasprm * draw[GAIN]
 
     def render(self, ids: Tensor, physics: Tensor, placed: Tensor, camera: str) -> Tensor:
-        """Return images (n, H, W, 3) uint8 of physics rows."""
-        from grpo_ros.simulators.mujoco.renderer import MujocoRenderer
+        """Return images (n, H, W, 3) uint8 of physics rows.
 
-        observed = self._cameras.get(camera)
-        size = (observed.width, observed.height) if observed else FILM_SIZE
-        if size not in self._renderers:
-            self._renderers[size] = MujocoRenderer(self.model, *size)
+        Those of observed cameras are drawn for speed, others as films are.
+        """
         qpos = physics[:, self._layout.qpos].numpy()
         mocap = placed[:, self._layout.mocap_rows].numpy()
-        return torch.from_numpy(self._renderers[size].render(qpos, mocap, camera))
+        if observed := self._cameras.get(camera):
+            return torch.from_numpy(self._images(observed).render(qpos, mocap, camera))
+        if self._film is None:
+            from grpo_ros.simulators.mujoco.renderer import MujocoRenderer
+
+            self._film = MujocoRenderer(self.model, *FILM_SIZE)
+        return torch.from_numpy(self._film.render(qpos, mocap, camera))
+
+    def _images(self, camera: Camera) -> ObservedImages:
+        """Return what draws images of a camera's size."""
+        from grpo_ros.simulators.mujoco.observed_images import ObservedImages
+
+        size = camera.width, camera.height
+        if size not in self._observed:
+            self._observed[size] = ObservedImages(self.model, *size, self._num_threads)
+        return self._observed[size]
 
     def close(self) -> None:
-        """Stop the threads and free the renderer."""
+        """Stop the threads and free the renderers."""
         if self._pool is not None:
             self._caller.shutdown()
             self._pool.close()
             self._pool = None
-        while self._renderers:
-            self._renderers.popitem()[1].close()
+        while self._observed:
+            self._observed.popitem()[1].close()
+        if self._film is not None:
+            self._film.close()
+            self._film = None
 
     def _model(self, env: int) -> mujoco.MjModel:
         return self._own_models[env] if self._own_models else self.model

@@ -23,6 +23,7 @@ from grpo_ros.randomness import Key
 from grpo_ros.robots.kinematics import columns, damped_least_squares, rows, solve_ik
 from grpo_ros.robots.robot import Gripper
 from grpo_ros.tasks.base import Body, Outcome
+from grpo_ros.tasks.camera import Camera, top
 from grpo_ros.tasks.configured_task import ConfiguredTask, TaskConfig
 from grpo_ros.tasks.scene_state import SceneState
 
@@ -110,6 +111,10 @@ class ArmTask(ConfiguredTask):
         """Return the script's action (N, 4 or 5): x, y, z, yaw and gripper, as cartesian_delta."""
 
     # ---------------------------------------------------------------- contract
+
+    def views(self) -> Sequence[Camera]:
+        """Return the overview, and `top`, steeply down on the middle of the table."""
+        return (*super().views(), top(self.bodies()))
 
     def position_field(self, name: str, body: str, relative_to: str = "") -> ObservationField:
         """Return an observation of where a body is, in the axes of the arm's base."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from grpo_ros import rotations
 from grpo_ros.tasks.base import Body
 
-OVERVIEW = "overview"
+OVERVIEW, TOP = "overview", "top"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,3 +67,14 @@ def overview(bodies: Sequence[Body], width: int = 240, height: int = 180) -> Cam
     eye = (x + 0.85 * size, y - 0.85 * size, z + 0.77 * size)
     target = (x - 0.12 * size, y, z + 0.26 * size)
     return Camera(OVERVIEW, eye, target, width=width, height=height)
+
+
+def top(bodies: Sequence[Body], width: int = 240, height: int = 180) -> Camera:
+    """Return a camera that looks steeply down on the middle of the table, from opposite the arm.
+
+    A place on the table is a place in its image: 0.54 of the table's longer side is the image's
+    height, up is towards the arm, and a hand hides little but what is behind it.
+    """
+    (x, y, z), size = ground(bodies)
+    eye = (x + 0.25 * size, y, z + 0.8 * size)
+    return Camera(TOP, eye, (x, y, z), math.radians(36.0), width, height)

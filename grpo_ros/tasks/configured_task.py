@@ -31,7 +31,9 @@ class TaskConfig:
     rewards: tuple[str, ...] = typed.setting(
         ("outcome",), f"Reward terms, of {', '.join(REWARDS)}"
     )
-    cameras: tuple[str, ...] = typed.setting((), "Cameras whose images are observed: overview")
+    cameras: tuple[str, ...] = typed.setting(
+        (), "Cameras whose images are observed: overview; of an arm's tasks, top as well"
+    )
     image_size: tuple[int, int] = typed.setting(
         (96, 96), "Width and height of observed images", unit="pixels", minimum=8
     )

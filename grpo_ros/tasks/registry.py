@@ -20,9 +20,10 @@ from grpo_ros.tasks.folders import FOLDERS_VARIABLE, task_folders
 from grpo_ros.tasks.insert import Insert
 from grpo_ros.tasks.navigate import Navigate
 from grpo_ros.tasks.pick_place import PickPlace
+from grpo_ros.tasks.reach import Reach
 from grpo_ros.tasks.stack import Stack
 
-BUILT_IN: tuple[Any, ...] = (PickPlace, Stack, Insert, Navigate)
+BUILT_IN: tuple[Any, ...] = (PickPlace, Stack, Insert, Reach, Navigate)
 
 MEMBERS = (
     "name",

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options; settings may stand on both sides of one, which argparse does not take."""
+    """Return the options; settings may stand before and after one, which argparse refuses."""
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-") or "=" not in word]:

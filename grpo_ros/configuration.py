@@ -55,6 +55,7 @@ SHORT_NAMES = {
     "device": "isaaclab.device",
     "placement": "bridge.placement",
     "robot": "task.robot",
+    "policy_path": "gr00t.policy_path",
     "randomise": "task.randomisation.enabled",
 }
 """What an override may say instead of a dotted key."""

@@ -41,7 +41,7 @@ class ActionHead(nn.Module):
         self.register_buffer("is_image", is_image[None], persistent=False)
 
     def context(self, features: Tensor) -> Tensor:
-        """Return what the diffusion transformer attends to (N, L, D) of the backbone's features."""
+        """Return what the diffusion transformer attends to (N, L, D)."""
         attended: Tensor = self.head.vl_self_attention(self.head.vlln(features))
         return attended
 

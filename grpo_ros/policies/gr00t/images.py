@@ -106,7 +106,8 @@ class ImageTransform(nn.Module):
         Raises:
             ContractError: the images have another shape.
         """
-        if images.dim() != 5 or tuple(images.shape[2:]) != (*self.input_size, CHANNELS):
+        fits = torch.onnx.is_in_onnx_export() or images.shape[2:] == (*self.input_size, CHANNELS)
+        if images.dim() != 5 or not fits:
             raise ContractError(
                 f"images of shape {tuple(images.shape)}",
                 expected=f"(N, V, {self.input_size[0]}, {self.input_size[1]}, {CHANNELS})",

@@ -68,15 +68,17 @@ def load_model(
     settings = {key: value for key, value in checkpoint.model_config.items() if key in known}
     settings["model_name"] = checkpoint.backbone or str(checkpoint.tokenizer_path)
     settings["load_bf16"] = settings["use_flash_attention"] = False
+    tensors = _tensors(checkpoint)
     with quiet_and_offline(), torch.random.fork_rng(devices=[]):  # the unused head is drawn
         try:
             model, report = pretrained.from_pretrained.__func__(
                 classes.GR00TN17,
                 None,
                 config=classes.GR00TN17Config(**settings),
-                state_dict=_tensors(checkpoint),
+                state_dict=tensors,
                 dtype=dtype,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report, which is checked
                 local_files_only=True,
                 load_backbone_weights=False,
                 transformers_loading_kwargs={"local_files_only": True, "trust_remote_code": False},
@@ -196,7 +198,16 @@ def _tensors(checkpoint: Gr00tCheckpoint) -> dict[str, Tensor]:
     """Return all tensors on the CPU; the files stay mapped, and are read when they are used."""
     from safetensors.torch import load_file
 
-    return {name: value for path in checkpoint.shards for name, value in load_file(path).items()}
+    tensors: dict[str, Tensor] = {}
+    for path in checkpoint.shards:
+        tensors.update(load_file(path))
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{checkpoint.path}: tensor '{name}' is {tensor.dtype}",
+                expected="weights of a floating-point type",
+            )
+    return tensors
 
 
 def _check_report(checkpoint: Gr00tCheckpoint, report: Mapping[str, Any]) -> None:
@@ -204,7 +215,7 @@ def _check_report(checkpoint: Gr00tCheckpoint, report: Mapping[str, Any]) -> Non
     found = {
         "missing": missing,
         "superfluous": report["unexpected_keys"],
-        "of another shape": [str(item) for item in report["mismatched_keys"]],
+        "of another shape": [str(item[0]) for item in report["mismatched_keys"]],
     }
     for problem, names in found.items():
         if names:

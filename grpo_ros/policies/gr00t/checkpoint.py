@@ -118,53 +118,27 @@ def read_checkpoint(
     processor = folder.json("processor_config.json")["processor_kwargs"]
     tag_id = _embodiment_id(folder, processor, embodiment, config)
     modality = processor["modality_configs"][embodiment]
-    statistics = folder.json("statistics.json")
-    if not statistics.has(embodiment):
-        raise CheckpointError(
-            f"{statistics.where} has nothing about embodiment '{embodiment}'",
-            expected="its ranges, by which states and actions are normalised",
-            remedy=f"{nearest(embodiment, statistics.mapping())}; take a checkpoint that was "
-            "trained for this embodiment",
-        )
-    ranges = statistics[embodiment]
-    use_percentiles = processor.optional("use_percentiles", False).flag()
-    _refuse_sincos(processor)
-    max_state_dim = _agreed(config, processor, "max_state_dim")
-    max_action_dim = _agreed(config, processor, "max_action_dim")
-    chunk_horizon = config["action_horizon"].integer(1, 4096)
-    action_horizon = len(list(modality["action"]["delta_indices"]))
-    if not 1 <= action_horizon <= chunk_horizon:
-        raise modality["action"]["delta_indices"].refuse(f"1 to {chunk_horizon} steps")
-    state_history = config.optional("state_history_length", 1).integer(1, 64)
-    state = _modality(modality, "state")
-    if state.has("delta_indices") and len(list(state["delta_indices"])) != state_history:
-        raise state["delta_indices"].refuse(f"{state_history} steps, as config.json says")
-    cameras = modality["video"]["modality_keys"]
-    if not cameras.names():
-        raise cameras.refuse("at least one camera")
     tokenizer = _tokenizer_folder(folder, tokenizer_path)
-    state_groups = read_state_groups(state, ranges, use_percentiles, max_state_dim)
+    chunk_horizon = config["action_horizon"].integer(1, 4096)
+    state_history = config.optional("state_history_length", 1).integer(1, 64)
+    if modality.has("state"):
+        _num_steps(modality["state"], state_history, state_history)
+    max_dims = [_agreed(config, processor, f"max_{name}_dim") for name in ("state", "action")]
+    state, action = _groups(folder, processor, embodiment, *max_dims)
     return Gr00tCheckpoint(
         path=folder.path,
         tokenizer_path=tokenizer.path,
         embodiment=embodiment,
         embodiment_id=tag_id,
-        cameras=cameras.names(),
-        video_history=max(1, len(list(modality["video"]["delta_indices"]))),
+        cameras=_cameras(modality),
+        video_history=_num_steps(modality["video"]),
         state_history=state_history,
-        state=state_groups,
-        action=read_action_groups(
-            modality["action"],
-            ranges,
-            use_percentiles,
-            processor.optional("use_relative_action", False).flag(),
-            max_action_dim,
-            [group.name for group in state_groups],
-        ),
-        action_horizon=action_horizon,
+        state=state,
+        action=action,
+        action_horizon=_num_steps(modality["action"], maximum=chunk_horizon),
         chunk_horizon=chunk_horizon,
-        max_state_dim=max_state_dim,
-        max_action_dim=max_action_dim,
+        max_state_dim=max_dims[0],
+        max_action_dim=max_dims[1],
         num_denoising_steps=config.optional("num_inference_timesteps", 4).integer(1, 1000),
         formalize_language=processor.optional("formalize_language", True).flag(),
         clip_outliers=processor.optional("clip_outliers", True).flag(),
@@ -175,6 +149,38 @@ def read_checkpoint(
         shapes=folder.shapes(),
         shards=tuple(folder.file(name) for name in sorted(folder.shards())),
     )
+
+
+def _groups(
+    folder: CheckpointFolder,
+    processor: JsonValue,
+    embodiment: str,
+    max_state_dim: int,
+    max_action_dim: int,
+) -> tuple[tuple[StateGroup, ...], tuple[ActionGroup, ...]]:
+    """Return the groups of state and action, with their ranges out of statistics.json."""
+    statistics = folder.json("statistics.json")
+    if not statistics.has(embodiment):
+        raise CheckpointError(
+            f"{statistics.where} has nothing about embodiment '{embodiment}'",
+            expected="its ranges, by which states and actions are normalised",
+            remedy=f"{nearest(embodiment, statistics.mapping())}; take a checkpoint that was "
+            "trained for this embodiment",
+        )
+    _refuse_sincos(processor)
+    modality = processor["modality_configs"][embodiment]
+    use_percentiles = processor.optional("use_percentiles", False).flag()
+    ranges = statistics[embodiment]
+    state = read_state_groups(_state(modality), ranges, use_percentiles, max_state_dim)
+    action = read_action_groups(
+        modality["action"],
+        ranges,
+        use_percentiles,
+        processor.optional("use_relative_action", False).flag(),
+        max_action_dim,
+        [group.name for group in state],
+    )
+    return state, action
 
 
 def _model_config(folder: CheckpointFolder) -> JsonValue:
@@ -217,11 +223,26 @@ def _embodiment_id(
     return ids[embodiment].integer(0, maximum)
 
 
-def _modality(modality: JsonValue, name: str) -> JsonValue:
-    """Return one modality; without any key of its own where the embodiment lacks it."""
-    if modality.has(name):
-        return modality[name]
-    return JsonValue({"modality_keys": []}, f"{modality.where} {name}")
+def _state(modality: JsonValue) -> JsonValue:
+    """Return the state's modality; one without groups where the embodiment has none."""
+    if modality.has("state"):
+        return modality["state"]
+    return JsonValue({"modality_keys": []}, f"{modality.where} state")
+
+
+def _cameras(modality: JsonValue) -> tuple[str, ...]:
+    names = modality["video"]["modality_keys"]
+    if not names.names():
+        raise names.refuse("at least one camera")
+    return names.names()
+
+
+def _num_steps(modality: JsonValue, minimum: int = 1, maximum: int = 64) -> int:
+    """Return how many steps a modality has."""
+    steps = modality["delta_indices"]
+    if not minimum <= len(list(steps)) <= maximum:
+        raise steps.refuse(f"{minimum} to {maximum} steps")
+    return len(list(steps))
 
 
 def _agreed(config: JsonValue, processor: JsonValue, key: str) -> int:

@@ -63,26 +63,10 @@ def load_model(
         MissingExtraError: lerobot, or what it needs, is not installed.
     """
     classes = import_extra(MODEL_MODULE)
-    pretrained = import_extra("transformers").PreTrainedModel
-    known = classes.GR00T_N1_7_DEFAULTS
-    settings = {key: value for key, value in checkpoint.model_config.items() if key in known}
-    settings["model_name"] = checkpoint.backbone or str(checkpoint.tokenizer_path)
-    settings["load_bf16"] = settings["use_flash_attention"] = False
     tensors = _tensors(checkpoint)
     with quiet_and_offline(), torch.random.fork_rng(devices=[]):  # the unused head is drawn
         try:
-            model, report = pretrained.from_pretrained.__func__(
-                classes.GR00TN17,
-                None,
-                config=classes.GR00TN17Config(**settings),
-                state_dict=tensors,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are in the report, which is checked
-                local_files_only=True,
-                load_backbone_weights=False,
-                transformers_loading_kwargs={"local_files_only": True, "trust_remote_code": False},
-            )
+            model, report = _built(classes, checkpoint, tensors, dtype)
         except Exception as problem:  # whatever a wrong configuration leads to in three packages
             raise CheckpointError(
                 f"{checkpoint.path}: the model cannot be built: "
@@ -96,6 +80,35 @@ def load_model(
     model.requires_grad_(False)
     loaded: GR00TN17 = model.to(device).eval()
     return loaded
+
+
+def _built(
+    classes: Any, checkpoint: Gr00tCheckpoint, tensors: dict[str, Tensor], dtype: torch.dtype
+) -> tuple[Any, Mapping[str, Any]]:
+    """Return the model with these tensors, and transformers' report about them.
+
+    transformers is handed settings and tensors, not the folder: what else lies there (adapters,
+    code, other weights) is not looked at. Of config.json only the model's own settings count.
+    """
+    known = classes.GR00T_N1_7_DEFAULTS
+    settings = {key: value for key, value in checkpoint.model_config.items() if key in known}
+    settings["model_name"] = checkpoint.backbone or str(checkpoint.tokenizer_path)
+    settings["load_bf16"] = settings["use_flash_attention"] = False
+    # GR00TN17's own from_pretrained asks the hub first; its parent's does not.
+    from_pretrained = import_extra("transformers").PreTrainedModel.from_pretrained.__func__
+    built: tuple[Any, Mapping[str, Any]] = from_pretrained(
+        classes.GR00TN17,
+        None,
+        config=classes.GR00TN17Config(**settings),
+        state_dict=tensors,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are in the report, which is checked
+        local_files_only=True,
+        load_backbone_weights=False,
+        transformers_loading_kwargs={"local_files_only": True, "trust_remote_code": False},
+    )
+    return built
 
 
 def without_dropout(model: nn.Module) -> None:

@@ -70,6 +70,7 @@ def make_tiny_checkpoint(
         MissingExtraError: lerobot, or what it needs, is not installed.
     """
     _check_arguments(cameras, state, action, action_horizon, image_size)
+    import_extra(MODEL_MODULE)  # before anything is written
     path = _empty_folder(folder)
     texts = [instructions] if isinstance(instructions, str) else list(instructions)
     with quiet_and_offline():

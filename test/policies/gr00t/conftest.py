@@ -1,17 +1,24 @@
 """A tiny GR00T checkpoint, made once, and copies of it that a test may damage."""
 
 import shutil
+from pathlib import Path
 
 import pytest
-from gr00t_helpers import require_gr00t
+from gr00t_helpers import ACTION, INSTRUCTION, STATE, require_gr00t
 
 from grpo_ros.policies.gr00t.checkpoint import read_checkpoint
 from grpo_ros.policies.gr00t.loading import load_model, load_tokenizer
 from grpo_ros.policies.gr00t.tiny_checkpoint import make_tiny_checkpoint
 
-INSTRUCTION = "Pick up the red cube!"
-STATE = {"arm": ([-2.0, -1.0, 0.5], [2.0, 1.5, 0.5]), "gripper": ([0.0], [0.04])}
-ACTION = {"arm": ([-0.03, -0.03, -0.15], [0.03, 0.05, 0.15]), "gripper": ([-1.0], [1.0])}
+FOLDER = Path(__file__).parent
+IMPORT_TIMEOUT_S = 300
+"""Whichever test comes first imports the packages: 20 s, some times that on a busy machine."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker(pytest.mark.timeout(IMPORT_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ACTION, INSTRUCTION, STATE
-from gr00t_helpers import require_gr00t
+from gr00t_helpers import ACTION, INSTRUCTION, STATE, require_gr00t
 
 from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.loading import prompt_tokens

@@ -107,6 +107,27 @@ def test_tensors_that_do_not_fit_the_model_are_named(copied_folder, name, value,
         load_model(read_checkpoint(copied_folder))
 
 
+def test_what_else_lies_in_the_folder_is_not_looked_at(copied_folder, tiny_model):
+    (copied_folder / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "someone/else", "peft_type": "LORA"}'
+    )
+    (copied_folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    for key in ("transformers_weights", "quantization_config", "auto_map"):
+        change(copied_folder / "config.json", key, value={"quant_method": "x"})
+    model = load_model(read_checkpoint(copied_folder))
+    assert all(map(torch.equal, model.parameters(), tiny_model.parameters()))
+
+
+def test_the_real_backbones_configuration_is_lerobots_own(copied_folder, tiny_model, monkeypatch):
+    small = tiny_model.backbone.model.config  # in place of the 2 billion weights' one
+    module = "lerobot.policies.groot.groot_n1_7._cosmos_reason2_qwen3_vl_config"
+    monkeypatch.setattr(module, lambda: small)
+    change(copied_folder / "config.json", "model_name", value="nvidia/Cosmos-Reason2-2B")
+    (copied_folder / "tokenizer" / "config.json").unlink()
+    model = load_model(read_checkpoint(copied_folder))
+    assert all(map(torch.equal, model.parameters(), tiny_model.parameters()))
+
+
 def test_a_config_that_describes_no_model_is_refused(copied_folder):
     change(copied_folder / "config.json", "diffusion_model_cfg", "num_attention_heads", value="x")
     with pytest.raises(CheckpointError, match="the model cannot be built"):

@@ -1,10 +1,10 @@
 """Tiny checkpoints: reproducible, of the real layout, and fitting a task."""
 
 import hashlib
+import sys
 
 import pytest
-from conftest import ACTION, INSTRUCTION, STATE
-from gr00t_helpers import require_gr00t
+from gr00t_helpers import ACTION, INSTRUCTION, STATE, require_gr00t
 
 from grpo_ros import cli
 from grpo_ros.contract import ActionField, Contract, JointLimits, ObservationField, Source
@@ -76,6 +76,13 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(
 ):
     with pytest.raises(CheckpointError, match=message):
         make_tiny_checkpoint(tmp_path / "new", **{**ARGUMENTS, **change})
+    assert not (tmp_path / "new").exists()
+
+
+def test_without_the_packages_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lerobot.policies.groot.groot_n1_7", None)
+    assert cli.main(["make-tiny-gr00t", str(tmp_path / "new")]) == cli.MISTAKE
+    assert "`make setup EXTRAS=gr00t`" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -142,7 +142,7 @@ def test_each_missing_file_is_named(folder, name):
         ("config.json", ["max_state_dim"], "8", "max_state_dim is '8'.*integer"),
         ("config.json", ["max_state_dim"], 9, "max_state_dim is 8.*9, as config.json says"),
         ("config.json", ["action_horizon"], 1, "1 to 1 steps"),
-        ("config.json", ["state_history_length"], 2, "2 steps"),
+        ("config.json", ["state_history_length"], 2, "2 to 2 steps"),
         ("config.json", ["max_num_embodiments"], 10, "is 10.*from 0 to 9"),
         ("config.json", ["diffusion_model_cfg"], {"num_layers": 10**9}, "from 0 to 512"),
         ("config.json", ["model_name"], "somewhere", "no readable 'config.json'"),

@@ -56,8 +56,9 @@ class Policy(Protocol):
     """Decides a chunk of actions. Every implementation is a torch.nn.Module.
 
     A sample is one draw from a diagonal normal (the chunk itself for a Gaussian head, one
-    denoising transition for a flow head), so its likelihood, and its divergence from another
-    policy's, are known in closed form.
+    denoising transition for a flow head, or all of them given what was before each), so its
+    likelihood, and its divergence from another policy's, are known in closed form. S is A, or D * A
+    where all D transitions stand side by side.
     """
 
     contract: Contract
@@ -73,10 +74,10 @@ class Policy(Protocol):
         """Return the log-likelihood (N, K) of sampled chunks under the present parameters."""
 
     def distribution(self, obs: Observation, sample: ActionSample) -> tuple[Tensor, Tensor]:
-        """Return mean (N, K, A) and std (broadcastable) of the normal that the sample is from."""
+        """Return mean (N, K, S) and std (broadcastable) of the normal that the sample is from."""
 
     def sampled_value(self, sample: ActionSample) -> Tensor:
-        """Return what was drawn from `distribution`, (N, K, A)."""
+        """Return what was drawn from `distribution`, (N, K, S)."""
 
     def mode(self, obs: Observation) -> Tensor:
         """Return the deployed chunk (N, K, A) in [-1, 1], without noise."""
@@ -85,7 +86,7 @@ class Policy(Protocol):
         """Return the deployed chunk (N, K, A) in [-1, 1] where a contract asks for noise."""
 
     def entropy(self, obs: Observation) -> Tensor:
-        """Return the entropy (N,) of one step of the chunk, in nats (of the noisy transition)."""
+        """Return the entropy (N,) of one step of the chunk, in nats (of what is drawn of it)."""
 
     def constrain(self) -> None:
         """Project the parameters onto their range; called after every optimiser step."""

@@ -142,7 +142,7 @@ class Denoiser(nn.Module):
     through them.
 
     noise "fixed": mean_k and std_k are the Flow-SDE's. "learned": mean_k = x_k + v dt, and std_k
-    is given, the same in every step (ReinFlow; Flow-Noise of pi_RL).
+    is given, the same in every step (ReinFlow; Flow-Noise of pi_RL); it widens the marginals.
 
     Mean, std and the drawn value have the shape (N, K, S): S = A for a transition, and S = D * A
     for all of them, step after step in the last axis. So the sum over the last axis is the
@@ -239,7 +239,7 @@ class Denoiser(nn.Module):
         """Return mean (N, K, S) and std (broadcastable) of the normal that the sample is from.
 
         Of a joint likelihood they are those of each step given x before it. By the chain rule the
-        divergence of two such chains is the mean, over samples, of their normals' divergence.
+        divergence of two chains is the mean, over samples of the first, of that of these normals.
 
         Args:
             velocity, std: as in `sample`, of the parameters in question.

@@ -18,6 +18,16 @@ from grpo_ros.randomness import Key
 GAUSSIAN = GaussianConfig(hidden=(16,), initial_std=0.3)
 FLOW = FlowConfig(hidden=(16,), noise_level=0.5)
 POLICIES = pytest.mark.parametrize("policy_config", [GAUSSIAN, FLOW], ids=["gaussian", "flow"])
+LEARNED = dataclasses.replace(FLOW, noise="learned", minimum_std=0.1, maximum_std=0.4)
+FLOWS = pytest.mark.parametrize(
+    "policy_config",
+    [
+        dataclasses.replace(config, likelihood=likelihood)
+        for config in (FLOW, LEARNED)
+        for likelihood in ("transition", "joint")
+    ],
+    ids=["transition-fixed", "joint-fixed", "transition-learned", "joint-learned"],
+)
 CONFIG = GrpoConfig(minibatch_size=64, num_epochs=3, learning_rate=3e-3, warmup_steps=0)
 
 
@@ -35,6 +45,30 @@ def test_the_better_action_becomes_likelier_in_both_states(make_contract, policy
     assert rates[0] < 0.6
     assert by_state[0::2].mean() > 0.8
     assert by_state[1::2].mean() > 0.8
+
+
+@FLOWS
+def test_a_flow_head_learns_in_every_mode(make_contract, policy_config):
+    policy = make_policy(policy_config, make_contract())
+    config = dataclasses.replace(
+        CONFIG, learning_rate=1e-2, maximum_learning_rate=1e-2, reference_kl_coefficient=1e-3
+    )
+    algorithm = make_algorithm(config, policy)
+    rates, before = [], weights(policy)
+    for iteration in range(40):
+        rollout = roll_out(policy, iteration)
+        rates.append(rollout.outcome.mean().item())
+        metrics = algorithm.update(rollout, Key(0, iteration))
+        assert metrics["first_minibatch_ratio_error"] <= 1e-4
+    assert rates[0] < 0.6
+    assert sum(rates[-5:]) / 5 > 0.75
+    after = policy.state_dict()
+    trained = [
+        name for name, _ in policy.named_parameters() if not same({name: before[name]}, after)
+    ]
+    assert any(name.startswith("noise_network") for name in trained) == (
+        policy_config.noise == "learned"
+    )
 
 
 @POLICIES

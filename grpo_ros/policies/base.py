@@ -57,8 +57,8 @@ class Policy(Protocol):
 
     A sample is one draw from a diagonal normal (the chunk itself for a Gaussian head, one
     denoising transition for a flow head, or all of them given what was before each), so its
-    likelihood, and its divergence from another policy's, are known in closed form. S is A, or D * A
-    where all D transitions stand side by side.
+    likelihood, and its divergence from another policy's, are known in closed form. S is A, or
+    D * A where all D transitions stand side by side.
     """
 
     contract: Contract

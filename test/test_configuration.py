@@ -309,7 +309,7 @@ def test_a_task_without_presets_of_its_difficulty_says_so(share):
 
 
 @pytest.mark.parametrize("difficulty", ["easy", "medium", "hard"])
-@pytest.mark.parametrize("task", ["pick_place", "stack", "insert", "navigate"])
+@pytest.mark.parametrize("task", ["pick_place", "stack", "insert", "reach", "navigate"])
 def test_every_task_has_three_difficulties(task, difficulty):
     config = load_config([f"task={task}", f"difficulty={difficulty}"])
     made = make_task(task, getattr(config, task))

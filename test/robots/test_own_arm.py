@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (parent / "desk_arm").mkdir()
     (parent / "desk_arm" / "robot.urdf").write_text(block(HOW_TO, "xml"))
     (parent / "desk_arm" / "robot.yaml").write_text(block(HOW_TO, "yaml"))
-    (parent / "reach.py").write_text(block(ADD_A_TASK, "python"))
+    (parent / "hover.py").write_text(block(ADD_A_TASK, "python"))
     return parent
 
 
@@ -85,8 +85,8 @@ def test_the_how_tos_arm_does_not_touch_itself_at_home(robot: Robot) -> None:
 
 
 def test_the_how_tos_arm_is_led_to_the_markers_of_add_a_task(folder: Path) -> None:
-    reach = find_tasks([folder])["reach"]
-    task = reach(reach.Config(robot=str(folder / "desk_arm"), action="joint_delta"))
+    hover = find_tasks([folder])["hover"]
+    task = hover(hover.Config(robot=str(folder / "desk_arm"), action="joint_delta"))
     simulator = MujocoSimulator(task, 64)
     keys = held_out_keys(64)
     simulator.reset(task.sample(keys), None, keys)

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("my_tasks")
     for suffix, language in ((".py", "python"), (".yaml", "yaml")):
         (block,) = re.findall(rf"```{language}\n(.*?)```", HOW_TO, re.S)
-        (folder / f"reach{suffix}").write_text(block)
+        (folder / f"hover{suffix}").write_text(block)
     return folder
 
 
@@ -43,14 +43,14 @@ def _grpo_ros(folder, cwd, *words):
 
 
 def test_the_how_to_trains_a_policy_that_an_evaluation_finds_again(folder, tmp_path):
-    done = _grpo_ros(folder, tmp_path, "train", "task:=reach", "film:=false")
+    done = _grpo_ros(folder, tmp_path, "train", "task:=hover", "film:=false")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "latest"
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert evaluation["episodes"] == 200 and evaluation["successes"] >= 190
     again = _grpo_ros(folder, tmp_path, "evaluate", str(run / "policy.onnx"), "--episodes", "20")
     assert again.returncode == 0 and "success" in again.stdout, again.stderr
-    assert "reach: Move the gripper" in _grpo_ros(folder, tmp_path, "tasks").stdout
+    assert "hover: Move the gripper" in _grpo_ros(folder, tmp_path, "tasks").stdout
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_the_how_to_trains_a_policy_that_an_evaluation_finds_again(folder, tmp_p
     [("so101", "joint_delta"), ("ur5e", "joint_delta"), ("ur5e", "cartesian_delta")],
 )
 def test_the_how_tos_demonstrator_succeeds_on_other_arms(folder, demonstrated, robot, action):
-    reach = find_tasks([folder])["reach"]
-    task = reach(reach.Config(robot=robot, action=action))
+    hover = find_tasks([folder])["hover"]
+    task = hover(hover.Config(robot=robot, action=action))
     assert demonstrated(task, episodes=64) >= 0.98
 
 
 @pytest.mark.slow
 def test_a_policy_for_five_joints_is_trained_with_the_how_tos_task(folder, tmp_path):
-    words = ("task:=reach", "task.robot:=so101", "task.action:=joint_delta", "film:=false")
+    words = ("task:=hover", "task.robot:=so101", "task.action:=joint_delta", "film:=false")
     done = _grpo_ros(folder, tmp_path, "train", *words)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "latest"
@@ -74,8 +74,8 @@ def test_a_policy_for_five_joints_is_trained_with_the_how_tos_task(folder, tmp_p
 
 
 def test_five_joints_are_not_led_by_cartesian_delta(folder):
-    reach = find_tasks([folder])["reach"]
-    task = reach(reach.Config(robot="so101"))
+    hover = find_tasks([folder])["hover"]
+    task = hover(hover.Config(robot="so101"))
     with pytest.raises(
         ConfigurationError, match="'cartesian_delta' with robot 'so101' of 5.*joint"
     ):
@@ -83,7 +83,7 @@ def test_five_joints_are_not_led_by_cartesian_delta(folder):
 
 
 def test_the_how_tos_task_conforms(folder):
-    task = find_tasks([folder])["reach"]()
+    task = find_tasks([folder])["hover"]()
     results = conformance.run_conformance(lambda num_envs: MujocoSimulator(task, num_envs))
     assert all(result.passed for result in results), results
 
@@ -107,7 +107,7 @@ def test_a_file_that_holds_no_task_is_named(tmp_path, text):
 
 
 def test_a_taken_name_and_a_missing_folder_are_refused(folder, tmp_path, monkeypatch):
-    text = (folder / "reach.py").read_text().replace('name = "reach"', 'name = "navigate"')
+    text = (folder / "hover.py").read_text().replace('name = "hover"', 'name = "navigate"')
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(ConfigurationError, match="'navigate' already"):
         find_tasks([tmp_path])
@@ -118,5 +118,5 @@ def test_a_taken_name_and_a_missing_folder_are_refused(folder, tmp_path, monkeyp
 
 
 def test_without_folders_there_are_the_packages_own_tasks():
-    names = ("pick_place", "stack", "insert", "navigate")
+    names = ("pick_place", "stack", "insert", "reach", "navigate")
     assert find_tasks([]) == {name: TASKS[name] for name in names}

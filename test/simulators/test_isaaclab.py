@@ -6,6 +6,7 @@ One Isaac Lab simulation per process: the simulators of this module are made one
 import dataclasses
 import importlib.util
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def built():
         simulator.close()
 
 
-@pytest.mark.parametrize("name", ["pick_place", "insert"])
+@pytest.mark.parametrize("name", ["pick_place", "insert", "reach"])
 def test_the_demonstrator_succeeds(built, name):
     assert _demonstrated(built(name, 32)) >= 0.95
 
@@ -143,6 +144,15 @@ def test_the_newton_renderer_gives_images_and_a_group_sees_the_same(built):
     assert torch.equal(group, moved[1:2].expand_as(group))
     with pytest.raises(SimulatorError, match=r"no camera 'wrist'.*overview"):
         simulator.render(camera="wrist")
+
+
+def test_a_renderer_that_is_missing_is_named(monkeypatch):
+    from grpo_ros.simulators.isaaclab.scene import scene_config
+
+    monkeypatch.setitem(sys.modules, "isaaclab_newton.renderers", None)
+    task = make_task("reach")
+    with pytest.raises(MissingExtraError, match=r"task\.cameras.*newton.*simulator:=mujoco"):
+        scene_config(task.robot, task.bodies(), task.cameras(), 2, IsaacLabConfig())
 
 
 def test_a_body_may_be_called_as_what_stands_in_every_scene(built):

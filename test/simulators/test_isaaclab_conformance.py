@@ -22,6 +22,7 @@ pytestmark = pytest.mark.timeout(BUILD_TIMEOUT_S)
 TASKS = {
     "randomised": ("pick_place", PickPlaceConfig(randomisation=Randomisation(enabled=True))),
     "insert": ("insert", None),
+    "reach": ("reach", None),
     "environment": (
         "isaaclab:reach_environment:ReachEnvCfg",
         EnvironmentConfig(outcome="reached", chunk_size=2),

@@ -15,6 +15,7 @@ from isaaclab.sim.spawners.materials import UsdPhysicsRigidBodyMaterialCfg
 from isaaclab_newton.sim.schemas import MujocoCollisionCfg, MujocoRigidBodyCfg
 from isaaclab_newton.sim.spawners.materials import NewtonMaterialCfg
 
+from grpo_ros.errors import MissingExtraError
 from grpo_ros.robots.robot import Robot
 from grpo_ros.simulators.isaaclab.assets import robot_usd
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
@@ -138,14 +139,6 @@ def _spawn(body: Body) -> Any:
 
 
 def _camera(camera: Camera, backend: str) -> CameraCfg:
-    if backend == "kit":
-        from isaaclab_physx.renderers import IsaacRtxRendererCfg
-
-        renderer: Any = IsaacRtxRendererCfg()
-    else:
-        from isaaclab_newton.renderers import NewtonWarpRendererCfg
-
-        renderer = NewtonWarpRendererCfg(use_cuda_graph=False)
     # A pinhole's field of view is that of its aperture, seen over the focal length.
     aperture = 2.0 * FOCAL_LENGTH * math.tan(camera.field_of_view / 2.0)
     lens = sim_utils.PinholeCameraCfg(
@@ -161,8 +154,29 @@ def _camera(camera: Camera, backend: str) -> CameraCfg:
         width=camera.width,
         height=camera.height,
         data_types=["rgb"],
-        renderer_cfg=renderer,
+        renderer_cfg=_renderer(backend),
     )
+
+
+def _renderer(backend: str) -> Any:
+    """Return the configuration of a backend's renderer.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        if backend == "kit":
+            from isaaclab_physx.renderers import IsaacRtxRendererCfg
+
+            return IsaacRtxRendererCfg()
+        from isaaclab_newton.renderers import NewtonWarpRendererCfg
+
+        return NewtonWarpRendererCfg(use_cuda_graph=False)
+    except ImportError as problem:
+        raise MissingExtraError(
+            f"task.cameras needs Isaac Lab's renderer of the {backend} backend: {problem}",
+            remedy="run `make isaaclab`, or choose simulator:=mujoco",
+        ) from None
 
 
 def _material(friction: float) -> list[Any]:

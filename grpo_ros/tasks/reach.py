@@ -18,6 +18,8 @@ from grpo_ros.tasks.base import Body, Outcome
 from grpo_ros.tasks.scene_state import SceneState
 
 MARKER = "marker"
+MARKER_RADIUS = 0.03
+"""As it is drawn, m: 7 of 64 pixels across, whatever tolerance is asked for."""
 TOUCH_HEIGHT = 0.03
 """Where the tip is at most this far above the table it touches it, m."""
 TOUCH_DEPTH = 0.015
@@ -75,11 +77,16 @@ class Reach(ArmTask):
         return TABLE, Body(
             MARKER,
             "cylinder",
-            (self.config.goal_radius_m, 0.001),
+            (MARKER_RADIUS, 0.001),
             motion="kinematic",
             visual_only=True,
             colour=(0.9, 0.1, 0.1, 1.0),
         )
+
+    def observation_fields(self) -> tuple[ObservationField, ...]:
+        """Return the tip's position and how far the command is ahead of it."""
+        fields = super().observation_fields()
+        return tuple(field for field in fields if field.name != "tip_height")
 
     def object_fields(self) -> tuple[ObservationField, ...]:
         """Return where the tip is; nothing of the marker."""

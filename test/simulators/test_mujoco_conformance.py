@@ -7,11 +7,13 @@ import torch
 
 from grpo_ros.simulators import conformance
 from grpo_ros.simulators.measured import measure
+from grpo_ros.simulators.mujoco.renderer import rendering_problem
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.insert import Insert, InsertConfig
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
+from grpo_ros.tasks.reach import Reach, ReachConfig
 from grpo_ros.tasks.stack import Stack, StackConfig
 
 RANDOM = Randomisation(enabled=True)
@@ -21,8 +23,11 @@ TASKS = {
     "joint_delta": PickPlace(PickPlaceConfig(action="joint_delta")),
     "stack": Stack(StackConfig(num_cubes=3)),
     "insert": Insert(InsertConfig(pose_error_m=0.002, randomisation=RANDOM)),
+    "reach, unseen": Reach(ReachConfig(cameras=(), randomisation=RANDOM)),
     "navigate": Navigate(NavigateConfig(num_obstacles=6, randomisation=RANDOM)),
 }
+if not rendering_problem():
+    TASKS["reach"] = Reach()
 
 
 @pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)

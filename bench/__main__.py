@@ -13,6 +13,7 @@ from rich.table import Table
 from bench import (
     deployment_latency,
     gymnasium_tasks,
+    images,
     inference,
     isaac_lab,
     kill_server,
@@ -25,6 +26,7 @@ from bench import (
 BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "simulator loop, N = 256": simulator.loop,
     "snapshots, N = 256": simulator.snapshot,
+    "observed images, N = 256": images.observed,
     "placement of the simulator, N = 256, chunks of 4": placement.separate,
     "inference, one observation": inference.onnx,
     "safety gate, latency, 7 joints at 20 Hz": safety_gate.latency,

@@ -69,6 +69,10 @@ class ObservedImages:
         ]
         return [image.copy() for part in running for image in part.result()]
 
+    def forget(self) -> None:
+        """Let the next call draw all of its rows."""
+        self._last.clear()
+
     def close(self) -> None:
         """Free the contexts and end the threads; idempotent."""
         while self._renderers:

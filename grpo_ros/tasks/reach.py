@@ -41,7 +41,7 @@ class ReachConfig(ArmTaskConfig):
         (64, 64), "Width and height of observed images", unit="pixels", minimum=8
     )
     goal_radius_m: float = typed.setting(
-        0.03, "Largest distance to the marker's centre", unit="m", minimum=1e-3
+        0.015, "Largest distance to the marker's centre", unit="m", minimum=1e-3
     )
     area_m: tuple[float, float] = typed.setting(
         (0.24, 0.24), "Extent in x and y of where the marker is drawn", unit="m", minimum=0.0
@@ -49,7 +49,7 @@ class ReachConfig(ArmTaskConfig):
 
 
 class Reach(ArmTask):
-    """Outcome: the first touch of the table is on the marker, within 30 mm of its centre.
+    """Outcome: the first touch of the table is on the marker, within 15 mm of its centre.
 
     Numbers tell the policy where the tip is and what was commanded, the image alone where the
     marker is. The first touch decides, so nothing is gained by sweeping over the table.

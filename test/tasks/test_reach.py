@@ -36,11 +36,11 @@ def _touching(task, tip, marker=(0.5, 0.0)):
 
 
 def test_a_touch_on_the_marker_is_success(task):
-    outcome = task.outcome(_touching(task, (0.52, 0.02, 0.025)))
+    outcome = task.outcome(_touching(task, (0.51, 0.01, 0.025)))
     assert outcome.success.item() and not outcome.failure.item() and outcome.score.item() == 1.0
 
 
-@pytest.mark.parametrize("tip", [(0.532, 0.0, 0.025), (0.5, -0.032, 0.02), (0.4, 0.1, 0.02)])
+@pytest.mark.parametrize("tip", [(0.516, 0.0, 0.025), (0.5, -0.016, 0.02), (0.4, 0.1, 0.02)])
 def test_a_touch_beside_the_marker_ends_the_episode(task, tip):
     outcome = task.outcome(_touching(task, tip))
     assert not outcome.success.item() and outcome.failure.item() and outcome.score.item() < 1.0
@@ -80,7 +80,12 @@ def test_an_initial_state_depends_on_its_key_alone(task):
 
 @pytest.mark.parametrize(
     ("settings", "noise"),
-    [({}, 0.0), ({}, 0.2), ({"action": "joint_delta"}, 0.0), ({"robot": "ur5e"}, 0.0)],
+    [
+        ({}, 0.0),
+        ({}, 0.2),
+        ({"action": "joint_delta"}, 0.0),
+        ({"robot": "ur5e", "horizon": 30}, 0.0),
+    ],
     ids=["plain", "noise", "joint_delta", "ur5e"],
 )
 def test_the_demonstrator_succeeds(demonstrated, settings, noise):
@@ -106,7 +111,7 @@ def test_numbers_tell_nothing_of_the_marker():
 @pytest.mark.parametrize("place", [(0.5, 0.0), (0.44, 0.07)])
 def test_a_policy_that_does_not_see_succeeds_by_chance(place):
     """It touches one place, whatever is drawn; every place in the area is as good."""
-    task = Reach(UNSEEN)
+    task = Reach(dataclasses.replace(UNSEEN, goal_radius_m=0.03))
     num = 800
     simulator = MujocoSimulator(task, num)
     scene = task.sample(_keys(num))

@@ -120,7 +120,7 @@ class Reach(ArmTask):
     def demonstrate_tip(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
         """Return the script's action: straight to the marker, and down no steeper than is safe.
 
-        Above the marker's inner half the tip goes down; farther away it stays above a cone of 45
+        Within half the tolerance the tip goes down; farther away it stays above a cone of 45
         degrees that stands on it, so that noise does not make it touch beside the marker.
         """
         marker, commanded = scene.position(MARKER), controller_state["tip"]

@@ -83,11 +83,11 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def distribution(self, obs: Observation, sample: ActionSample) -> tuple[Tensor, Tensor]:
-        """Return mean (N, K, A) and std (broadcastable) of the normal that gave the sample."""
+        """Return mean (N, K, S) and std (broadcastable) of the normal that gave the sample."""
 
     @abc.abstractmethod
     def sampled_value(self, sample: ActionSample) -> Tensor:
-        """Return what was drawn from `distribution`, (N, K, A)."""
+        """Return what was drawn from `distribution`, (N, K, S)."""
 
     @abc.abstractmethod
     def entropy(self, obs: Observation) -> Tensor:

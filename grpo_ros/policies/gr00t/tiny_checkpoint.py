@@ -17,6 +17,7 @@ import torch
 
 from grpo_ros.contract import ActionField, Contract, ObservationField
 from grpo_ros.errors import CheckpointError, ContractError
+from grpo_ros.observations import TIP
 from grpo_ros.policies.gr00t.extra import import_extra, quiet_and_offline
 from grpo_ros.policies.gr00t.image_settings import DEFAULT_CROP_SIZE, DEFAULT_TARGET_SIZE, Size
 from grpo_ros.policies.gr00t.loading import MODEL_MODULE
@@ -38,6 +39,8 @@ Ranges = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 PROPRIOCEPTION = ("joint_position", "joint_velocity", "gripper_command", "command_error")
 """Sources that a robot measures about itself."""
+TIP_AXES = {"position": ("x", "y", "z"), "height": ("z",)}
+"""Sources that it knows of its tip, and the axes of the workspace that are their range."""
 
 
 def make_tiny_checkpoint(
@@ -105,8 +108,8 @@ def make_tiny_checkpoint_for(
 
     Cameras are those that the contract observes, else the task's overview. Each float32 field
     that a robot measures about itself is a state group of the field's name, with the limits of
-    its joints as range, -1 and 1 where it has none. Each action field is an action group, in
-    +-scale; a gripper in +-1. The horizon is four chunks, 16 to 40 steps.
+    its joints or the tip's workspace as range, -1 and 1 where it has none. Each action field is
+    an action group, in +-scale; a gripper in +-1. The horizon is four chunks, 16 to 40 steps.
 
     Args:
         contract: of the task.
@@ -120,7 +123,7 @@ def make_tiny_checkpoint_for(
         raise ContractError(
             f"chunk_size = {contract.chunk_size}", expected=f"at most {CHUNK_HORIZON} for GR00T"
         )
-    fields = [f for f in contract.state_fields if f.source.kind in PROPRIOCEPTION]
+    fields = [f for f in contract.state_fields if _is_proprioception(f)]
     cameras = [f.source.names[0] for f in contract.observation if f.source.kind == "camera"]
     return make_tiny_checkpoint(
         folder,
@@ -134,10 +137,18 @@ def make_tiny_checkpoint_for(
     )
 
 
+def _is_proprioception(field: ObservationField) -> bool:
+    source = field.source
+    is_tip = source.names == (TIP,) and not source.relative_to
+    return source.kind in PROPRIOCEPTION or (source.kind in TIP_AXES and is_tip)
+
+
 def _state_range(field: ObservationField, contract: Contract) -> tuple[list[float], list[float]]:
     """Return low and high of a field, scaled as the field is and repeated over its history."""
     limits = {limit.name: limit for limit in contract.limits}
     low, high = [-1.0] * field.size, [1.0] * field.size
+    for index, axis in enumerate(TIP_AXES.get(field.source.kind, ())):
+        low[index], high[index] = contract.workspace.get(axis, (-1.0, 1.0))
     names = field.source.names if field.source.kind.startswith("joint_") else ()
     for index, name in enumerate(names):
         if name not in limits:

@@ -14,7 +14,7 @@ SIZE = 64
 
 
 def make_contract(chunk_size: int = 4) -> Contract:
-    """Return a contract with a field more than the checkpoint looks at, and its actions swapped."""
+    """Return one with a field more than the checkpoint looks at, and its actions swapped."""
     image = {"dtype": "uint8"}
     return Contract(
         task="lift",

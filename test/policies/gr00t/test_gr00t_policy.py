@@ -106,7 +106,7 @@ def test_the_chunk_is_that_of_the_real_model_from_the_same_noise(config, tiny_mo
         found = policy.denoiser.decide(policy._velocity_of(seen), x0)
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
     chunk = policy.decide(obs, x0)
-    # gripper first, then the arm: -1 .. 1 of [-0.03, 0.03], [-0.03, 0.05], [-0.15, 0.15] over scale
+    # The gripper first; then the arm, -1 .. 1 of its ranges, over the contract's scale.
     low, high = torch.tensor([-0.03, -0.03, -0.15]), torch.tensor([0.03, 0.05, 0.15])
     arm = (0.5 * (high + low) + 0.5 * (high - low) * expected[:, :4, :3]) / torch.tensor(
         [0.03, 0.04, 0.15]

@@ -92,6 +92,8 @@ def contract(**changes):
         ObservationField("joints", (2,), Source("joint_position", ("a", "b")), history=2),
         ObservationField("speeds", (1,), Source("joint_velocity", ("b",)), scale=0.5),
         ObservationField("opening", (1,), Source("gripper_command")),
+        ObservationField("tip", (3,), Source("position", ("tip",))),
+        ObservationField("cube_from_tip", (3,), Source("position", ("cube",), "tip")),
         ObservationField("image", (8, 8, 3), Source("camera", ("wrist",)), dtype="uint8"),
     )
     settings = {
@@ -109,6 +111,7 @@ def contract(**changes):
             JointLimits("b", -4.0, 5.0, 6.0, 1.0, 1.0, 1.0),
         ),
         "chunk_size": 5,
+        "workspace": {"x": (0.2, 0.7), "y": (-0.4, 0.4)},
     }
     return Contract(**{**settings, **changes})
 
@@ -121,6 +124,7 @@ def test_one_for_a_contract_has_its_cameras_proprioception_and_actions(tmp_path)
         ("joints", (-1.0, -4.0, -1.0, -4.0), (2.0, 5.0, 2.0, 5.0)),
         ("speeds", (-3.0,), (3.0,)),
         ("opening", (-1.0,), (1.0,)),
+        ("tip", (0.2, -0.4, -1.0), (0.7, 0.4, 1.0)),
     ]
     assert [(group.name, group.low, group.high) for group in checkpoint.action] == [
         ("arm", (-0.1, -0.2), (0.1, 0.2)),

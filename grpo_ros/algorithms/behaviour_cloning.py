@@ -89,6 +89,20 @@ def fit(
     Raises:
         TrainingError: no demonstrations, or a value or loss that is not finite.
     """
+    with policy.cloning():
+        return _fitted(policy, obs, chunk, weight, config, generator, progress, measure)
+
+
+def _fitted(
+    policy: ChunkPolicy,
+    obs: Mapping[str, Tensor],
+    chunk: Tensor,
+    weight: Tensor,
+    config: BehaviourCloningConfig,
+    generator: torch.Generator,
+    progress: Progress | None,
+    measure: Measure | None,
+) -> BehaviourCloningResult:
     seen = _perceived(policy, obs, chunk)
     policy.fit_statistics(seen)
     parameters = [p for p in policy.parameters() if p.requires_grad]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +62,11 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     def constrain(self) -> None:
         """Project the parameters onto their range; called after every optimiser step."""
+
+    @contextlib.contextmanager
+    def cloning(self) -> Iterator[None]:
+        """Let what behaviour cloning trains require gradients, and perceive accordingly."""
+        yield
 
     @abc.abstractmethod
     def fit_statistics(self, obs: Observation) -> None:

@@ -8,6 +8,8 @@ from typing import Literal
 from grpo_ros import typed
 from grpo_ros.policies.denoising import DenoisingConfig
 
+Trained = Literal["lora", "head", "full"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Gr00tConfig(DenoisingConfig):
@@ -26,9 +28,12 @@ class Gr00tConfig(DenoisingConfig):
     cameras: tuple[str, ...] = typed.setting((), "Camera of the checkpoint=image of the contract")
     state: tuple[str, ...] = typed.setting((), "State group=field of the contract, or a part")
     action: tuple[str, ...] = typed.setting((), "Action group=field of the contract, or a part")
-    trained: Literal["lora", "head", "full"] = typed.setting(
+    trained: Trained = typed.setting(
         "lora",
         "What learns: adapters of low rank in the diffusion transformer, the action head, or all",
+    )
+    cloned: Literal["same", "lora", "head", "full"] = typed.setting(
+        "same", "What behaviour cloning trains before that; same: what learns"
     )
     lora_rank: int = typed.setting(32, "Rank of the adapters", minimum=1)
     lora_alpha: float = typed.setting(

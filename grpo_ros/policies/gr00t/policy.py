@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from grpo_ros.policies.gr00t.action_head import ActionHead
 from grpo_ros.policies.gr00t.adapters import add_adapters
 from grpo_ros.policies.gr00t.backbone import Backbone
 from grpo_ros.policies.gr00t.checkpoint import Gr00tCheckpoint, read_checkpoint
-from grpo_ros.policies.gr00t.config import Gr00tConfig
+from grpo_ros.policies.gr00t.config import Gr00tConfig, Trained
 from grpo_ros.policies.gr00t.embodiment import match
 from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.loading import load_model, prompt_tokens
@@ -45,7 +46,8 @@ class Gr00tPolicy(ChunkPolicy):
     noise_shape is (H C + draws K A + 1,): the initial noise, the noise of the drawn steps, what
     picks the stochastic step. `mode` starts from zero.
 
-    What is not trained is shared by copies and left out of the state: it is the checkpoint's.
+    What is neither cloned nor trained is shared by copies and left out of the state: it is the
+    checkpoint's.
     """
 
     def __init__(
@@ -91,15 +93,43 @@ class Gr00tPolicy(ChunkPolicy):
 
     def _choose_what_learns(self, generator: torch.Generator) -> None:
         config = self.config
-        for module in (self.perception, self.action_head):
-            module.requires_grad_(False)
-        if config.trained == "lora":
+        self._cloned: Trained = config.trained if config.cloned == "same" else config.cloned
+        modes = {config.trained, self._cloned}
+        adapters = set[int]()
+        if "lora" in modes:
             transformer = self.action_head.head.model
-            add_adapters(transformer, config.lora_rank, config.lora_alpha, generator)
-            return
-        for module in (self.perception, self.action_head):
-            if module is self.action_head or config.trained == "full":
-                module.float().requires_grad_(True)
+            added = add_adapters(transformer, config.lora_rank, config.lora_alpha, generator)
+            adapters = {id(parameter) for parameter in added}
+        if modes != {"lora"}:
+            self.action_head.float()
+        if "full" in modes:
+            self.perception.float()
+        groups: dict[Trained, set[str]] = {"lora": set(), "head": set(), "full": set()}
+        for name, parameter in self.named_parameters():
+            if id(parameter) in adapters:
+                groups["lora"].add(name)
+            elif name.startswith("action_head."):
+                groups["head"].add(name)
+            groups["full"] |= set() if id(parameter) in adapters else {name}
+        self._groups = groups
+        self._changed = {name for mode in modes for name in groups[mode]}
+        self._learn(config.trained)
+
+    def _learn(self, mode: Trained) -> None:
+        """Let what learns in a mode require gradients, and nothing else."""
+        self._mode = mode
+        for name, parameter in self.named_parameters():
+            is_added = name.startswith("noise_network.")
+            parameter.requires_grad_(is_added or name in self._groups[mode])
+
+    @contextlib.contextmanager
+    def cloning(self) -> Iterator[None]:
+        """Train what is cloned instead of what learns from outcomes."""
+        self._learn(self._cloned)
+        try:
+            yield
+        finally:
+            self._learn(self.config.trained)
 
     # ---------------------------------------------------------------- what is seen
 
@@ -109,9 +139,9 @@ class Gr00tPolicy(ChunkPolicy):
         with self._precision(), torch.no_grad():
             features = self.perception(images)
             seen = {STATE: self._states(obs), POOLED: features.float().mean(dim=1).cpu()}
-            if self.config.trained == "full":
+            if self._mode == "full":
                 return {**seen, IMAGES: images.cpu()}
-            if self.config.trained == "lora":
+            if self._mode == "lora":
                 features = self.action_head.context(features)
         return {**seen, FEATURES: features.cpu()}
 
@@ -200,8 +230,9 @@ class Gr00tPolicy(ChunkPolicy):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Gr00tPolicy:
         """Return a copy that shares what is not trained."""
-        for parameter in self.parameters():
-            if not parameter.requires_grad:
+        kept = self._kept()
+        for name, parameter in self.named_parameters():
+            if name not in kept:
                 memo[id(parameter)] = parameter
         memo[id(self.checkpoint)] = self.checkpoint
         copied = self.__class__.__new__(self.__class__)
@@ -232,8 +263,10 @@ class Gr00tPolicy(ChunkPolicy):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def _kept(self) -> set[str]:
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        return trained | {f"normaliser.{name}" for name, _ in self.normaliser.named_buffers()}
+        added = {f"normaliser.{name}" for name, _ in self.normaliser.named_buffers()}
+        if self.noise_network is not None:
+            added |= {f"noise_network.{name}" for name, _ in self.noise_network.named_parameters()}
+        return self._changed | added
 
     # ---------------------------------------------------------------- inside
 
@@ -255,16 +288,16 @@ class Gr00tPolicy(ChunkPolicy):
 
     def _velocity_of(self, seen: Observation) -> Velocity:
         """Return the flow's velocity, given what was perceived."""
-        head, config = self.action_head, self.config
+        head, mode = self.action_head, self._mode
         state = self.state_map(seen[STATE].to(self._device))
         if self.checkpoint.clip_outliers:
             state = state.clamp(-1.0, 1.0)
         token = head.encode_state(state)
-        if config.trained == "full":
+        if mode == "full":
             context = head.context(self.perception(seen[IMAGES].to(self._device)))
         else:
             context = seen[FEATURES].to(self._device)
-            context = context if config.trained == "lora" else head.context(context)
+            context = context if mode == "lora" else head.context(context)
         return lambda x, t: head.velocity(x, t, context, token).float()
 
     def _std(self, obs: Observation) -> Tensor | None:

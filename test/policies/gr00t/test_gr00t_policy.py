@@ -11,6 +11,7 @@ import torch
 from gr00t_contract import STATES, make_contract, noise_of, observe
 
 from grpo_ros.algorithms import GrpoConfig, PpoConfig, make_algorithm
+from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig, fit
 from grpo_ros.errors import CheckpointError, ConfigurationError
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.export.policy_file import load_policy_file
@@ -138,6 +139,27 @@ def test_state_holds_what_is_trained_and_brings_back_the_same_policy(config, tra
     other.load_state_dict(state)
     assert torch.equal(sampled(other)[1].chunk, sampled(policy)[1].chunk)
     assert torch.equal(other.critic_features(seen), policy.critic_features(seen))
+
+
+@pytest.mark.parametrize("cloned", TRAINED)
+def test_cloning_may_train_more_than_what_learns_from_outcomes_later(config, cloned):
+    policy, other = (built(config, cloned=cloned) for _ in range(2))
+    before = {name: p.clone() for name, p in policy.named_parameters()}
+    obs = observe(NUM)
+    chunk = noise_of(NUM, (4, 4)).clamp(-1.0, 1.0)
+    settings = BehaviourCloningConfig(num_steps=3, batch_size=4, learning_rate=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    fit(policy, obs, chunk, torch.ones(NUM, 4), settings, generator)
+    changed = {name for name, p in policy.named_parameters() if not torch.equal(p, before[name])}
+    assert any("lora_B" in name for name in changed) == (cloned == "lora")
+    assert any("action_decoder" in name for name in changed) == (cloned != "lora")
+    assert any("vision" in name for name in changed) == (cloned == "full")
+    learns = [name for name, p in policy.named_parameters() if p.requires_grad]
+    assert learns and all("lora_" in name for name in learns)
+    other.load_state_dict(policy.state_dict())
+    with torch.no_grad():
+        assert torch.equal(other.mode(obs), policy.mode(obs))
+        assert torch.equal(copy.deepcopy(policy).mode(obs), policy.mode(obs))
 
 
 def test_a_state_of_something_else_is_refused(config):

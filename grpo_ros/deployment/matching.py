@@ -49,23 +49,40 @@ def _limit_differences(contract: Contract, robot: Robot) -> list[str]:
     return differences
 
 
-def contract_differences(first: Contract, second: Contract) -> list[str]:
-    """Return what differs between two contracts in what flows, by key.
+def contract_differences(task: Contract, policy: Contract) -> list[str]:
+    """Return what differs in what flows between a task's contract and a policy's, by key.
 
-    Provenance, randomisation and statistics say where a policy comes from, not what flows.
+    A policy may observe fewer fields than the task offers: those that it has are compared, by
+    name. Provenance, randomisation and statistics say where a policy comes from, not what flows.
     """
     differences = []
     for field in dataclasses.fields(Contract):
         if field.name in ("provenance", "randomisation"):
             continue
-        one, two = getattr(first, field.name), getattr(second, field.name)
+        one, two = getattr(task, field.name), getattr(policy, field.name)
         if field.name == "observation":
-            one, two = (
-                tuple(dataclasses.replace(item, statistics=None) for item in items)
-                for items in (one, two)
-            )
-        if one != two:
+            differences += _observation_differences(task, policy)
+        elif one != two:
             differences.append(f"{field.name} is {_short(one)}, not {_short(two)}")
+    return differences
+
+
+def _observation_differences(task: Contract, policy: Contract) -> list[str]:
+    differences = []
+    offered = {field.name: field for field in task.observation}
+    for wanted in policy.observation:
+        if wanted.name not in offered:
+            differences.append(
+                f"observation '{wanted.name}' is not offered ({', '.join(offered)} are)"
+            )
+            continue
+        for part in dataclasses.fields(wanted):
+            one, two = getattr(offered[wanted.name], part.name), getattr(wanted, part.name)
+            if part.name != "statistics" and one != two:
+                differences.append(
+                    f"{part.name} of observation '{wanted.name}' is {_short(one)}, "
+                    f"not {_short(two)}"
+                )
     return differences
 
 

@@ -39,6 +39,8 @@ class BatchedSimulator:
 
     Attributes:
         watch: called with the first environment's scene and the period after each of its steps.
+        draws_images: whether observations hold the images of the contract's cameras; false where
+            nobody looks at them, which `render` still gives.
         rows: the state, see `Rows`.
 
     Raises:
@@ -52,6 +54,7 @@ class BatchedSimulator:
         self.num_envs, self.num_substeps = physics.num_envs, physics.num_substeps
         self.capabilities = physics.capabilities
         self.watch: Callable[[SceneState, float], None] | None = None
+        self.draws_images = True
         self.contract = task.contract()
         self.robot = task.robot
         self.controller = make_controller(self.contract, self.robot)
@@ -342,7 +345,7 @@ class BatchedSimulator:
         scene = sense(scene, self._sensors, self._bodies)
         scene = self._randomiser.seen(scene, self.rows, ids)
         obs = self.assemble(scene, self._controller_state(ids), self.rows.last_action[ids])
-        for field, camera in self._images.items():
+        for field, camera in self._images.items() if self.draws_images else ():
             obs[field] = self.render(ids, camera)
         return obs
 

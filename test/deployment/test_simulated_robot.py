@@ -11,13 +11,15 @@ import pytest
 import torch
 from deployment_fakes import ROBOT, make_contract
 
+from grpo_ros.contract import Contract
 from grpo_ros.deployment.matching import check_match, contract_differences
 from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.records.trials import Trial, compared, summary, write_report
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
-from grpo_ros.deployment.simulation.simulated_task import task_of
+from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes, task_of
 from grpo_ros.deployment.simulation.trajectory_follower import Motion, Waypoints
-from grpo_ros.errors import ContractError
+from grpo_ros.errors import ContractError, SimulatorError
+from grpo_ros.simulators.mujoco import renderer
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 from grpo_ros.training.evaluation import Evaluation, held_out_keys
@@ -114,6 +116,69 @@ def test_a_run_leaves_the_tasks_settings_beside_the_policy(tmp_path: Path) -> No
         task_of(trained, tmp_path)
     (tmp_path / "config.yaml").write_text("task: pick_place\npick_place: {step_m: 0.02}\n")
     assert task_of(trained, tmp_path).contract() == trained
+
+
+def observing(contract: Contract, *names: str) -> Contract:
+    kept = tuple(field for field in contract.observation if field.name in names)
+    return dataclasses.replace(contract, observation=kept)
+
+
+def test_a_policy_may_observe_less_than_its_task_offers_but_nothing_else() -> None:
+    task = PickPlace(PickPlaceConfig()).contract()
+    seen = observing(task, "gripper_command", "command_error")
+    assert contract_differences(task_of(seen).contract(), seen) == []
+    gripper, error = seen.observation
+    stranger = dataclasses.replace(gripper, name="grip_force")
+    scaled = dataclasses.replace(error, scale=2.0, max_age_s=9.0)
+    other = dataclasses.replace(seen, observation=(stranger, scaled))
+    with pytest.raises(ContractError) as refused:
+        task_of(other)
+    for reason in (
+        "observation 'grip_force' is not offered",
+        "scale of observation 'command_error' is 1.0, not 2.0",
+        "max_age_s of observation 'command_error' is 0.1, not 9.0",
+    ):
+        assert reason in str(refused.value)
+
+
+def test_the_task_has_the_cameras_that_its_policy_sees() -> None:
+    trained = PickPlace(PickPlaceConfig(cameras=("top",), image_size=(64, 48))).contract()
+    seen = observing(trained, "top_image", "command_error")
+    (camera,) = task_of(seen).cameras()
+    assert (camera.name, camera.width, camera.height) == ("top", 64, 48)
+    image = seen.field("top_image")
+    source = dataclasses.replace(image.source, names=("front",))
+    unknown = dataclasses.replace(image, name="front_image", source=source)
+    with pytest.raises(ContractError, match="observation 'front_image' is not offered"):
+        task_of(dataclasses.replace(seen, observation=(unknown,)))
+
+
+class Recording:
+    """A policy that does nothing, and keeps what it was given."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.given: list[dict[str, np.ndarray]] = []
+
+    def infer(self, obs: dict[str, np.ndarray]) -> np.ndarray:
+        self.given.append(obs)
+        return np.zeros((1, self.contract.chunk_size, self.contract.action_size), np.float32)
+
+
+def test_without_ros_a_policy_is_given_what_it_observes_alone_and_nothing_is_drawn_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renderer, "rendering_problem", lambda: "no renderer")
+    settings = "task: pick_place\npick_place: {horizon: 4, cameras: [overview]}\n"
+    (tmp_path / "config.yaml").write_text(settings)
+    task = PickPlace(PickPlaceConfig(horizon=4, cameras=("overview",))).contract()
+    blind = Recording(observing(task, "gripper_command", "command_error"))
+    result = in_process_outcomes(blind, held_out_keys(2), tmp_path)
+    assert len(result.outcome) == 2 and len(blind.given) == 2
+    assert all(list(obs) == ["gripper_command", "command_error"] for obs in blind.given)
+    seeing = Recording(observing(task, "overview_image"))
+    with pytest.raises(SimulatorError, match="no renderer"):
+        in_process_outcomes(seeing, held_out_keys(2), tmp_path)
 
 
 def test_a_report_counts_what_ran_and_compares_pairs(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class TargetSimulator(Protocol):
     contract: Contract
     num_envs: int
     num_substeps: int
+    draws_images: bool
+    """Whether its observations hold images."""
 
     def reset(
         self, initial: SceneState, env_ids: EnvIds = None, keys: Sequence[Key] | None = None
@@ -69,6 +71,9 @@ class TargetSimulator(Protocol):
 
     def controller_state(self) -> Mapping[str, Tensor]:
         """Return what is commanded."""
+
+    def render(self, env_ids: EnvIds = None, camera: str = "overview") -> Tensor:
+        """Return images (n, H, W, 3) uint8, those that observations would hold."""
 
     def close(self) -> None:
         """Stop."""
@@ -117,6 +122,7 @@ class SimulatedRobot:
         settings: ControllerSettings | None = None,
     ) -> None:
         self.simulator, self.key_of = simulator, key_of
+        simulator.draws_images = False  # nobody looks at its observations
         self.settings = settings or ControllerSettings()
         self.robot: Robot = simulator.task.robot
         self.period_ns = round(simulator.contract.period_s * NANOSECONDS)
@@ -207,7 +213,16 @@ class SimulatedRobot:
     def go_on_with(self, simulator: TargetSimulator) -> None:
         """Use another simulator, which stands where the present one stood."""
         self.simulator = simulator
+        simulator.draws_images = False
         self.scene = simulator.scene()
+
+    def image(self, camera: str) -> npt.NDArray[np.uint8]:
+        """Return what a camera sees now, (H, W, 3), the pixels of training's observations.
+
+        Raises:
+            SimulatorError: nothing renders here.
+        """
+        return self.simulator.render(None, camera)[0].numpy()
 
     # ---------------------------------------------------------------- time
 

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from grpo_ros import configuration, typed
-from grpo_ros.contract import Contract
+from grpo_ros.contract import Contract, ObservationField
 from grpo_ros.deployment.matching import contract_differences
 from grpo_ros.errors import ContractError
 from grpo_ros.export.policy_file import PolicyFile
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Observation, Simulator
+from grpo_ros.simulators.batched import BatchedSimulator
 from grpo_ros.simulators.registry import make_simulator
 from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.configured_task import ConfiguredTask
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.evaluation import Evaluation, evaluate
@@ -35,12 +37,15 @@ NUM_ENVS = {"mujoco": 64, "isaaclab": 192}
 def task_of(contract: Contract, run_folder: Path | None = None) -> Task:
     """Return the task of a policy, without randomisation.
 
+    It offers what the policy observes, and may offer more.
+
     Args:
         contract: names the task.
         run_folder: where the policy's run left its configuration, if it did.
 
     Raises:
-        ContractError: this version's task has another contract; names every difference.
+        ContractError: this version's task has another contract, or lacks a field that the policy
+            observes; names every difference.
     """
     settings = configuration.section(run_config(contract.task, run_folder), "task")
     known = {field.name for field in dataclasses.fields(settings)}
@@ -53,11 +58,36 @@ def task_of(contract: Contract, run_folder: Path | None = None) -> Task:
     task = make_task(contract.task, typed.decode(type(settings), tree, contract.task))
     if isinstance(task, EnvironmentTask):  # its contract is known once its environment is built
         return task
-    _check_same(task.contract(), contract)
+    if isinstance(task, ConfiguredTask) and camera_fields(contract):
+        task = _with_cameras(task, contract)
+    _check_offers(task.contract(), contract)
     return task
 
 
-def _check_same(found: Contract, contract: Contract) -> None:
+def camera_fields(contract: Contract) -> list[ObservationField]:
+    """Return the observed images."""
+    return [field for field in contract.observation if field.source.kind == "camera"]
+
+
+def _with_cameras(task: ConfiguredTask, contract: Contract) -> Task:
+    """Return the task with the cameras that a policy sees, and their size, as far as it has any.
+
+    Its own cameras stay.
+    """
+    seen = camera_fields(contract)
+    has = {view.name for view in task.views()}
+    cameras = [name for field in seen for name in field.source.names if name in has]
+    sizes = {(field.shape[1], field.shape[0]) for field in seen if len(field.shape) == 3}
+    config = dataclasses.replace(
+        task.config,
+        cameras=tuple(dict.fromkeys([*task.config.cameras, *cameras])),
+        image_size=sizes.pop() if len(sizes) == 1 else task.config.image_size,
+    )
+    return make_task(contract.task, config)
+
+
+def _check_offers(found: Contract, contract: Contract) -> None:
+    """Raise ContractError unless a task of the contract `found` is the policy's."""
     differences = contract_differences(found, contract)
     if differences:
         raise ContractError(
@@ -78,12 +108,14 @@ def in_process_outcomes(
         run_folder: where the policy's run left its configuration, if it did.
         simulator: another one than it was trained in.
 
-    Rows are inferred one by one, as on a robot, since ONNX Runtime does not promise that a row
-    of a batch equals the same row alone.
+    The policy is given the fields that it observes, and no others. Rows are inferred one by one,
+    as on a robot, since ONNX Runtime does not promise that a row of a batch equals the same row
+    alone.
     """
+    names = [field.name for field in policy.contract.observation]
 
     def decide(obs: Observation) -> Tensor:
-        arrays = {name: value.numpy() for name, value in obs.items()}
+        arrays = {name: obs[name].numpy() for name in names}
         rows = range(len(next(iter(arrays.values()))))
         chunks = [
             policy.infer({name: value[row : row + 1] for name, value in arrays.items()})
@@ -97,7 +129,9 @@ def in_process_outcomes(
         config = dataclasses.replace(config, simulator=simulator)
     made = make_simulated(config, task, min(NUM_ENVS[config.simulator], max(1, len(keys))))
     try:
-        _check_same(made.contract, policy.contract)
+        _check_offers(made.contract, policy.contract)
+        if isinstance(made, BatchedSimulator):
+            made.draws_images = bool(camera_fields(policy.contract))
         return evaluate(made, decide, list(keys))
     finally:
         made.close()

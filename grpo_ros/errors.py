@@ -60,6 +60,10 @@ class MissingExtraError(GrpoRosError):
     """An optional dependency is absent."""
 
 
+class StoppedError(GrpoRosError):
+    """The process was asked to stop while it waited for something."""
+
+
 class TrainingError(GrpoRosError):
     """Training cannot go on without giving wrong results."""
 

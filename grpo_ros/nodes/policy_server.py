@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,13 @@ class PolicyServer(GuardedLifecycleNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("policy_server", **kwargs)
         self.config = read_parameters(self, PolicyServerConfig(), read_only=False)
+        self.stopping = threading.Event()
+        """Set once the process is to end: nothing is waited for any more."""
         self.control: RunControl | None = None
         self.black_box = BlackBox(self, 0.0, Path())
         self._forget_what_was_made()
         self._shown: tuple[bytes, str] | None = None
-        self._live = LiveRobot(self)
+        self._live = LiveRobot(self, lambda: self.stopping.is_set())
         self._status = self.create_publisher(DiagnosticStatus, "~/status", qos.LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self._interventions = self.create_publisher(
@@ -379,6 +382,7 @@ def go_down(node: PolicyServer) -> None:
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
     with spinning(PolicyServer, go_down, args) as process:
+        process.node.stopping = process.stopping
         if process.node.config.autostart:
             process.call(lambda: autostart(process.node), timeout_s=60.0)
         return process.wait()

@@ -13,6 +13,9 @@ Publishes:
     joint_states (sensor_msgs/JointState).
     <arm controller>/controller_state (control_msgs/JointTrajectoryControllerState).
     odom (nav_msgs/Odometry) and scan (sensor_msgs/LaserScan), of a base.
+    Of each camera of the task, where somebody listens and something renders:
+    <camera>/image_raw (sensor_msgs/Image): rgb8, the pixels of training's observations.
+    <camera>/camera_info (sensor_msgs/CameraInfo): a pinhole in <camera>_optical_frame.
 Subscribes, under the YAML's names; the last command wins:
     <arm controller>/joint_trajectory (trajectory_msgs/JointTrajectory).
     <forward controller>/commands (std_msgs/Float64MultiArray): positions, or velocities where
@@ -63,7 +66,12 @@ from grpo_ros.deployment.simulation.controller_settings import ControllerSetting
 from grpo_ros.deployment.simulation.entities import Entities
 from grpo_ros.deployment.simulation.run_state import RunState
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot, TargetSimulator
-from grpo_ros.deployment.simulation.simulated_task import make_simulated, run_config, task_of
+from grpo_ros.deployment.simulation.simulated_task import (
+    camera_fields,
+    make_simulated,
+    run_config,
+    task_of,
+)
 from grpo_ros.errors import SimulatorError
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.nodes import messages, qos
@@ -105,6 +113,9 @@ class SimulatorBridgeConfig:
     )
     joint_state_rate_hz: float = typed.setting(100.0, "Free running", unit="Hz", minimum=1.0)
     object_pose_rate_hz: float = typed.setting(50.0, "Free running", unit="Hz", minimum=1.0)
+    camera_rate_hz: float = typed.setting(
+        20.0, "Images, free running; drawn where somebody listens", unit="Hz", minimum=0.1
+    )
     transform_rate_hz: float = typed.setting(
         30.0, "Transforms, per second of wall-clock time", unit="Hz", minimum=0.1
     )
@@ -118,7 +129,7 @@ class SimulatorBridge(Node):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("simulator_bridge", **kwargs)
-        self.failure = ""
+        self.failure, self._needs_images = "", False
         self.config = read_parameters(self, SimulatorBridgeConfig(), read_only=False)
         self.sim = self._make_sim()
         self.task = self.sim.simulator.task
@@ -133,6 +144,7 @@ class SimulatorBridge(Node):
         if config.policy:
             folder = Path(config.policy).resolve().parent
             contract = load_policy_file(config.policy).contract
+            self._needs_images = bool(camera_fields(contract))
             task, run = task_of(contract, folder), run_config(contract.task, folder)
         else:
             run = run_config(config.task)
@@ -164,6 +176,8 @@ class SimulatorBridge(Node):
             config.joint_state_rate_hz,
             config.object_pose_rate_hz,
             config.transform_rate_hz,
+            config.camera_rate_hz,
+            self._needs_images,
         )
         self._status_out = self.create_publisher(DiagnosticStatus, "~/status", qos.LATCHED)
         self.streams = StreamedCommands(self, self.sim, config.lock_step)

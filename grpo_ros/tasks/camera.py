@@ -47,8 +47,29 @@ class Camera:
     @property
     def quaternion(self) -> tuple[float, float, float, float]:
         """Orientation of `axes`: x, y, z, w."""
-        x, y, z, w = rotations.matrix_to_quaternion(torch.from_numpy(self.axes)).tolist()
-        return x, y, z, w
+        return _quaternion(self.axes)
+
+    @property
+    def optical_quaternion(self) -> tuple[float, float, float, float]:
+        """Orientation of the optical frame, x right, y down, z ahead (REP 103): x, y, z, w."""
+        return _quaternion(self.axes * np.array([1.0, -1.0, -1.0]))
+
+    @property
+    def intrinsics(self) -> NDArray[np.float64]:
+        """Matrix K (3, 3) from the optical frame to pixels.
+
+        K = [[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]] with
+        f = height / (2 tan(field_of_view / 2)). Pixel (0, 0) has its centre at the origin, as
+        in sensor_msgs/CameraInfo and OpenCV; pixels are square.
+        """
+        focal = self.height / (2.0 * math.tan(self.field_of_view / 2.0))
+        middle = (self.width - 1) / 2.0, (self.height - 1) / 2.0
+        return np.array([[focal, 0.0, middle[0]], [0.0, focal, middle[1]], [0.0, 0.0, 1.0]])
+
+
+def _quaternion(axes: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    x, y, z, w = rotations.matrix_to_quaternion(torch.from_numpy(axes)).tolist()
+    return x, y, z, w
 
 
 def ground(bodies: Sequence[Body]) -> tuple[tuple[float, float, float], float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +20,12 @@ from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from fault_harness import ServedPolicy  # noqa: E402
 from fault_policies import export_orbit  # noqa: E402
 from hostile import FILES, with_contract  # noqa: E402
-from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.msg import Transition, TransitionEvent  # noqa: E402
 from played_robot import PlayedRobot, until  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from grpo_ros.contract import Contract  # noqa: E402
-from grpo_ros.nodes import messages  # noqa: E402
+from grpo_ros.nodes import messages, qos  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
@@ -70,6 +71,29 @@ def test_without_a_robot_it_stays_unconfigured_and_names_what_is_absent(
     for name in ("/joint_states", "/objects/cube/pose", "nobody listens to '/fr3_arm_controller"):
         assert name in found.message
     assert server.state == "unconfigured"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_while_it_waits_for_a_robot_it_is_finalised_at_once(
+    client: Client, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A launch whose bridge had died needed SIGKILL: the wait went on."""
+    policy, place = export_untrained(tmp_path / "policy.onnx"), f"alone_{number.name.lower()}"
+    event = f"{place}/policy_server/transition_event"
+    client.listen(TransitionEvent, event, qos.STATE)
+    process = NodeProcess("policy_server", tmp_path / "server.log", f"/{place}", policy=policy)
+    try:
+        topic = f"{place}/joint_states"
+        until(lambda: client.node.count_subscribers(topic) == 1, "the wait", 30.0)
+        began = time.monotonic()
+        process.process.send_signal(number)
+        assert process.wait() == 0, process.output
+        assert time.monotonic() - began < 10.0, "the wait is 30 s"
+    finally:
+        process.stop()
+    assert "configure: asked to stop while nobody publishes" in process.output
+    assert "Traceback" not in process.output
+    client.wait_for(event, lambda m: m.goal_state.label == "finalized")
 
 
 def another_schema(model: object, data: dict) -> dict:

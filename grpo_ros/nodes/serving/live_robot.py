@@ -10,7 +10,7 @@ from typing import Any
 from std_msgs.msg import String
 
 from grpo_ros.contract import Contract
-from grpo_ros.errors import ContractError, RobotError
+from grpo_ros.errors import ContractError, RobotError, StoppedError
 from grpo_ros.nodes import qos
 from grpo_ros.robots.robot import Robot
 from grpo_ros.robots.urdf import parse_urdf
@@ -24,10 +24,11 @@ class LiveRobot:
 
     Args:
         node: that looks.
+        is_stopping: whether the process is to end; a wait ends with it.
     """
 
-    def __init__(self, node: Any) -> None:
-        self._node = node
+    def __init__(self, node: Any, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        self._node, self._is_stopping = node, is_stopping
         self._urdf = ""
         self._made = node.create_subscription(
             String, "robot_description", self._on_description, qos.LATCHED
@@ -46,12 +47,15 @@ class LiveRobot:
 
         Raises:
             ContractError: something is absent or of another type in the end; names all of it.
+            StoppedError: the process is to end.
         """
         deadline = time.monotonic() + timeout_s
         while True:
             problems = [*self._absent(topics), *filter(None, [command_problem()])]
             if not problems:
                 return
+            if self._is_stopping():
+                raise StoppedError(f"asked to stop while {'; '.join(problems)}")
             if time.monotonic() > deadline:
                 raise ContractError(
                     f"the robot that is there does not fit: {'; '.join(problems)}",

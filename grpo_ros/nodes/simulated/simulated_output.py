@@ -1,4 +1,4 @@
-"""What a simulated robot publishes: clock, joints, controller, base, objects, transforms."""
+"""What a simulated robot publishes: clock, joints, base, objects, images, transforms."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.link_transforms import LinkTransforms
 from grpo_ros.nodes.simulated import controller_messages
 from grpo_ros.nodes.simulated.base_output import BaseOutput
+from grpo_ros.nodes.simulated.camera_output import CameraOutput
 
 
 class SimulatedOutput:
@@ -27,6 +28,11 @@ class SimulatedOutput:
         sim: whose state it is.
         joint_rate_hz: of joints, controller and odometry; pose_rate_hz: of objects and scans; both
             of simulated time. transform_rate_hz: of wall-clock time.
+        camera_rate_hz: of images, of simulated time.
+        needs_images: whether a policy that is to be served sees them.
+
+    Raises:
+        SimulatorError: images are needed, and nothing renders here.
     """
 
     def __init__(
@@ -36,6 +42,8 @@ class SimulatedOutput:
         joint_rate_hz: float,
         pose_rate_hz: float,
         transform_rate_hz: float,
+        camera_rate_hz: float,
+        needs_images: bool = False,
     ) -> None:
         self.node, self.sim, self.robot = node, sim, sim.robot
         self._links = LinkTransforms(self.robot)
@@ -54,13 +62,16 @@ class SimulatedOutput:
             JointTrajectoryControllerState, interfaces.arm_controller_state, qos.STATE
         )
         self._base = BaseOutput(node, sim)
+        self._cameras = CameraOutput(node, sim, needs_images)
+        self._images_every = self._every(camera_rate_hz)
         self._poses_out: dict[str, Any] = {}
         self.follow_bodies()
         self._transforms_out = node.create_publisher(TFMessage, "/tf", qos.TF)
         self._static_out = node.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
         self._description_out = node.create_publisher(String, "robot_description", qos.LATCHED)
         self._description_out.publish(String(data=self.robot.urdf))
-        fixed = [messages.transform(sim.time_ns, *link) for link in self._links.fixed()]
+        still = [*self._links.fixed(), *self._cameras.transforms()]
+        fixed = [messages.transform(sim.time_ns, *link) for link in still]
         self._static_out.publish(TFMessage(transforms=fixed))
 
     def follow_bodies(self) -> None:
@@ -78,6 +89,7 @@ class SimulatedOutput:
     def publish_all(self) -> None:
         """Publish everything; what an answer needs comes first."""
         stamp = self.sim.time_ns
+        self._cameras.publish(stamp)
         self._publish_poses(stamp)
         self._publish_joints(stamp)
         self._clock_out.publish(Clock(clock=messages.to_time(stamp)))
@@ -90,6 +102,8 @@ class SimulatedOutput:
         """
         stamp = self.sim.time_ns
         self._num_substeps += 1
+        if self._num_substeps % self._images_every == 0:
+            self._cameras.publish(stamp)
         if self._num_substeps % self._poses_every == 0:
             self._publish_poses(stamp)
         if self._num_substeps % self._joints_every == 0:

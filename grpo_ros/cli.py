@@ -22,6 +22,7 @@ from grpo_ros import __version__, typed
 from grpo_ros.errors import GrpoRosError
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+METHODS, ALGORITHMS = ("lora", "head", "full"), ("grpo", "ppo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -227,6 +228,31 @@ def replay_bag(options: argparse.Namespace) -> int:
     return 0
 
 
+def memory(options: argparse.Namespace) -> int:
+    """Say how much memory training takes, item by item, for each way of it.
+
+    Nothing is loaded: sizes are counted on a model without weights. With --measure a rollout and
+    an update are really made, and what they took stands beside.
+    """
+    from grpo_ros import configuration
+    from grpo_ros.training.memory import estimate_memory
+    from grpo_ros.training.memory_measured import measure_memory
+    from grpo_ros.training.memory_table import Compared, memory_table
+
+    methods: Sequence[str] = METHODS if options.method == "all" else [options.method]
+    algorithms = ALGORITHMS if options.algorithm == "all" else [options.algorithm]
+    compared = []
+    for method in methods if options.policy == "gr00t" else [""]:
+        for algorithm in algorithms:
+            chosen = [f"task={options.task}", f"policy={options.policy}", f"algorithm={algorithm}"]
+            chosen += [f"gr00t.trained={method}"] if method else []
+            config = configuration.load_config([*chosen, *options.settings])
+            measured = measure_memory(config) if options.measure else {}
+            compared.append(Compared(estimate_memory(config), measured))
+    print(memory_table(compared))
+    return 0
+
+
 def tasks(options: argparse.Namespace) -> int:
     """List the tasks: instruction, horizon, what is observed and commanded."""
     from grpo_ros.tasks.registry import TASKS, make_task
@@ -329,6 +355,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--task", default="pick_place", help="what it fits (pick_place)")
     command.add_argument("--seed", type=int, default=0, help="decides the weights (0)")
+
+    command = _command(commands, "memory", memory)
+    command.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key:=value",
+        help="e.g. policy_path:=DIR gr00t.precision:=bfloat16 algorithm.minibatch_size:=32",
+    )
+    command.add_argument("--task", default="pick_place", help="what is learned (pick_place)")
+    command.add_argument(
+        "--policy", choices=("gr00t", "gaussian", "flow"), default="gr00t", help="(gr00t)"
+    )
+    command.add_argument(
+        "--method", choices=(*METHODS, "all"), default="all", help="what learns of a GR00T (all)"
+    )
+    command.add_argument(
+        "--algorithm", choices=(*ALGORITHMS, "all"), default="all", help="by which (all)"
+    )
+    command.add_argument(
+        "--measure", action="store_true", help="also make one rollout and update, and measure"
+    )
 
     _command(commands, "tasks", tasks)
     return parser

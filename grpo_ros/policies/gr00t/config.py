@@ -43,3 +43,8 @@ class Gr00tConfig(DenoisingConfig):
         "float32", "Of the weights that are not trained, and of what is computed"
     )
     device: str = typed.setting("cpu", "Where the model is: cpu, cuda, cuda:1")
+
+    @property
+    def cloned_mode(self) -> Trained:
+        """What behaviour cloning trains."""
+        return self.trained if self.cloned == "same" else self.cloned

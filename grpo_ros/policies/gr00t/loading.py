@@ -82,6 +82,50 @@ def load_model(
     return loaded
 
 
+def meta_model(checkpoint: Gr00tCheckpoint | None, dtype: torch.dtype = torch.float32) -> GR00TN17:
+    """Return the model without weights, on torch's meta device: its sizes alone, no memory.
+
+    Args:
+        checkpoint: whose config.json describes it; None: GR00T N1.7 3B, by LeRobot's defaults.
+        dtype: of all weights.
+
+    Raises:
+        CheckpointError: the model that config.json describes cannot be built.
+        MissingExtraError: lerobot, or what it needs, is not installed.
+    """
+    classes = import_extra(MODEL_MODULE)
+    with quiet_and_offline(), torch.device("meta"):
+        try:
+            config = (
+                classes.GR00TN17Config()
+                if checkpoint is None
+                else _model_config(classes, checkpoint)
+            )
+            model: GR00TN17 = classes.GR00TN17(
+                config,
+                load_backbone_weights=False,
+                transformers_loading_kwargs={"local_files_only": True, "trust_remote_code": False},
+            )
+        except Exception as problem:  # as in load_model
+            raise CheckpointError(
+                f"{checkpoint.path if checkpoint else 'GR00T N1.7'}: the model cannot be built: "
+                f"{type(problem).__name__}: {' '.join(str(problem).split())}",
+                remedy="take a checkpoint whose config.json describes a GR00T N1.7",
+            ) from problem
+    model.requires_grad_(False)
+    cast: GR00TN17 = model.to(dtype)
+    return cast
+
+
+def _model_config(classes: Any, checkpoint: Gr00tCheckpoint) -> Any:
+    """Return LeRobot's GR00TN17Config of a checkpoint's config.json."""
+    known = classes.GR00T_N1_7_DEFAULTS
+    settings = {key: value for key, value in checkpoint.model_config.items() if key in known}
+    settings["model_name"] = checkpoint.backbone or str(checkpoint.tokenizer_path)
+    settings["load_bf16"] = settings["use_flash_attention"] = False
+    return classes.GR00TN17Config(**settings)
+
+
 def _built(
     classes: Any, checkpoint: Gr00tCheckpoint, tensors: dict[str, Tensor], dtype: torch.dtype
 ) -> tuple[Any, Mapping[str, Any]]:
@@ -90,16 +134,12 @@ def _built(
     transformers is handed settings and tensors, not the folder: what else lies there (adapters,
     code, other weights) is not looked at. Of config.json only the model's own settings count.
     """
-    known = classes.GR00T_N1_7_DEFAULTS
-    settings = {key: value for key, value in checkpoint.model_config.items() if key in known}
-    settings["model_name"] = checkpoint.backbone or str(checkpoint.tokenizer_path)
-    settings["load_bf16"] = settings["use_flash_attention"] = False
     # GR00TN17's own from_pretrained asks the hub first; its parent's does not.
     from_pretrained = import_extra("transformers").PreTrainedModel.from_pretrained.__func__
     built: tuple[Any, Mapping[str, Any]] = from_pretrained(
         classes.GR00TN17,
         None,
-        config=classes.GR00TN17Config(**settings),
+        config=_model_config(classes, checkpoint),
         state_dict=tensors,
         dtype=dtype,
         output_loading_info=True,

@@ -18,7 +18,6 @@ from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.denoising import Denoiser, Velocity
 from grpo_ros.policies.features import state_features
 from grpo_ros.policies.gr00t.action_head import ActionHead
-from grpo_ros.policies.gr00t.adapters import add_adapters
 from grpo_ros.policies.gr00t.backbone import Backbone
 from grpo_ros.policies.gr00t.checkpoint import Gr00tCheckpoint, read_checkpoint
 from grpo_ros.policies.gr00t.config import Gr00tConfig, Trained
@@ -27,6 +26,7 @@ from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.loading import load_model, prompt_tokens
 from grpo_ros.policies.gr00t.perception import Perception, seen_of
 from grpo_ros.policies.gr00t.ranges import LinearMap
+from grpo_ros.policies.gr00t.trained import choose_what_learns, learn
 from grpo_ros.policies.noise_network import NoiseNetwork
 from grpo_ros.policies.normaliser import Normaliser
 
@@ -84,52 +84,29 @@ class Gr00tPolicy(ChunkPolicy):
         self.action_map = LinearMap(roles.action_columns, roles.action_scale)
         self.num_features = self.contract.state_size + backbone.size
         self.normaliser = Normaliser(self.num_features)
-        self._choose_what_learns(generator)
+        self._groups = choose_what_learns(config, self.perception, head.head, generator)
+        self._mode: Trained = config.trained
+        modes = {config.trained, config.cloned_mode}
+        changed = {id(parameter) for mode in modes for parameter in self._groups[mode]}
+        self._changed = {name for name, p in self.named_parameters() if id(p) in changed}
         self.noise_network: NoiseNetwork | None = None
         if config.noise == "learned":
             bounds = config.minimum_std, config.maximum_std
             self.noise_network = NoiseNetwork(self.num_features, block, bounds, generator)
         self.to(config.device).eval()
 
-    def _choose_what_learns(self, generator: torch.Generator) -> None:
-        config = self.config
-        self._cloned: Trained = config.trained if config.cloned == "same" else config.cloned
-        modes = {config.trained, self._cloned}
-        adapters = set[int]()
-        if "lora" in modes:
-            transformer = self.action_head.head.model
-            added = add_adapters(transformer, config.lora_rank, config.lora_alpha, generator)
-            adapters = {id(parameter) for parameter in added}
-        if modes != {"lora"}:
-            self.action_head.float()
-        if "full" in modes:
-            self.perception.float()
-        groups: dict[Trained, set[str]] = {"lora": set(), "head": set(), "full": set()}
-        for name, parameter in self.named_parameters():
-            if id(parameter) in adapters:
-                groups["lora"].add(name)
-            elif name.startswith("action_head."):
-                groups["head"].add(name)
-            groups["full"] |= set() if id(parameter) in adapters else {name}
-        self._groups = groups
-        self._changed = {name for mode in modes for name in groups[mode]}
-        self._learn(config.trained)
-
-    def _learn(self, mode: Trained) -> None:
-        """Let what learns in a mode require gradients, and nothing else."""
-        self._mode = mode
-        for name, parameter in self.named_parameters():
-            is_added = name.startswith("noise_network.")
-            parameter.requires_grad_(is_added or name in self._groups[mode])
-
     @contextlib.contextmanager
     def cloning(self) -> Iterator[None]:
         """Train what is cloned instead of what learns from outcomes."""
-        self._learn(self._cloned)
+        self._learn(self.config.cloned_mode)
         try:
             yield
         finally:
             self._learn(self.config.trained)
+
+    def _learn(self, mode: Trained) -> None:
+        self._mode = mode
+        learn(self._groups, mode)
 
     # ---------------------------------------------------------------- what is seen
 

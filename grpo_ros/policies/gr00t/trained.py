@@ -1,0 +1,53 @@
+"""What learns of a GR00T: adapters, the action head, or all of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from grpo_ros.policies.gr00t.adapters import add_adapters
+from grpo_ros.policies.gr00t.config import Gr00tConfig, Trained
+
+Groups = dict[Trained, list[nn.Parameter]]
+"""Mode -> the parameters that learn in it."""
+
+
+def choose_what_learns(
+    config: Gr00tConfig, perception: nn.Module, head: Any, generator: torch.Generator
+) -> Groups:
+    """Freeze a model but for what `config.trained` names; return what each mode would train.
+
+    What is cloned or trained is held in float32. Adapters are added where a mode asks for them;
+    those of the other modes then learn what is beneath.
+
+    Args:
+        config: `trained`, `cloned`, and the adapters' rank and alpha.
+        perception: the vision-language model.
+        head: LeRobot's GR00TN17ActionHead.
+        generator: on the CPU; decides the adapters' first weights.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+    """
+    modes = {config.trained, config.cloned_mode}
+    groups: Groups = {"lora": [], "head": list(head.parameters())}
+    groups["full"] = [*perception.parameters(), *groups["head"]]
+    if "lora" in modes:
+        groups["lora"] = add_adapters(head.model, config.lora_rank, config.lora_alpha, generator)
+    if modes != {"lora"}:
+        head.float()
+    if "full" in modes:
+        perception.float()
+    learn(groups, config.trained)
+    return groups
+
+
+def learn(groups: Groups, mode: Trained) -> None:
+    """Let what learns in a mode require gradients, and nothing else of the groups."""
+    for parameters in groups.values():
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    for parameter in groups[mode]:
+        parameter.requires_grad_(True)

@@ -231,24 +231,23 @@ def replay_bag(options: argparse.Namespace) -> int:
 def memory(options: argparse.Namespace) -> int:
     """Say how much memory training takes, item by item, for each way of it.
 
-    Nothing is loaded: sizes are counted on a model without weights. With --measure a rollout and
-    an update are really made, and what they took stands beside.
+    Nothing is loaded but for --measure: sizes are counted on a model without weights.
     """
     from grpo_ros import configuration
     from grpo_ros.training.memory import estimate_memory
     from grpo_ros.training.memory_measured import measure_memory
     from grpo_ros.training.memory_table import Compared, memory_table
 
-    methods: Sequence[str] = METHODS if options.method == "all" else [options.method]
-    algorithms = ALGORITHMS if options.algorithm == "all" else [options.algorithm]
+    methods = METHODS if options.method == "all" else (options.method,)
+    algorithms = ALGORITHMS if options.algorithm == "all" else (options.algorithm,)
     compared = []
-    for method in methods if options.policy == "gr00t" else [""]:
+    for method in methods if options.policy == "gr00t" else ("",):
         for algorithm in algorithms:
-            chosen = [f"task={options.task}", f"policy={options.policy}", f"algorithm={algorithm}"]
-            chosen += [f"gr00t.trained={method}"] if method else []
+            chosen = [f"{key}={getattr(options, key)}" for key in ("task", "policy")]
+            chosen += [f"algorithm={algorithm}", *([f"gr00t.trained={method}"] if method else [])]
             config = configuration.load_config([*chosen, *options.settings])
-            measured = measure_memory(config) if options.measure else {}
-            compared.append(Compared(estimate_memory(config), measured))
+            found = measure_memory(config) if options.measure else {}
+            compared.append(Compared(estimate_memory(config), found))
     print(memory_table(compared))
     return 0
 
@@ -374,7 +373,7 @@ def _parser() -> argparse.ArgumentParser:
         "--algorithm", choices=(*ALGORITHMS, "all"), default="all", help="by which (all)"
     )
     command.add_argument(
-        "--measure", action="store_true", help="also make one rollout and update, and measure"
+        "--measure", action="store_true", help="make a rollout and an update, and measure"
     )
 
     _command(commands, "tasks", tasks)

@@ -132,6 +132,9 @@ def _serialise(policy: Policy, contract: Contract, example: Mapping[str, Tensor]
     with torch.no_grad(), warnings.catch_warnings():
         # The tracing exporter announces its own deprecation; the other one takes seconds.
         warnings.simplefilter("ignore", category=DeprecationWarning)
+        # What it says about constants and shapes, the comparison with the policy decides.
+        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", category=UserWarning)
         torch.onnx.export(
             module,
             tuple(value.to(device) for value in values),

@@ -131,10 +131,9 @@ def _serialise(policy: Policy, contract: Contract, example: Mapping[str, Tensor]
     device = next((p.device for _, p in policy.named_parameters()), torch.device("cpu"))
     with torch.no_grad(), warnings.catch_warnings():
         # The tracing exporter announces its own deprecation; the other one takes seconds.
-        warnings.simplefilter("ignore", category=DeprecationWarning)
-        # What it says about constants and shapes, the comparison with the policy decides.
-        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
-        warnings.simplefilter("ignore", category=UserWarning)
+        # It warns of constants and shapes (TracerWarning is a Warning of its own); whether they
+        # are right, the comparison with the policy decides.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
             tuple(value.to(device) for value in values),

@@ -77,7 +77,7 @@ class Series:
 def run_series(folder: Path, policy: Path, lock_step: bool, **server: Any) -> Series:
     common = {"policy": policy, "lock_step": lock_step}
     timing = {"use_sim_time": True, "autostart": True}
-    settings = {"compare_in_process": True, "episodes": EPISODES}
+    settings = {"compare_in_process": lock_step, "episodes": EPISODES}
     with running_client() as client:
         client.listen(JointState, "joint_states", qos.COMMANDS_HEARD)
         nodes = [

@@ -18,6 +18,7 @@ from grpo_ros import rotations
 from grpo_ros.contract import ActionField, Contract, JointLimits
 from grpo_ros.controllers import ActionController, interpolate, make_controller
 from grpo_ros.controllers.interpolation import smooth
+from grpo_ros.deployment.safety.course import Course
 from grpo_ros.deployment.safety.gate import SafetyGate
 from grpo_ros.errors import ContractError
 from grpo_ros.robots import Robot
@@ -283,10 +284,12 @@ def test_interpolation_is_linear_and_the_gripper_steps_at_once(
     assert not torch.equal(interpolate(before, after, 5, None)[:, 0, 7], after[:, 7])
 
 
+FAST = JointLimits("a", -9.0, 9.0, 9.0, 100.0, 1e9, 1.0)
+
+
 def test_smooth_motion_is_the_deployed_curve_but_for_the_ramp_of_acceleration() -> None:
     period_s, num = 0.05, 10
-    limits = [JointLimits("a", -9.0, 9.0, 9.0, 100.0, 1e9, 1.0)]
-    gate = SafetyGate(limits, period_s)
+    gate = SafetyGate([FAST], period_s)
     gate.open(np.zeros(1))
     targets = np.cumsum(np.random.default_rng(0).uniform(-0.05, 0.05, (12, 1)), axis=0)
     before, velocity = torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.float64)
@@ -295,6 +298,23 @@ def test_smooth_motion_is_the_deployed_curve_but_for_the_ramp_of_acceleration() 
         now = torch.from_numpy(target)[None]
         found = smooth(before, velocity, now, period_s, num, None, lead=0.0)
         expected = [curve.sample((i + 1) * period_s / num)[0] for i in range(num)]
+        np.testing.assert_allclose(found[0].numpy(), np.array(expected), atol=6e-4)
+        velocity, before = (now - before) / period_s, now
+
+
+def test_smooth_motion_is_what_is_sent_at_every_substep() -> None:
+    """Through gate and course, as the policy server sends it tick by tick."""
+    period_s, num, gate, course = 0.05, 5, SafetyGate([FAST], 0.05), Course(0.05)
+    gate.open(np.zeros(1))
+    targets = np.cumsum(np.random.default_rng(0).uniform(-0.05, 0.05, (12, 1)), axis=0)
+    before, velocity = torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.float64)
+    for tick, target in enumerate(targets, start=20):
+        curve = gate.admit(("a",), target[None]).curve
+        assert curve is not None
+        sent = course.lay(curve, tick * 50_000_000)
+        now = torch.from_numpy(target)[None]
+        found = smooth(before, velocity, now, period_s, num, None)
+        expected = [sent.sample((i + 1) * period_s / num)[0] for i in range(num)]
         np.testing.assert_allclose(found[0].numpy(), np.array(expected), atol=6e-4)
         velocity, before = (now - before) / period_s, now
 

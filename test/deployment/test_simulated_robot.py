@@ -27,7 +27,7 @@ from grpo_ros.training.evaluation import Evaluation, held_out_keys
 
 @pytest.fixture(scope="module")
 def robot() -> SimulatedRobot:
-    task = PickPlace(PickPlaceConfig(horizon=3))
+    task = PickPlace(PickPlaceConfig(horizon=3, motion="linear"))
     simulator = MujocoSimulator(task, 1, MujocoConfig(num_threads=1))
     return SimulatedRobot(simulator, lambda i: held_out_keys(1, first=i)[0], 5)
 

@@ -15,7 +15,7 @@ from grpo_ros.contract import Contract
 from grpo_ros.deployment.matching import check_match, contract_differences
 from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.records.trials import Trial, compared, summary, write_report
-from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
+from grpo_ros.deployment.simulation.simulated_robot import WAIT_NS, SimulatedRobot
 from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes, task_of
 from grpo_ros.deployment.simulation.trajectory_follower import Motion, Waypoints
 from grpo_ros.errors import ContractError, SimulatorError
@@ -66,6 +66,29 @@ def test_free_running_substeps_equal_a_period_of_lock_step(robot: SimulatedRobot
         scenes.append(robot.scene)
     difference = scenes[0].joint_position - scenes[1].joint_position
     assert float(difference.abs().max()) < 1e-12
+
+
+def test_free_running_an_episodes_time_begins_with_the_first_command(
+    robot: SimulatedRobot,
+) -> None:
+    robot.begin_next()
+    for _ in range(4 * robot.simulator.num_substeps):
+        robot.step_substep()
+    assert robot.num_steps == 0
+    target = robot.measured().position
+    robot.arm.command(Waypoints(0, (robot.period_ns,), (Motion(target),)))
+    for _ in range(2 * robot.simulator.num_substeps):
+        robot.step_substep()
+    assert robot.num_steps == 2
+
+
+def test_an_episode_without_a_command_ends_too(robot: SimulatedRobot) -> None:
+    robot.begin_next()
+    began_ns = robot.time_ns
+    while robot.phase == "running":
+        robot.step_substep()
+    assert robot.num_steps == 3
+    assert robot.time_ns - began_ns == WAIT_NS + 2 * robot.period_ns
 
 
 def test_in_lock_step_too_the_controllers_state_compares_targets_with_measurements(

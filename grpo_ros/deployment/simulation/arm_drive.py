@@ -35,6 +35,7 @@ class ArmDrive:
         trajectories: the trajectory controller.
         target: (A,) what is commanded at present.
         is_streaming: whether streamed commands have the arm, and the trajectory controller not.
+        is_commanded: whether a command has come since it was reset.
     """
 
     def __init__(self, robot: Robot, settings: ControllerSettings, position: Array) -> None:
@@ -49,16 +50,18 @@ class ArmDrive:
         """Hold a position (A,); no goal is active any more."""
         self.target = np.array(position, dtype=np.float64)
         self._rate = np.zeros_like(self.target)
-        self.is_streaming = False
+        self.is_streaming = self.is_commanded = False
         self.trajectories.activate(self.target)
 
     def command(self, way: Waypoints) -> None:
         """Follow a trajectory that came by topic."""
+        self.is_commanded = True
         self._to_trajectories()
         self.trajectories.command(way)
 
     def begin_goal(self, way: Waypoints, tolerances: Tolerances) -> GoalEnd | None:
         """Follow a goal's trajectory; return how the goal before it ended, if one was active."""
+        self.is_commanded = True
         self._to_trajectories()
         return self.trajectories.begin_goal(way, tolerances)
 
@@ -85,6 +88,7 @@ class ArmDrive:
                 raise ValueError(f"{values.tolist()} are not finite")
         if position is None and velocity is None:
             raise ValueError("neither positions nor velocities")
+        self.is_commanded = True
         if not self.is_streaming:
             self._rate, self.is_streaming = np.zeros_like(self.target), True
         if position is not None:

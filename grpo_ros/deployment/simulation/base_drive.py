@@ -41,6 +41,8 @@ class BaseDrive:
         self._state = state
         self.target: Array = state["target"][0, :3].numpy().copy()
         self._twist, self._stamp_ns = (0.0, 0.0), 0
+        self.is_commanded = False
+        """Whether a command has come since."""
 
     def command(self, speed: float, turn: float, stamp_ns: int, now_ns: int) -> None:
         """Take a command, m/s and rad/s.
@@ -58,6 +60,7 @@ class BaseDrive:
                 f"expected less than cmd_vel_timeout, {self._timeout_ns / SECOND_NS:g} s"
             )
         self._twist, self._stamp_ns = (speed, turn), stamp
+        self.is_commanded = True
 
     def step(self, now_ns: int, step_ns: int) -> Array:
         """Return the targets (3,) after one physics step along the commanded arc."""

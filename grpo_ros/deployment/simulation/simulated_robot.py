@@ -34,6 +34,9 @@ Array = npt.NDArray[np.float64]
 NANOSECONDS = 1_000_000_000
 Phase = Literal["idle", "running", "finished", "failed"]
 
+WAIT_NS = 5 * NANOSECONDS
+"""Free running, the longest that an episode waits for its first command before its time runs."""
+
 
 @runtime_checkable
 class TargetSimulator(Protocol):
@@ -135,6 +138,7 @@ class SimulatedRobot:
         self.result: EpisodeResult | None = None
         self.scene: SceneState
         self._next_check_ns = 0
+        self._is_counting = False
         self._goal_ends: list[GoalEnd] = []
         self.gripper = GripperDrive(self.settings)
         self.arm = ArmDrive(self.robot, self.settings, np.zeros(len(self.arm_joints)))
@@ -150,7 +154,8 @@ class SimulatedRobot:
         self.time_ns += self.period_ns  # a stamp never stands for two states
         self._place(self.episode)
         self.phase, self.result, self.num_steps = "running", None, 0
-        self._next_check_ns = self.time_ns + self.period_ns
+        self._next_check_ns = self.time_ns + WAIT_NS
+        self._is_counting = False
         return self.episode
 
     def repeat(self) -> None:
@@ -243,7 +248,10 @@ class SimulatedRobot:
         self._step_targets(self.base.step_period(speed, turn))
 
     def step_substep(self) -> None:
-        """Free running: one physics step along what is followed."""
+        """Free running: one physics step along what is followed.
+
+        An episode's time begins with the first command, as in training, or after `WAIT_NS`.
+        """
         now_ns = self.time_ns
         self.time_ns += self.substep_ns
         if self.phase == "finished":  # a simulator freezes what is finished
@@ -254,6 +262,8 @@ class SimulatedRobot:
             self._note(self.arm.step(now_ns, self.substep_ns, self.measured()))
             target = self.arm.target
         self.simulator.step_substep(self._targets(target))
+        if not self._is_counting and self._is_commanded:
+            self._is_counting, self._next_check_ns = True, now_ns + self.period_ns
         if self.phase == "running" and self.time_ns >= self._next_check_ns:
             self._next_check_ns += self.period_ns
             self._count(self.simulator.check_outcome())
@@ -282,6 +292,10 @@ class SimulatedRobot:
         return float(self.scene.joint_velocity[0, column[0]].abs())
 
     # ---------------------------------------------------------------- inside
+
+    @property
+    def _is_commanded(self) -> bool:
+        return (self.arm if self.base is None else self.base).is_commanded
 
     def _targets(self, arm: Array) -> Tensor:
         """Return the targets (1, J) of all commanded joints: the arm's, then the gripper's."""

@@ -40,7 +40,9 @@ class DenoisingConfig:
         "flow_sde", "sigma(t) = a sqrt((1 - t) / t), or a at every t"
     )
     noisy_steps: tuple[int, ...] = typed.setting(
-        (), "Denoising steps that may be stochastic; all if empty", minimum=0
+        (),
+        "Steps that a transition may be; all if empty, and all in a joint likelihood",
+        minimum=0,
     )
     minimum_std: float = typed.setting(
         0.02, "Least standard deviation of a stochastic step", minimum=1e-4, maximum=2.0
@@ -53,12 +55,6 @@ class DenoisingConfig:
         if any(step >= self.num_steps for step in self.noisy_steps):
             raise ConfigurationError(
                 f"'noisy_steps' = {self.noisy_steps}", expected=f"steps below {self.num_steps}"
-            )
-        if self.likelihood == "joint" and self.noisy_steps:
-            raise ConfigurationError(
-                f"'noisy_steps' = {self.noisy_steps} where 'likelihood' is 'joint'",
-                expected="(), as every step is stochastic",
-                remedy="set noisy_steps to []",
             )
         if self.noise == "learned" and self.minimum_std >= self.maximum_std:
             raise ConfigurationError(
@@ -174,7 +170,8 @@ class Denoiser(nn.Module):
         self.config, self.shape, self.block = config, shape, block
         num_steps = config.num_steps
         times = torch.arange(num_steps, dtype=torch.float32) / num_steps
-        choices = torch.tensor(config.noisy_steps or tuple(range(num_steps)))
+        every = config.likelihood == "joint" or not config.noisy_steps
+        choices = torch.tensor(tuple(range(num_steps)) if every else config.noisy_steps)
         self.register_buffer("times", times, persistent=False)
         self.register_buffer("sigmas", noise_schedule(config), persistent=False)
         self.register_buffer("choices", choices, persistent=False)

@@ -407,9 +407,15 @@ def test_a_noisy_step_beyond_the_last_is_refused():
         DenoisingConfig(num_steps=4, noisy_steps=(4,))
 
 
-def test_a_joint_likelihood_of_some_steps_is_refused():
-    with pytest.raises(ConfigurationError, match=r"noisy_steps.*joint"):
-        DenoisingConfig(likelihood="joint", noisy_steps=(3,))
+def test_a_joint_likelihood_is_of_every_step_whichever_a_transition_may_be():
+    some, every = (
+        Denoiser(DenoisingConfig(likelihood="joint", noisy_steps=steps), (2, 2), (2, 2))
+        for steps in ((3,), ())
+    )
+    noise = normal(0, 3, 2, 2), normal(1, 3, 4, 2, 2), normal(2, 3)
+    head = Head((2, 2))
+    assert torch.equal(some.sample(head, *noise)[1], every.sample(head, *noise)[1])
+    assert torch.equal(some.entropy(), every.entropy())
 
 
 def test_learned_noise_needs_bounds_that_differ():

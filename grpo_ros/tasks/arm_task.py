@@ -176,14 +176,23 @@ class ArmTask(ConfiguredTask):
         action = self.demonstrate_tip(scene, controller_state)
         if self.config.action == "cartesian_delta":
             return action
-        delta = self._joint_motion(controller_state, action) / self.config.step_rad
+        delta = self._joint_motion(scene, controller_state, action) / self.config.step_rad
         return torch.cat([delta.clamp(-1.0, 1.0), action[:, 4:]], dim=-1)
 
-    def _joint_motion(self, controller_state: Mapping[str, Tensor], action: Tensor) -> Tensor:
+    def _joint_motion(
+        self, scene: SceneState, controller_state: Mapping[str, Tensor], action: Tensor
+    ) -> Tensor:
         """Return the joint motion (N, A) that a cartesian action asks for, rad."""
         arm, target = len(self.robot.arm_joints), controller_state["target"]
         if arm >= FREE_JOINTS:
-            reached = self._cartesian_controller.step(controller_state, action)
+            # cartesian_delta's commanded tip runs ahead of the joints, so that they need not be
+            # able to stop after every action; joint_delta has none, and is led two actions ahead.
+            ahead = {
+                **controller_state,
+                "tip": controller_state["tip"] + self.config.step_m * action[:, :3],
+                "yaw": controller_state["yaw"] + self.config.step_rad * action[:, 3:4],
+            }
+            reached = self._cartesian_controller.step(ahead, self.demonstrate_tip(scene, ahead))
             return (reached["target"] - target)[:, :arm]
         # Too few joints to keep the hand upright: the tip is led, and the hand turns as it must.
         joints = columns(target[:, :arm])

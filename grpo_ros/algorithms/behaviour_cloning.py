@@ -90,48 +90,35 @@ def fit(
         TrainingError: no demonstrations, or a value or loss that is not finite.
     """
     with policy.cloning():
-        return _fitted(policy, obs, chunk, weight, config, generator, progress, measure)
-
-
-def _fitted(
-    policy: ChunkPolicy,
-    obs: Mapping[str, Tensor],
-    chunk: Tensor,
-    weight: Tensor,
-    config: BehaviourCloningConfig,
-    generator: torch.Generator,
-    progress: Progress | None,
-    measure: Measure | None,
-) -> BehaviourCloningResult:
-    seen = _perceived(policy, obs, chunk)
-    policy.fit_statistics(seen)
-    parameters = [p for p in policy.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-    limit = _SuccessLimit(config.maximum_success, measure)
-    recent: list[Tensor] = []
-    loss, num_steps = math.nan, config.num_steps
-    for done in range(1, num_steps + 1):
-        cosine = 0.5 * (1.0 + math.cos(math.pi * (done - 1) / num_steps))
-        optimizer.param_groups[0]["lr"] = config.learning_rate * cosine
-        index = torch.randint(len(chunk), (config.batch_size,), generator=generator)
-        rows = {name: value[index] for name, value in seen.items()}
-        batch_loss = policy.bc_loss(rows, chunk[index], weight[index], generator)
-        _descend(parameters, optimizer, batch_loss, config.maximum_grad_norm)
-        recent.append(batch_loss.detach())
-        if done % config.report_every == 0 or done == num_steps:
-            loss = _mean_loss(recent, done)
-            recent.clear()
-            if progress is not None:
-                progress(done, num_steps, loss)
-        is_due = done % config.measure_every == 0 or done == num_steps
-        if is_due and limit.is_exceeded(policy, done):
-            return BehaviourCloningResult(limit.restore(policy), loss, limit.success, True)
-    return BehaviourCloningResult(num_steps, loss, limit.success)
+        seen = _perceived(policy, obs, chunk)
+        policy.fit_statistics(seen)
+        parameters = [p for p in policy.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        limit = _SuccessLimit(config.maximum_success, measure)
+        recent: list[Tensor] = []
+        loss, num_steps = math.nan, config.num_steps
+        for done in range(1, num_steps + 1):
+            cosine = 0.5 * (1.0 + math.cos(math.pi * (done - 1) / num_steps))
+            optimizer.param_groups[0]["lr"] = config.learning_rate * cosine
+            index = torch.randint(len(chunk), (config.batch_size,), generator=generator)
+            rows = {name: value[index] for name, value in seen.items()}
+            batch_loss = policy.bc_loss(rows, chunk[index], weight[index], generator)
+            _descend(parameters, optimizer, batch_loss, config.maximum_grad_norm)
+            recent.append(batch_loss.detach())
+            if done % config.report_every == 0 or done == num_steps:
+                loss = _mean_loss(recent, done)
+                recent.clear()
+                if progress is not None:
+                    progress(done, num_steps, loss)
+            is_due = done % config.measure_every == 0 or done == num_steps
+            if is_due and limit.is_exceeded(policy, done):
+                return BehaviourCloningResult(limit.restore(policy), loss, limit.success, True)
+        return BehaviourCloningResult(num_steps, loss, limit.success)
 
 
 def _perceived(

@@ -30,7 +30,8 @@ class VisionTower(nn.Module):
         grid: (rows, columns) of patches of an image.
     """
 
-    positions: Tensor
+    corners: Tensor
+    corner_weights: Tensor
     cosines: Tensor
     sines: Tensor
 
@@ -45,11 +46,11 @@ class VisionTower(nn.Module):
                 sizes, visual.num_grid_per_side, visual.spatial_merge_size
             )
             device = visual.pos_embed.weight.device
-            corners = visual.pos_embed(index.to(device)) * weight.to(device)[:, :, None]
             places = vision.get_vision_position_ids(sizes, visual.spatial_merge_size)
             angles = visual.rotary_pos_emb(places.to(device)).reshape(len(places), -1)
             angles = torch.cat((angles, angles), dim=-1)
-        self.register_buffer("positions", corners.sum(0), persistent=False)
+        self.register_buffer("corners", index.to(device), persistent=False)
+        self.register_buffer("corner_weights", weight.to(device)[:, :, None], persistent=False)
         self.register_buffer("cosines", angles.cos(), persistent=False)
         self.register_buffer("sines", angles.sin(), persistent=False)
 
@@ -62,7 +63,9 @@ class VisionTower(nn.Module):
         visual = self.visual
         num_images, num_patches = patches.shape[:2]
         x = visual.patch_embed(patches.flatten(0, 1))
-        x = x.view(num_images, num_patches, -1) + self.positions.to(x.dtype)
+        # A place between those of the table is the weighted mean of the four around it.
+        positions = (visual.pos_embed(self.corners) * self.corner_weights).sum(0)
+        x = x.view(num_images, num_patches, -1) + positions.to(x.dtype)
         deep = []
         for layer, block in enumerate(visual.blocks):
             x = x + self._attend(block.attn, block.norm1(x))

@@ -112,15 +112,9 @@ def _match_states(
     offset: list[float] = []
     for group in checkpoint.state:
         name, first, last = named.get(group.name, (group.name, None, None))
-        field = fields.get(name)
-        if field is None:
-            raise ContractError(
-                f"the checkpoint's state '{group.name}' is no field of the contract",
-                expected=f"a float32 field '{name}' without history",
-                remedy=f"{nearest(name, fields)}; gr00t.state:=[{group.name}=FIELD] says which",
-            )
+        field = _found(fields, name, "state", group.name)
         components = range(field.size)[slice(first, last)]
-        _check_size(f"state '{group.name}'", group.size, f"field '{name}'", len(components))
+        _check_size("state", group.name, group.size, name, len(components))
         for index, component in enumerate(components):
             parts.append((name, component))
             scale = _to_unit(group.low[index], group.high[index], f"state '{group.name}'")
@@ -140,22 +134,16 @@ def _match_actions(
     checkpoint: Gr00tCheckpoint, contract: Contract, config: Gr00tConfig
 ) -> tuple[tuple[int, ...], Scale]:
     starts, start = {}, 0
-    for field in contract.action:
-        starts[field.name] = start
-        start += field.size
     fields = {field.name: field for field in contract.action}
+    for name, action in fields.items():
+        starts[name] = start
+        start += action.size
     named = _entries(config.action, [group.name for group in checkpoint.action], "action")
     columns: dict[int, int] = {}
     factor, offset = [1.0] * contract.action_size, [0.0] * contract.action_size
     for group in checkpoint.action:
         name, first, last = named.get(group.name, (group.name, None, None))
-        field_ = fields.get(name)
-        if field_ is None:
-            raise ContractError(
-                f"the checkpoint's action '{group.name}' is no action of the contract",
-                expected=f"an action field '{name}'",
-                remedy=f"{nearest(name, fields)}; gr00t.action:=[{group.name}=FIELD] says which",
-            )
+        field = _found(fields, name, "action", group.name)
         if group.representation == "RELATIVE" or group.step_low:
             raise ContractError(
                 f"the checkpoint's action '{group.name}' is {group.representation} to the state "
@@ -163,18 +151,18 @@ def _match_actions(
                 expected="actions that each stand for themselves: ABSOLUTE or DELTA",
                 remedy="fine-tune the checkpoint with use_relative_action = false",
             )
-        components = range(field_.size)[slice(first, last)]
-        _check_size(f"action '{group.name}'", group.size, f"action '{name}'", len(components))
+        components = range(field.size)[slice(first, last)]
+        _check_size("action", group.name, group.size, name, len(components))
         for index, component in enumerate(components):
             column = starts[name] + component
             if column in columns:
                 raise ContractError(f"two of the checkpoint's actions are '{name}'[{component}]")
             columns[column] = group.start + index
-            if field_.kind != "gripper":  # which opens at -1 to 1 of its range, whatever that is
+            if field.kind != "gripper":  # which opens at -1 to 1 of its range, whatever that is
                 half = 0.5 * (group.high[index] - group.low[index])
                 centre = 0.5 * (group.high[index] + group.low[index])
-                factor[column] = half / field_.scale[component]
-                offset[column] = centre / field_.scale[component]
+                factor[column] = half / field.scale[component]
+                offset[column] = centre / field.scale[component]
     if len(columns) < contract.action_size:
         lacking = [name for name, at in starts.items() if at not in columns]
         raise ContractError(
@@ -209,10 +197,21 @@ def _entries(
     return named
 
 
-def _check_size(ours: str, size: int, theirs: str, found: int) -> None:
+def _found[T](fields: Mapping[str, T], name: str, what: str, group: str) -> T:
+    """Return the field of a group of states or of actions."""
+    if name not in fields:
+        raise ContractError(
+            f"the checkpoint's {what} '{group}' is no field of the contract",
+            expected=f"a field '{name}' of the contract's {what}s, float32 and without history",
+            remedy=f"{nearest(name, fields)}; gr00t.{what}:=[{group}=FIELD] says which",
+        )
+    return fields[name]
+
+
+def _check_size(what: str, group: str, size: int, field: str, found: int) -> None:
     if size != found:
         raise ContractError(
-            f"the checkpoint's {ours} has {size} components and the contract's {theirs} {found}",
+            f"the checkpoint's {what} '{group}' has {size} components and '{field}' {found}",
             expected="as many",
             remedy="name a part: FIELD[FIRST:LAST]",
         )

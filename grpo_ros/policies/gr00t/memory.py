@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import ContractError
@@ -32,7 +32,6 @@ from grpo_ros.policies.memory import (
     PolicyMemory,
     observation_bytes,
     sample_bytes,
-    tensor_bytes,
     weights_of,
 )
 from grpo_ros.policies.noise_network import NoiseNetwork
@@ -127,7 +126,7 @@ def gr00t_memory(config: Gr00tConfig, contract: Contract) -> PolicyMemory:
         parts=parts,
         frozen=weights_of(model, trained=False),
         trained=trained,
-        gradients=trained.num_bytes - _without_gradient(config, model),
+        gradients=trained.num_bytes,
         casts=_cast_bytes(model) if is_low else 0,
         num_features=num_features,
         perceived=_perceived(config, sight, model),
@@ -201,15 +200,6 @@ def _sampled(denoiser: Denoiser) -> int:
         std,
     )
     return sample_bytes(ActionSample(x[:, :count, :size], log_prob, latents))
-
-
-def _without_gradient(config: Gr00tConfig, model: _Model) -> int:
-    """Return the bytes of trained weights that no loss reaches.
-
-    The backbone takes the images' positions once, when it is made: their table does not learn.
-    """
-    table: Tensor = model.visual.pos_embed.weight
-    return tensor_bytes(table) if config.trained == "full" else 0
 
 
 def _cast_bytes(model: nn.Module) -> int:

@@ -62,6 +62,9 @@ def test_likelihoods_are_those_of_the_draw_and_reach_what_is_trained(
     assert any("lora_A" in name for name in touched) == (trained == "lora")
     assert any("backbone" in name for name in touched) == (trained == "full")
     assert any("noise_network" in name for name in touched) == (noise == "learned")
+    learns = {name for name, p in policy.named_parameters() if p.requires_grad}
+    untouched = {name for name in learns - touched if "lm_head" not in name}
+    assert not untouched
 
 
 def test_in_bfloat16_the_ratio_stays_within_its_measured_bound(config):

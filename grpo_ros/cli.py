@@ -290,24 +290,55 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"grpo-ros {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_training(commands)
+    _add_policy_files(commands)
+    _command(commands, "tasks", tasks)
+    return parser
 
+
+def _add_training(commands: Any) -> None:
     command = _command(commands, "train", train)
-    command.add_argument(
-        "settings",
-        nargs="*",
-        metavar="key:=value",
-        help="settings, e.g. task:=pick_place policy:=flow group_size:=16 seed:=1 resume:=never",
-    )
+    _takes_settings(command, "task:=pick_place policy:=flow group_size:=16 seed:=1 resume:=never")
     command.add_argument("--config", metavar="FILE", help="YAML file of settings")
     command.add_argument("--keys", action="store_true", help="list all settings and end")
 
-    from_file = _command(commands, "evaluate", evaluate)
-    from_file.add_argument("policy", metavar="FILE.onnx", help="policy file")
-    from_file.add_argument("--episodes", type=_positive, default=1000, help="how many (1000)")
-    from_file.add_argument("--seed", type=int, default=20_000, help="of the initial states")
-    from_file.add_argument("--first-episode", type=int, default=0, help="first initial state")
-    from_file.add_argument("--simulator", default="", help="another than it was trained in")
-    from_file.add_argument("--output", metavar="FILE", help="where the result is written")
+    command = _command(commands, "check", check)
+    _takes_settings(command, "simulator:=isaaclab backend:=kit task:=insert")
+    command.add_argument("--output", metavar="FILE", help="where the report is written")
+
+    command = _command(commands, "memory", memory)
+    _takes_settings(
+        command, "policy_path:=DIR gr00t.precision:=bfloat16 algorithm.minibatch_size:=32"
+    )
+    command.add_argument("--task", default="pick_place", help="what is learned (pick_place)")
+    command.add_argument(
+        "--policy", choices=("gr00t", "gaussian", "flow"), default="gr00t", help="(gr00t)"
+    )
+    command.add_argument(
+        "--method", choices=(*METHODS, "all"), default="all", help="what learns of a GR00T (all)"
+    )
+    command.add_argument(
+        "--algorithm", choices=(*ALGORITHMS, "all"), default="all", help="by which (all)"
+    )
+    command.add_argument(
+        "--measure", action="store_true", help="make a rollout and an update, and measure"
+    )
+
+    command = _command(commands, "make-tiny-gr00t", make_tiny_gr00t)
+    command.add_argument("folder", metavar="DIR", help="a new folder")
+    _takes_settings(command, "robot:=ur5e")
+    command.add_argument("--task", default="pick_place", help="what it fits (pick_place)")
+    command.add_argument("--seed", type=int, default=0, help="decides the weights (0)")
+
+
+def _add_policy_files(commands: Any) -> None:
+    command = _command(commands, "evaluate", evaluate)
+    command.add_argument("policy", metavar="FILE.onnx", help="policy file")
+    command.add_argument("--episodes", type=_positive, default=1000, help="how many (1000)")
+    command.add_argument("--seed", type=int, default=20_000, help="of the initial states")
+    command.add_argument("--first-episode", type=int, default=0, help="first initial state")
+    command.add_argument("--simulator", default="", help="another than it was trained in")
+    command.add_argument("--output", metavar="FILE", help="where the result is written")
 
     command = _command(commands, "transfer", transfer)
     command.add_argument("policies", nargs="+", metavar="FILE.onnx", help="policies of one task")
@@ -325,15 +356,6 @@ def _parser() -> argparse.ArgumentParser:
         "--output", metavar="PATH", help="instead of RUN/policy.onnx, or of the folder RUN/leapp"
     )
 
-    command = _command(commands, "check", check)
-    command.add_argument(
-        "settings",
-        nargs="*",
-        metavar="key:=value",
-        help="e.g. simulator:=isaaclab backend:=kit task:=insert",
-    )
-    command.add_argument("--output", metavar="FILE", help="where the report is written")
-
     command = _command(commands, "replay-bag", replay_bag)
     command.add_argument("bag", metavar="FOLDER", help="a bag of the black box or of ros2 bag")
     command.add_argument("--policy", metavar="FILE.onnx", required=True, help="policy file")
@@ -347,38 +369,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--output", metavar="FILE", help="where the result is written, as JSON")
 
-    command = _command(commands, "make-tiny-gr00t", make_tiny_gr00t)
-    command.add_argument("folder", metavar="DIR", help="a new folder")
-    command.add_argument(
-        "settings", nargs="*", metavar="key:=value", help="of the task, e.g. robot:=ur5e"
-    )
-    command.add_argument("--task", default="pick_place", help="what it fits (pick_place)")
-    command.add_argument("--seed", type=int, default=0, help="decides the weights (0)")
-
-    command = _command(commands, "memory", memory)
-    command.add_argument(
-        "settings",
-        nargs="*",
-        metavar="key:=value",
-        help="e.g. policy_path:=DIR gr00t.precision:=bfloat16 algorithm.minibatch_size:=32",
-    )
-    command.add_argument("--task", default="pick_place", help="what is learned (pick_place)")
-    command.add_argument(
-        "--policy", choices=("gr00t", "gaussian", "flow"), default="gr00t", help="(gr00t)"
-    )
-    command.add_argument(
-        "--method", choices=(*METHODS, "all"), default="all", help="what learns of a GR00T (all)"
-    )
-    command.add_argument(
-        "--algorithm", choices=(*ALGORITHMS, "all"), default="all", help="by which (all)"
-    )
-    command.add_argument(
-        "--measure", action="store_true", help="make a rollout and an update, and measure"
-    )
-
-    _command(commands, "tasks", tasks)
-    return parser
-
 
 def _command(commands: Any, name: str, run: Any) -> argparse.ArgumentParser:
     summary = (run.__doc__ or "").strip()
@@ -387,6 +377,12 @@ def _command(commands: Any, name: str, run: Any) -> argparse.ArgumentParser:
     )
     command.set_defaults(run=run)
     return command
+
+
+def _takes_settings(command: argparse.ArgumentParser, example: str) -> None:
+    command.add_argument(
+        "settings", nargs="*", metavar="key:=value", help=f"settings, e.g. {example}"
+    )
 
 
 def _positive(text: str) -> int:

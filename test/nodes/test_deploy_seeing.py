@@ -39,8 +39,8 @@ HORIZON, EPISODES, GAIN = 12, 2, 4.0
 def export_tiny_gr00t(path: Path) -> Path:
     """Write the policy of a tiny GR00T of random weights for task reach; return its path."""
     from grpo_ros.policies.gr00t.config import Gr00tConfig
+    from grpo_ros.policies.gr00t.files.tiny_checkpoint import make_tiny_checkpoint_for
     from grpo_ros.policies.gr00t.policy import Gr00tPolicy
-    from grpo_ros.policies.gr00t.tiny_checkpoint import make_tiny_checkpoint_for
 
     contract = Reach(ReachConfig(horizon=HORIZON)).contract()
     try:

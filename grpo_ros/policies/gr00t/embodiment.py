@@ -13,8 +13,8 @@ from typing import Any
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import ContractError, nearest
-from grpo_ros.policies.gr00t.checkpoint import Gr00tCheckpoint
 from grpo_ros.policies.gr00t.config import Gr00tConfig
+from grpo_ros.policies.gr00t.files.checkpoint import Gr00tCheckpoint
 
 ENTRY = re.compile(r"(\w+)=(\w+)(?:\[(\d+):(\d+)\])?")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from grpo_ros.errors import ContractError
-from grpo_ros.policies.gr00t.image_settings import (
+from grpo_ros.policies.gr00t.files.image_settings import (
     ImageGeometry,
     ImageProcessorSettings,
     Size,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from grpo_ros.errors import CheckpointError
-from grpo_ros.policies.gr00t.checkpoint import Gr00tCheckpoint
 from grpo_ros.policies.gr00t.extra import import_extra, quiet_and_offline
-from grpo_ros.policies.gr00t.image_settings import Size, output_size
+from grpo_ros.policies.gr00t.files.checkpoint import Gr00tCheckpoint
+from grpo_ros.policies.gr00t.files.image_settings import Size, output_size
 
 if TYPE_CHECKING:
     from lerobot.policies.groot.groot_n1_7 import GR00TN17

@@ -19,13 +19,13 @@ from grpo_ros.policies.base import ActionSample
 from grpo_ros.policies.denoising import Denoiser
 from grpo_ros.policies.gr00t import activations
 from grpo_ros.policies.gr00t.activations import Prompt
-from grpo_ros.policies.gr00t.checkpoint import read_checkpoint
 from grpo_ros.policies.gr00t.config import Gr00tConfig
 from grpo_ros.policies.gr00t.embodiment import match
-from grpo_ros.policies.gr00t.image_settings import DEFAULT_TARGET_SIZE
+from grpo_ros.policies.gr00t.files.checkpoint import read_checkpoint
+from grpo_ros.policies.gr00t.files.image_settings import DEFAULT_TARGET_SIZE
+from grpo_ros.policies.gr00t.files.tiny_checkpoint import PROPRIOCEPTION
 from grpo_ros.policies.gr00t.loading import formalised, meta_model, prompt_tokens
 from grpo_ros.policies.gr00t.perception import seen_of
-from grpo_ros.policies.gr00t.tiny_checkpoint import PROPRIOCEPTION
 from grpo_ros.policies.gr00t.trained import choose_what_learns
 from grpo_ros.policies.memory import (
     FLOAT_BYTES,

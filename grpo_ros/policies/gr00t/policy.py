@@ -19,9 +19,9 @@ from grpo_ros.policies.denoising import Denoiser, Velocity
 from grpo_ros.policies.features import state_features
 from grpo_ros.policies.gr00t.action_head import ActionHead
 from grpo_ros.policies.gr00t.backbone import Backbone
-from grpo_ros.policies.gr00t.checkpoint import Gr00tCheckpoint, read_checkpoint
 from grpo_ros.policies.gr00t.config import Gr00tConfig, Trained
 from grpo_ros.policies.gr00t.embodiment import match
+from grpo_ros.policies.gr00t.files.checkpoint import Gr00tCheckpoint, read_checkpoint
 from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.loading import load_model, prompt_tokens
 from grpo_ros.policies.gr00t.perception import Perception, seen_of

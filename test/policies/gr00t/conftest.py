@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from gr00t_helpers import ACTION, INSTRUCTION, STATE, require_gr00t
 
-from grpo_ros.policies.gr00t.checkpoint import read_checkpoint
+from grpo_ros.policies.gr00t.files.checkpoint import read_checkpoint
+from grpo_ros.policies.gr00t.files.tiny_checkpoint import make_tiny_checkpoint
 from grpo_ros.policies.gr00t.loading import load_model, load_tokenizer
-from grpo_ros.policies.gr00t.tiny_checkpoint import make_tiny_checkpoint
 
 FOLDER = Path(__file__).parent
 IMPORT_TIMEOUT_S = 300

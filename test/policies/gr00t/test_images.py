@@ -8,7 +8,7 @@ import torch
 from gr00t_helpers import require_gr00t
 
 from grpo_ros.errors import CheckpointError, ContractError
-from grpo_ros.policies.gr00t.image_settings import ImageGeometry, ImageProcessorSettings
+from grpo_ros.policies.gr00t.files.image_settings import ImageGeometry, ImageProcessorSettings
 from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.resampling import area, area_enlarged, bicubic, opencv_area
 

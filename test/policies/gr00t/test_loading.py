@@ -11,7 +11,7 @@ from torch import nn
 
 from grpo_ros.errors import CheckpointError, MissingExtraError
 from grpo_ros.policies.gr00t import extra
-from grpo_ros.policies.gr00t.checkpoint import read_checkpoint
+from grpo_ros.policies.gr00t.files.checkpoint import read_checkpoint
 from grpo_ros.policies.gr00t.loading import (
     IMAGE_TOKEN,
     formalised,

@@ -12,8 +12,8 @@ from grpo_ros.training.memory_measured import measure_memory
 
 pytest.importorskip("lerobot")
 
+from grpo_ros.policies.gr00t.files.tiny_checkpoint import make_tiny_checkpoint_for  # noqa: E402
 from grpo_ros.policies.gr00t.memory import gr00t_memory  # noqa: E402 - needs the extra
-from grpo_ros.policies.gr00t.tiny_checkpoint import make_tiny_checkpoint_for  # noqa: E402
 
 MILLION = 1e6
 COUNTED = (

@@ -10,7 +10,7 @@ from checkpoint_files import TAG, change, write, write_checkpoint
 from safetensors.numpy import save_file
 
 from grpo_ros.errors import CheckpointError
-from grpo_ros.policies.gr00t.checkpoint import read_checkpoint
+from grpo_ros.policies.gr00t.files.checkpoint import read_checkpoint
 
 INDEX = "model.safetensors.index.json"
 SHARD = "model-00002-of-00002.safetensors"
@@ -299,7 +299,7 @@ def test_a_backbone_that_would_run_other_code_is_refused(folder, section, key):
 
 def test_reading_imports_nothing_of_the_extra(folder):
     code = (
-        "import sys; from grpo_ros.policies.gr00t.checkpoint import read_checkpoint; "
+        "import sys; from grpo_ros.policies.gr00t.files.checkpoint import read_checkpoint; "
         f"read_checkpoint({str(folder)!r}); "
         "print(sorted({'lerobot', 'transformers', 'peft', 'diffusers'} & set(sys.modules)))"
     )

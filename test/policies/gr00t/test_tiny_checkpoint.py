@@ -9,8 +9,11 @@ from gr00t_helpers import ACTION, INSTRUCTION, STATE, require_gr00t
 from grpo_ros import cli
 from grpo_ros.contract import ActionField, Contract, JointLimits, ObservationField, Source
 from grpo_ros.errors import CheckpointError, ContractError
-from grpo_ros.policies.gr00t.checkpoint import read_checkpoint
-from grpo_ros.policies.gr00t.tiny_checkpoint import make_tiny_checkpoint, make_tiny_checkpoint_for
+from grpo_ros.policies.gr00t.files.checkpoint import read_checkpoint
+from grpo_ros.policies.gr00t.files.tiny_checkpoint import (
+    make_tiny_checkpoint,
+    make_tiny_checkpoint_for,
+)
 
 ARGUMENTS = {
     "cameras": ("front", "wrist"),

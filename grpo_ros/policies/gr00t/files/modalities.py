@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from grpo_ros.errors import CheckpointError
-from grpo_ros.policies.gr00t.json_value import JsonValue
+from grpo_ros.policies.gr00t.files.json_value import JsonValue
 
 Numbers = tuple[float, ...]
 Representation = Literal["ABSOLUTE", "RELATIVE", "DELTA"]

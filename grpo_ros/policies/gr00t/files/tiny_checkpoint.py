@@ -19,9 +19,13 @@ from grpo_ros.contract import ActionField, Contract, ObservationField
 from grpo_ros.errors import CheckpointError, ContractError
 from grpo_ros.observations import TIP
 from grpo_ros.policies.gr00t.extra import import_extra, quiet_and_offline
-from grpo_ros.policies.gr00t.image_settings import DEFAULT_CROP_SIZE, DEFAULT_TARGET_SIZE, Size
+from grpo_ros.policies.gr00t.files.image_settings import (
+    DEFAULT_CROP_SIZE,
+    DEFAULT_TARGET_SIZE,
+    Size,
+)
+from grpo_ros.policies.gr00t.files.tiny_tokenizer import make_tiny_tokenizer
 from grpo_ros.policies.gr00t.loading import MODEL_MODULE
-from grpo_ros.policies.gr00t.tiny_tokenizer import make_tiny_tokenizer
 
 EMBODIMENT, EMBODIMENT_ID = "new_embodiment", 10
 DEFAULT_CAMERA = "overview"

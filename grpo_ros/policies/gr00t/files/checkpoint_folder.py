@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from grpo_ros.errors import CheckpointError, MissingExtraError
-from grpo_ros.policies.gr00t.json_value import AGAIN, JsonValue, parse_json
+from grpo_ros.policies.gr00t.files.json_value import AGAIN, JsonValue, parse_json
 
 MAX_JSON_BYTES = 32 * 2**20
 MAX_SHARDS = 1024

@@ -11,7 +11,7 @@ import dataclasses
 import math
 
 from grpo_ros.errors import CheckpointError
-from grpo_ros.policies.gr00t.json_value import JsonValue
+from grpo_ros.policies.gr00t.files.json_value import JsonValue
 
 Size = tuple[int, int]
 

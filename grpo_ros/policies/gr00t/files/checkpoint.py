@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from grpo_ros.errors import CheckpointError, nearest
-from grpo_ros.policies.gr00t.checkpoint_folder import INDEX, CheckpointFolder, Shapes
-from grpo_ros.policies.gr00t.image_settings import (
+from grpo_ros.policies.gr00t.files.checkpoint_folder import INDEX, CheckpointFolder, Shapes
+from grpo_ros.policies.gr00t.files.image_settings import (
     ImageGeometry,
     ImageProcessorSettings,
     read_geometry,
     read_image_processor,
 )
-from grpo_ros.policies.gr00t.json_value import JsonValue
-from grpo_ros.policies.gr00t.modalities import (
+from grpo_ros.policies.gr00t.files.json_value import JsonValue
+from grpo_ros.policies.gr00t.files.modalities import (
     ActionGroup,
     StateGroup,
     read_action_groups,

@@ -25,6 +25,7 @@ OWN = (
     "difficulty",
     "algorithm",
     "policy",
+    "policy_path",
     "simulator",
     "placement",
     "group_size",
@@ -143,6 +144,9 @@ def generate_launch_description() -> LaunchDescription:
                 choices=["", "composed", "separate"],
                 description="separate: the simulator in a process of its own, which is started "
                 "again when it dies; results are the same",
+            ),
+            DeclareLaunchArgument(
+                "policy_path", default_value="", description="Checkpoint of policy:=gr00t"
             ),
             DeclareLaunchArgument(
                 "group_size", default_value="", description="Rollouts from each initial state"

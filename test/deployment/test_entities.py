@@ -209,6 +209,8 @@ def test_a_state_that_is_not_sound_is_refused_and_changes_nothing(entities: Enti
 
 def test_a_spawned_body_joins_a_running_episode_without_a_jump(entities: Entities) -> None:
     sim = entities.sim
+    hold = Motion(sim.measured().position)  # an episode's time begins with the first command
+    sim.arm.command(Waypoints(0, (sim.period_ns,), (hold,)))
     sim.command_gripper(0.01)
     for _ in range(23):
         sim.step_substep()

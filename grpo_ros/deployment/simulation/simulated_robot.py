@@ -250,7 +250,8 @@ class SimulatedRobot:
     def step_substep(self) -> None:
         """Free running: one physics step along what is followed.
 
-        An episode's time begins with the first command, as in training, or after `WAIT_NS`.
+        An episode's time begins with the first command of the arm or base, as in training, or
+        after `WAIT_NS`.
         """
         now_ns = self.time_ns
         self.time_ns += self.substep_ns

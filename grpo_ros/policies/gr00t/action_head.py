@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
+from grpo_ros.policies.gr00t.embodiment_layers import keep_embodiment
+
 
 class ActionHead(nn.Module):
     """The velocity of a noisy chunk: the checkpoint's own modules, without its sampling loop.
 
     Args:
-        head: LeRobot's GR00TN17ActionHead, which is taken over.
+        head: LeRobot's GR00TN17ActionHead, which is taken over; other robots' layers are let go.
         is_image: (L,) bool, which tokens of the prompt are an image's.
         embodiment_id: of the robot.
 
@@ -27,6 +29,7 @@ class ActionHead(nn.Module):
 
     def __init__(self, head: Any, is_image: Tensor, embodiment_id: int) -> None:
         super().__init__()
+        keep_embodiment(head, embodiment_id)
         self.head = head
         self.shape: tuple[int, int] = (head.action_horizon, head.action_dim)
         self.state_size: int = head.config.max_state_dim
@@ -48,15 +51,14 @@ class ActionHead(nn.Module):
     def encode_state(self, state: Tensor) -> Tensor:
         """Return the token (N, 1, E) of a normalised state (N, S), S up to `state_size`."""
         padded = F.pad(state, (0, self.state_size - state.shape[1])).unsqueeze(1)
-        token: Tensor = self.head.state_encoder(padded, self._embodiments(state))
+        token: Tensor = self.head.state_encoder(padded, self.embodiment)
         return token
 
     def velocity(self, x: Tensor, t: Tensor, context: Tensor, state_token: Tensor) -> Tensor:
         """Return v (N, H, D) of chunks x (N, H, D) at times t (N,) in [0, 1)."""
         head = self.head
         step = (t * head.num_timestep_buckets).long()
-        embodiments = self._embodiments(x)
-        tokens = head.action_encoder(x, step, embodiments)
+        tokens = head.action_encoder(x, step, self.embodiment)
         if head.config.add_pos_embed:
             place = torch.arange(self.shape[0], device=x.device)
             tokens = tokens + head.position_embedding(place).unsqueeze(0)
@@ -68,8 +70,5 @@ class ActionHead(nn.Module):
         mixed = head.model(
             hidden_states=tokens, encoder_hidden_states=context, timestep=step, **masks
         )
-        decoded: Tensor = head.action_decoder(mixed, embodiments)
+        decoded: Tensor = head.action_decoder(mixed, self.embodiment)
         return decoded[:, -self.shape[0] :]
-
-    def _embodiments(self, rows: Tensor) -> Tensor:
-        return self.embodiment.expand(rows.shape[0])

@@ -11,7 +11,6 @@ not fused (`eager`), so it keeps heads x tokens of them per token.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -119,21 +118,19 @@ def transformer_blocks(head: Any, prompt: Prompt, rank: int) -> tuple[Blocks, ..
 
 
 def embodiment_values(head: Any, *, trained: bool) -> int:
-    """Return the elements of weights that are gathered for each row and kept, and of their inputs.
+    """Return the elements kept of a robot's own layers: H steps of width w, inner f, C components.
 
-    The layers that have weights of their own for each embodiment gather them row by row (LeRobot's
-    CategorySpecificLinear), inputs x outputs elements each. Kept is what a gradient goes through:
-    the decoder's, and where the head is trained the later layers of both encoders.
+    Of the decoder what its activation gives, (H + 1) f. Where the head is trained also what goes
+    into it, and of the action encoder its input, both halves of the second layer's, before and
+    after its activation, and the gate of that: H (C + 5 w).
     """
     horizon, width = int(head.action_horizon), int(head.config.input_embedding_dim)
-    decoder = head.action_decoder
-    kept = [decoder.layer1, decoder.layer2]
-    inputs = 2 * (horizon + 1) * int(head.config.hidden_size)
+    inner = int(head.action_decoder.layer1.out_features)
+    values = (horizon + 1) * inner
     if trained:
-        kept += [head.action_encoder.W2, head.action_encoder.W3, head.state_encoder.layer2]
-        inputs += 6 * horizon * width
-    gathered = sum(int(math.prod(layer.W.shape[1:])) for layer in kept)
-    return gathered + inputs
+        values += (horizon + 1) * int(head.action_decoder.layer1.in_features)
+        values += horizon * (int(head.action_dim) + 5 * width)
+    return values
 
 
 def kept_bytes(blocks: Iterable[Blocks], element_bytes: int, *, checkpointed: bool) -> int:
@@ -143,12 +140,11 @@ def kept_bytes(blocks: Iterable[Blocks], element_bytes: int, *, checkpointed: bo
     return sum(part.kept(element_bytes) for part in blocks)
 
 
-def acting_bytes(visual: Any, language: Any, head: Any, prompt: Prompt, element_bytes: int) -> int:
+def acting_bytes(visual: Any, language: Any, prompt: Prompt, element_bytes: int) -> int:
     """Return the most that one observation needs at a time while a chunk is decided.
 
-    The greatest of three: in the vision tower V P (6 w + 2 f); in the language model L (2 w + 3 f)
-    and two matrices of scores in float32; of the weights gathered per row, the largest, in
-    float32. Nothing is kept.
+    The greater of two: in the vision tower V P (6 w + 2 f); in the language model L (2 w + 3 f)
+    and two matrices of scores in float32. Nothing is kept.
     """
     config, tokens = visual.config, prompt.num_tokens
     patches = prompt.num_images * prompt.num_patches
@@ -156,5 +152,4 @@ def acting_bytes(visual: Any, language: Any, head: Any, prompt: Prompt, element_
     config = language.config
     reading = tokens * (2 * config.hidden_size + 3 * config.intermediate_size) * element_bytes
     reading += 2 * FLOAT_BYTES * config.num_attention_heads * tokens**2
-    gathered = FLOAT_BYTES * math.prod(head.action_encoder.W2.W.shape[1:])
-    return int(max(seeing, reading, gathered))
+    return int(max(seeing, reading))

@@ -21,6 +21,7 @@ from grpo_ros.policies.gr00t import activations
 from grpo_ros.policies.gr00t.activations import Prompt
 from grpo_ros.policies.gr00t.config import Gr00tConfig
 from grpo_ros.policies.gr00t.embodiment import match
+from grpo_ros.policies.gr00t.embodiment_layers import keep_embodiment
 from grpo_ros.policies.gr00t.files.checkpoint import read_checkpoint
 from grpo_ros.policies.gr00t.files.image_settings import DEFAULT_TARGET_SIZE
 from grpo_ros.policies.gr00t.files.tiny_checkpoint import PROPRIOCEPTION
@@ -111,6 +112,7 @@ def gr00t_memory(config: Gr00tConfig, contract: Contract) -> PolicyMemory:
     model = _Model(meta_model(checkpoint, torch.bfloat16 if is_low else torch.float32))
     sight = _default_sight(contract, model) if checkpoint is None else _sight(config, contract)
     parts = model.parts()
+    keep_embodiment(model.head, 0 if checkpoint is None else checkpoint.embodiment_id)
     choose_what_learns(config, model.perception, model.head, torch.Generator())
     head, block = model.head, (contract.chunk_size, contract.action_size)
     denoiser = Denoiser(config, (head.action_horizon, head.action_dim), block)
@@ -135,9 +137,7 @@ def gr00t_memory(config: Gr00tConfig, contract: Contract) -> PolicyMemory:
         * (math.prod(denoiser.shape) + denoiser.num_draws * math.prod(denoiser.block) + 1),
         activations=kept,
         checkpointed=checkpointed,
-        acting=activations.acting_bytes(
-            model.visual, model.language, head, sight.prompt, element_bytes
-        ),
+        acting=activations.acting_bytes(model.visual, model.language, sight.prompt, element_bytes),
         device=config.device,
     )
 

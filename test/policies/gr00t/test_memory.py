@@ -64,11 +64,21 @@ def test_the_real_model_has_its_known_parameters():
     assert sum(parts.values()) / MILLION == pytest.approx(3144, abs=0.5)
 
 
+OWN = ("state encoder", "action encoder", "action decoder")
+EMBODIMENTS = 32
+
+
+def test_other_robots_layers_are_let_go():
+    full = _real("gr00t.trained=full")
+    others = sum(full.parts[name] for name in OWN) * (1 - 1 / EMBODIMENTS)
+    assert full.trained.num == sum(full.parts.values()) - others
+
+
 def test_adapters_of_rank_32_are_34_million_and_all_that_learns():
     small, wide = _real("gr00t.trained=lora"), _real("gr00t.trained=lora", "gr00t.lora_rank=64")
     assert small.trained.num / MILLION == pytest.approx(33.9, abs=0.1)
     assert wide.trained.num == 2 * small.trained.num
-    assert small.frozen.num == sum(small.parts.values()) == wide.frozen.num
+    assert small.frozen.num == _real("gr00t.trained=full").trained.num == wide.frozen.num
     assert small.frozen.num_bytes == 4 * small.frozen.num
 
 
@@ -79,6 +89,7 @@ def test_in_bfloat16_what_learns_stays_float32_and_the_rest_is_halved():
     assert head.trained.num_bytes == 4 * head.trained.num
     assert head.gradients == head.trained.num_bytes
     matrices = head.parts["diffusion transformer"] + head.parts["VL self-attention"]
+    matrices += sum(head.parts[name] for name in OWN) / EMBODIMENTS
     assert head.casts == pytest.approx(2 * matrices, rel=1e-3)
 
 

@@ -14,7 +14,7 @@ class EmbodimentLinear(nn.Linear):
     gradient, and learns, or decays, the weights of robots that are not there.
     """
 
-    def forward(self, x: Tensor, _embodiments: Tensor) -> Tensor:
+    def forward(self, x: Tensor, _embodiments: Tensor) -> Tensor:  # type: ignore[override]
         """Return x W + b (N, T, outputs) of x (N, T, inputs)."""
         return super().forward(x)
 

@@ -227,14 +227,14 @@ GROUPS, MEMBERS = 6, 8
 
 
 def roll_out(policy, iteration):
-    """Return one decision each of GROUPS states; a success is a chunk whose arm goes up in b."""
+    """Return one decision each of GROUPS states; a success is a chunk whose arm goes far up in b."""
     states = observe(GROUPS, seed=11)
     obs = {name: value.repeat_interleave(MEMBERS, 0) for name, value in states.items()}
     num = GROUPS * MEMBERS
     with torch.no_grad():
         seen = policy.perceive(obs)
         sample = policy.act(seen, noise_of(num, policy.noise_shape, 100 + iteration))
-    outcome = (sample.chunk[..., 2].mean(dim=1) > 0.6).float()
+    outcome = (sample.chunk[..., 2].mean(dim=1) > 1.0).float()
     steps = torch.ones(num, 1, 4, dtype=torch.bool)
     return Rollout(
         obs={name: value.unsqueeze(1) for name, value in seen.items()},
@@ -255,8 +255,8 @@ def roll_out(policy, iteration):
 SHARED = {
     "num_epochs": 2,
     "minibatch_size": 24,
-    "learning_rate": 1e-2,
-    "maximum_learning_rate": 1e-2,
+    "learning_rate": 3e-3,
+    "maximum_learning_rate": 3e-3,
     "warmup_steps": 0,
     "kl_target": 0.0,
 }

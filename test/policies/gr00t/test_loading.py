@@ -153,9 +153,9 @@ def test_instructions_lose_capitals_and_punctuation():
 
 def test_a_prompt_has_one_token_per_block_of_each_image(tiny_checkpoint, tiny_tokenizer):
     prompt = prompt_tokens(tiny_checkpoint, "go", [(180, 240), (64, 64)], tiny_tokenizer)
-    assert prompt.grids == ((4, 4), (4, 4))
+    assert prompt.grids == ((8, 8), (8, 8))
     assert prompt.input_ids.shape == prompt.is_image.shape
-    assert prompt.is_image.sum() == 2 * 4
+    assert prompt.is_image.sum() == 2 * 16
     assert (
         tiny_tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         == prompt.input_ids[prompt.is_image].unique()

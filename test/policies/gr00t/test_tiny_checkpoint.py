@@ -71,7 +71,7 @@ def test_a_folder_with_anything_in_it_is_left_alone(tmp_path):
         ({"state": {"arm": ([0.0] * 133, [1.0] * 133)}}, "133 components.*at most 132"),
         ({"state": {"arm": ([0.0], [1.0, 2.0])}}, "state group 'arm'.*one per component"),
         ({"action_horizon": 41}, "action_horizon = 41.*1 to 40"),
-        ({"image_size": (64, 65)}, "multiples of 32"),
+        ({"image_size": (64, 65)}, "multiples of 16"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_written(
@@ -133,7 +133,7 @@ def test_one_for_a_contract_has_its_cameras_proprioception_and_actions(tmp_path)
         ("arm", (-0.1, -0.2), (0.1, 0.2)),
         ("hand", (-1.0,), (1.0,)),
     ]
-    assert checkpoint.action_horizon == 20
+    assert checkpoint.action_horizon == 8
 
 
 def test_chunks_longer_than_the_models_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""make_tiny_checkpoint: a GR00T N1.7 of 2.5 million random weights, for tests and demonstrations.
+"""make_tiny_checkpoint: a GR00T N1.7 of a million random weights, for tests and demonstrations.
 
 The architecture is the real one (Qwen3-VL with DeepStack, alternating cross-attention,
 embodiment-specific encoders), narrower and shallower; the files are those of the upstream layout.
@@ -31,10 +31,18 @@ EMBODIMENT, EMBODIMENT_ID = "new_embodiment", 10
 DEFAULT_CAMERA = "overview"
 """The one that every task has, for contracts that observe none."""
 MAX_DIM = 132
+"""Components of states and of actions in the real model, where a robot's are padded to it."""
+TINY_DIM = 32
+"""The same where a task's are no more: what is padded is noise to a flow, and 64 wide layers have
+to learn to let it go."""
 CHUNK_HORIZON = 40
-MINIMUM_HORIZON = 16
+"""Steps of a chunk in the real model."""
+MINIMUM_HORIZON = 8
 WIDTH = 64
-BLOCK = 32
+DRAWN_STD, EMBEDDING_STD = 0.02, 0.3
+"""Of the weights as the model's classes draw them; of embeddings, on the scale of what they are
+added to."""
+BLOCK = 16
 """Pixels of an image's edge that one token stands for; edges are multiples of it."""
 MAX_EDGE = 512
 
@@ -56,6 +64,8 @@ def make_tiny_checkpoint(
     action_horizon: int,
     instructions: Sequence[str] | str,
     image_size: Size = (64, 64),
+    chunk_horizon: int = CHUNK_HORIZON,
+    max_dim: int = MAX_DIM,
     seed: int = 0,
 ) -> Path:
     """Write a checkpoint into a new or empty folder; return its absolute path.
@@ -67,29 +77,34 @@ def make_tiny_checkpoint(
         folder: where.
         cameras: names of the images, in order.
         state, action: name -> (low, high) of each group, in order.
-        action_horizon: steps of a chunk that the embodiment uses, up to 40.
+        action_horizon: steps of a chunk that the embodiment uses, up to `chunk_horizon`.
         instructions: what the tokenizer is trained on.
-        image_size: (height, width) that images are resized to, multiples of 32.
+        image_size: (height, width) that images are resized to, multiples of 16.
+        chunk_horizon: steps of the model's chunks. max_dim: components of its states and actions.
         seed: decides the weights.
 
     Raises:
         CheckpointError: the folder holds something, or an argument does not fit the model.
         MissingExtraError: lerobot, or what it needs, is not installed.
     """
-    _check_arguments(cameras, state, action, action_horizon, image_size)
+    _check_arguments(cameras, {"state": state, "action": action}, max_dim, image_size)
+    if not 1 <= action_horizon <= chunk_horizon:
+        raise CheckpointError(
+            f"action_horizon = {action_horizon}", expected=f"1 to {chunk_horizon} steps"
+        )
     import_extra(MODEL_MODULE)  # before anything is written
     path = _empty_folder(folder)
     texts = [instructions] if isinstance(instructions, str) else list(instructions)
     with quiet_and_offline():
         make_tiny_tokenizer(path / "tokenizer", texts, WIDTH)
-        _save_model(path, image_size, seed)
+        _save_model(path, image_size, chunk_horizon, max_dim, seed)
     _write(path / "embodiment_id.json", {EMBODIMENT: EMBODIMENT_ID})
     _write(path / "statistics.json", {EMBODIMENT: {"state": _all(state), "action": _all(action)}})
     processor = {
         "modality_configs": {EMBODIMENT: _modalities(cameras, state, action, action_horizon)},
-        "max_state_dim": MAX_DIM,
-        "max_action_dim": MAX_DIM,
-        "max_action_horizon": CHUNK_HORIZON,
+        "max_state_dim": max_dim,
+        "max_action_dim": max_dim,
+        "max_action_horizon": chunk_horizon,
         "use_percentiles": True,
         "clip_outliers": True,
         "use_relative_action": False,
@@ -113,7 +128,7 @@ def make_tiny_checkpoint_for(
     Cameras are those that the contract observes, else the task's overview. Each float32 field
     that a robot measures about itself is a state group of the field's name, with the limits of
     its joints or the tip's workspace as range, -1 and 1 where it has none. Each action field is
-    an action group, in +-scale; a gripper in +-1. The horizon is four chunks, 16 to 40 steps.
+    an action group, in +-scale; a gripper in +-1. The horizon is the contract's chunk, or 8 steps.
 
     Args:
         contract: of the task.
@@ -129,14 +144,18 @@ def make_tiny_checkpoint_for(
         )
     fields = [f for f in contract.state_fields if _is_proprioception(f)]
     cameras = [f.source.names[0] for f in contract.observation if f.source.kind == "camera"]
+    size = max(contract.action_size, sum(field.size * field.history for field in fields))
+    horizon = max(MINIMUM_HORIZON, contract.chunk_size)
     return make_tiny_checkpoint(
         folder,
         cameras=cameras or [DEFAULT_CAMERA],
         state={field.name: _state_range(field, contract) for field in fields},
         action={field.name: _action_range(field) for field in contract.action},
-        action_horizon=min(CHUNK_HORIZON, max(MINIMUM_HORIZON, 4 * contract.chunk_size)),
+        action_horizon=horizon,
         instructions=contract.instruction or contract.task,
         image_size=image_size,
+        chunk_horizon=horizon,
+        max_dim=TINY_DIM if size <= TINY_DIM else MAX_DIM,
         seed=seed,
     )
 
@@ -171,11 +190,11 @@ def _action_range(field: ActionField) -> tuple[list[float], list[float]]:
 
 
 def _check_arguments(
-    cameras: Sequence[str], state: Ranges, action: Ranges, action_horizon: int, image_size: Size
+    cameras: Sequence[str], modalities: Mapping[str, Ranges], max_dim: int, image_size: Size
 ) -> None:
     if not cameras or len(set(cameras)) != len(cameras):
         raise CheckpointError(f"cameras {list(cameras)}", expected="one or more, all different")
-    for name, groups in (("state", state), ("action", action)):
+    for name, groups in modalities.items():
         for group, (low, high) in groups.items():
             if not low or len(low) != len(high) or not all(map(math.isfinite, (*low, *high))):
                 raise CheckpointError(
@@ -183,15 +202,11 @@ def _check_arguments(
                     expected="as many finite numbers, one per component",
                 )
         size = sum(len(low) for low, _ in groups.values())
-        if size > MAX_DIM or (name == "action" and not size):
+        if size > max_dim or (name == "action" and not size):
             raise CheckpointError(
                 f"{name} groups have {size} components",
-                expected=f"at most {MAX_DIM}" + (", at least 1" if name == "action" else ""),
+                expected=f"at most {max_dim}" + (", at least 1" if name == "action" else ""),
             )
-    if not 1 <= action_horizon <= CHUNK_HORIZON:
-        raise CheckpointError(
-            f"action_horizon = {action_horizon}", expected=f"1 to {CHUNK_HORIZON} steps"
-        )
     if any(edge % BLOCK or not BLOCK <= edge <= MAX_EDGE for edge in image_size):
         raise CheckpointError(
             f"image_size = {image_size}", expected=f"multiples of {BLOCK} up to {MAX_EDGE} pixels"
@@ -212,7 +227,7 @@ def _empty_folder(folder: Path | str) -> Path:
     return path.resolve()
 
 
-def _save_model(path: Path, image_size: Size, seed: int) -> None:
+def _save_model(path: Path, image_size: Size, chunk_horizon: int, max_dim: int, seed: int) -> None:
     """Write config.json and the weights, in several shards as upstream's are."""
     classes = import_extra(MODEL_MODULE)
     attention = {
@@ -235,9 +250,9 @@ def _save_model(path: Path, image_size: Size, seed: int) -> None:
         select_layer=3,  # above the two DeepStack layers, as in the real model
         hidden_size=WIDTH,
         input_embedding_dim=WIDTH,
-        max_state_dim=MAX_DIM,
-        max_action_dim=MAX_DIM,
-        action_horizon=CHUNK_HORIZON,
+        max_state_dim=max_dim,
+        max_action_dim=max_dim,
+        action_horizon=chunk_horizon,
         max_seq_len=128,
         model_dtype="float32",
         dtype="float32",
@@ -254,11 +269,32 @@ def _save_model(path: Path, image_size: Size, seed: int) -> None:
             load_backbone_weights=False,
             transformers_loading_kwargs={"local_files_only": True, "trust_remote_code": False},
         )
+    _widen_distribution(model)
     model.save_pretrained(path, max_shard_size="2MB")
     written = json.loads((path / "config.json").read_text())
     # The path of the folder must not decide its bytes; the reader looks in `tokenizer` itself.
     written.update(architectures=["Gr00tN1d7"], model_name="tokenizer")
     _write(path / "config.json", written)
+
+
+@torch.no_grad()
+def _widen_distribution(model: torch.nn.Module) -> None:
+    """Scale drawn weights from DRAWN_STD to 1 / sqrt(inputs), and embeddings to EMBEDDING_STD.
+
+    DRAWN_STD is about that for the 2048 inputs of the real model. Of 64 inputs it would leave a
+    sixth per layer, so that nothing of an image reached an action, and nothing was learned.
+    """
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    for name, weight in model.named_parameters():  # each once, though some have two names
+        if weight.dim() < 2:
+            continue
+        if id(weight) in embeddings:
+            std = EMBEDDING_STD
+        elif name.endswith(".W"):  # (embodiments, inputs, outputs)
+            std = weight.shape[1] ** -0.5
+        else:
+            std = weight[0].numel() ** -0.5
+        weight.mul_(std / DRAWN_STD)
 
 
 def _crop(image_size: Size) -> Size:

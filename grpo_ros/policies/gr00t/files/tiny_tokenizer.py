@@ -42,7 +42,7 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
 """One turn after the other, as Qwen3-VL writes them."""
-PATCH = {"patch_size": 16, "temporal_patch_size": 2, "merge_size": 2}
+PATCH = {"patch_size": 8, "temporal_patch_size": 2, "merge_size": 2}
 HALF = [0.5, 0.5, 0.5]
 
 

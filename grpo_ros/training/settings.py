@@ -49,7 +49,7 @@ class DemonstrationConfig:
     )
     episodes: int = typed.setting(
         20,
-        "Successful episodes recorded; 0: learn from scratch; without effect where a path is given",
+        "Successful episodes recorded; 0: learn from scratch; without effect if a path is given",
         minimum=0,
     )
     action_noise: float = typed.setting(

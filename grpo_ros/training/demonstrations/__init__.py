@@ -3,7 +3,7 @@
 from grpo_ros.training.demonstrations.folder import (
     Format,
     Stored,
-    check_is_free,
+    check_can_write,
     default_format,
     folder_sha256,
     read_demonstrations,
@@ -29,7 +29,7 @@ __all__ = [
     "Origin",
     "Recording",
     "Stored",
-    "check_is_free",
+    "check_can_write",
     "default_format",
     "fit_statistics",
     "folder_sha256",

@@ -71,6 +71,20 @@ def check_is_free(folder: Path) -> None:
         )
 
 
+def check_can_write(folder: Path, contract: Contract, kind: Format, video: bool = False) -> None:
+    """Check before anything is recorded that `write_demonstrations` will be able to keep it.
+
+    Raises:
+        DemonstrationError: the folder is not free, or the format cannot hold it.
+        MissingExtraError: LeRobot is wanted and not installed.
+    """
+    check_is_free(folder)
+    if kind == "lerobot":
+        lerobot_format.check_can_write(contract, video)
+    elif video:
+        raise DemonstrationError("videos in the format episodes", remedy="--format lerobot")
+
+
 def write_demonstrations(
     folder: Path,
     recording: Recording,
@@ -93,7 +107,7 @@ def write_demonstrations(
         DemonstrationError: the folder is not free, the disk refuses, or the format cannot hold it.
         MissingExtraError: LeRobot is wanted and not installed.
     """
-    check_is_free(folder)
+    check_can_write(folder, contract, kind, video)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from grpo_ros.contract import Contract, ObservationField
-from grpo_ros.errors import DemonstrationError
+from grpo_ros.errors import DemonstrationError, MissingExtraError
 from grpo_ros.policies.gr00t.extra import import_extra, quiet_and_offline
 from grpo_ros.training.checkpoint import write_atomically
 from grpo_ros.training.demonstrations.manifest import Manifest, Origin, file_record
@@ -98,6 +98,29 @@ def modality(contract: Contract) -> dict[str, dict[str, Any]]:
     }
 
 
+def check_can_write(contract: Contract, video: bool) -> None:
+    """Check that the format can hold what a contract observes, and that LeRobot is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+        DemonstrationError: the format cannot.
+    """
+    if not is_installed():
+        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+        raise MissingExtraError(
+            f"{PURPOSE} needs {', '.join(missing)}",
+            remedy="`make setup EXTRAS=gr00t`, or --format episodes",
+        )
+    rate = contract.control_rate_hz
+    if rate != int(rate):
+        raise DemonstrationError(
+            f"{rate:g} control steps per second",
+            expected="a whole number in a LeRobotDataset",
+            remedy="--format episodes",
+        )
+    features(contract, video)
+
+
 def write(
     folder: Path, recording: Recording, contract: Contract, origin: Origin, video: bool
 ) -> None:
@@ -107,19 +130,12 @@ def write(
         MissingExtraError: LeRobot is not installed.
         DemonstrationError: the format cannot hold this, or LeRobot refuses it.
     """
-    rate = contract.control_rate_hz
-    if rate != int(rate):
-        raise DemonstrationError(
-            f"{rate:g} control steps per second",
-            expected="a whole number in a LeRobotDataset",
-            remedy="--format episodes",
-        )
     described = features(contract, video)
     with opened() as lerobot:
         try:
             dataset = lerobot.LeRobotDataset.create(
                 f"grpo_ros/{contract.task}",
-                fps=int(rate),
+                fps=int(contract.control_rate_hz),
                 features=described,
                 root=folder,
                 robot_type=contract.embodiment,
@@ -157,6 +173,8 @@ def opened() -> Iterator[Any]:
     """
     bars = import_extra("datasets.utils.logging", PURPOSE)
     module = import_extra("lerobot.datasets.lerobot_dataset", PURPOSE)
+    video = import_extra("av.logging", PURPOSE)
+    video.set_libav_level(video.ERROR)
     had_bars = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()
     try:

@@ -108,6 +108,8 @@ def write_demonstrations(
         MissingExtraError: LeRobot is wanted and not installed.
     """
     check_can_write(folder, contract, kind, video)
+    if not recording.episodes:
+        raise DemonstrationError(f"no episodes to write to {folder}", expected="at least one")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -114,19 +114,20 @@ def _info(folder: Path) -> dict[str, Any]:
 def _check_tables(folder: Path, info: Mapping[str, Any]) -> None:
     """Check that all tables and videos are there: for what is missing LeRobot asks the network."""
     parquet = import_extra("pyarrow.parquet", names.PURPOSE)
-    paths = sorted(folder.glob("data/*/*.parquet"))
-    paths += sorted(folder.glob("meta/episodes/*/*.parquet"))
-    rows = 0
-    for path in [*paths, folder / "meta" / "tasks.parquet"]:
+    paths, rows = [folder / "meta" / "tasks.parquet"], 0
+    for part in (folder / "data", folder / "meta" / "episodes"):
+        found = sorted(part.glob("*/*.parquet"))
+        paths += found or [part / "chunk-000" / "file-000.parquet"]
+    for path in paths:
         try:
-            found = parquet.read_metadata(path).num_rows
+            num_rows = parquet.read_metadata(path).num_rows
         except (OSError, ValueError) as problem:  # Arrow's errors are of these
             raise DemonstrationError(
                 f"{path} is damaged or absent: {problem}",
                 expected="a Parquet file",
                 remedy=COPY_AGAIN,
             ) from None
-        rows += found if path.is_relative_to(folder / "data") else 0
+        rows += num_rows if path.is_relative_to(folder / "data") else 0
     if rows != info["total_frames"]:
         raise DemonstrationError(
             f"{folder / 'data'} holds {rows} steps",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_ros import __version__, typed
+from grpo_ros.demonstrate import add_arguments, demonstrate
 from grpo_ros.errors import GrpoRosError
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
@@ -302,6 +303,9 @@ def _add_training(commands: Any) -> None:
     command.add_argument("--config", metavar="FILE", help="YAML file of settings")
     command.add_argument("--keys", action="store_true", help="list all settings and end")
 
+    command = _command(commands, "demonstrate", demonstrate)
+    add_arguments(command)
+    _takes_settings(command, "seed:=1 demonstrations.action_noise:=0")
     command = _command(commands, "check", check)
     _takes_settings(command, "simulator:=isaaclab backend:=kit task:=insert")
     command.add_argument("--output", metavar="FILE", help="where the report is written")

@@ -45,6 +45,10 @@ class CheckpointError(GrpoRosError):
     """A checkpoint is damaged or belongs to another configuration."""
 
 
+class DemonstrationError(GrpoRosError):
+    """A folder of demonstrations is damaged, of another schema, or does not fit the task."""
+
+
 class SimulatorError(GrpoRosError):
     """A simulator refused a request or left its numerical range."""
 

@@ -60,6 +60,10 @@ class TrainingObserver:
     def on_progress(self, progress: Progress) -> None:
         """Take progress inside a phase."""
 
+    def on_recorded(self, done: int, total: int) -> None:
+        """Pass on how many demonstrations are recorded, of how many."""
+        self.on_progress(Progress("demonstrations", done, total))
+
     def on_message(self, text: str) -> None:
         """Take one line for the user."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from grpo_ros import configuration
 from grpo_ros.errors import CheckpointError, TrainingError
 from grpo_ros.training.checkpoint import newest_valid
+from grpo_ros.training.demonstrations import folder_sha256
 from grpo_ros.training.run_directory import (
     FINISHED,
     RunDirectory,
@@ -34,9 +36,10 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:
     Raises:
         TrainingError: a named run is missing, finished, or of another configuration.
         CheckpointError: a named run has no readable checkpoint.
+        DemonstrationError: there are no demonstrations where the configuration says.
     """
     output = Path(config.output)
-    wanted = configuration.config_hash(config)
+    wanted = run_hash(config)
     if config.resume == "auto":
         found, skipped = find_resumable(output, config.task, config.algorithm, wanted)
         for reason in skipped:
@@ -52,6 +55,18 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:
     return Resumed(run)
 
 
+def run_hash(config: TrainConfig) -> str:
+    """Return the hash of all that decides a run's results: settings, and data that is cloned.
+
+    Raises:
+        DemonstrationError: there are no demonstrations where the configuration says.
+    """
+    settings, path = configuration.config_hash(config), config.demonstrations.path
+    if not path:
+        return settings
+    return hashlib.sha256(f"{settings} {folder_sha256(Path(path))}".encode()).hexdigest()
+
+
 def _named(path: Path, wanted: str) -> RunDirectory:
     run = RunDirectory(path)
     status = run.read_json("status.json")
@@ -64,7 +79,8 @@ def _named(path: Path, wanted: str) -> RunDirectory:
     if status.get("config_hash") != wanted:
         raise TrainingError(
             f"run {path} has another configuration",
-            remedy=f"compare with {path / 'config.yaml'}",
+            remedy=f"compare with {path / 'config.yaml'} and, if there is one, with "
+            "demonstrations.json",
         )
     return run
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from grpo_ros.contract import Contract
+from grpo_ros.tasks.scene_state import SceneState, scene_arrays
+from grpo_ros.training.checkpoint import write_atomically
 from grpo_ros.training.evaluation import Evaluation
 from grpo_ros.training.observer import Progress, TrainingObserver
 from grpo_ros.training.run_directory import RunDirectory
+
+
+def record_terms(run: RunDirectory, contract: Contract, held_out: SceneState) -> None:
+    """Write what a run is judged by: the contract and the held-out initial states."""
+    write_atomically(run.path / "contract.json", contract.to_json().encode())
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = scene_arrays(held_out)
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(run.path / "heldout.npz", buffer.getvalue())
 
 
 class RunRecord:

@@ -40,10 +40,17 @@ class CollectionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DemonstrationConfig:
-    """Scripted demonstrations that the policy is cloned from first."""
+    """Demonstrations that the policy is cloned from first."""
 
+    path: str = typed.setting(
+        "",
+        "Folder of demonstrations, of `grpo-ros demonstrate` or a LeRobotDataset; all are cloned; "
+        "empty: the task's script is recorded",
+    )
     episodes: int = typed.setting(
-        20, "Successful episodes recorded; 0: learn from scratch", minimum=0
+        20,
+        "Successful episodes recorded; 0: learn from scratch; without effect if a path is given",
+        minimum=0,
     )
     action_noise: float = typed.setting(
         0.1, "Standard deviation of noise on executed actions; labels stay clean", minimum=0.0
@@ -175,5 +182,6 @@ WITHOUT_EFFECT_ON_RESULTS = (
     "checkpoint",
     "bridge",
     "mujoco.num_threads",
+    "demonstrations.path",
 )
-"""Keys that the config hash leaves out."""
+"""Keys that the config hash leaves out. Of demonstrations their data counts, not their place."""

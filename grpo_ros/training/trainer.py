@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +27,7 @@ from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.remote.channel import Connector
 from grpo_ros.tasks.registry import make_task
-from grpo_ros.tasks.scene_state import scene_arrays, scene_hash
+from grpo_ros.tasks.scene_state import scene_hash
 from grpo_ros.training import run_directory
 from grpo_ros.training.averaging import PolicyAverage
 from grpo_ros.training.checkpoint import (
@@ -40,6 +38,7 @@ from grpo_ros.training.checkpoint import (
 )
 from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.demonstrations import Demonstrations, fit_statistics, record
+from grpo_ros.training.demonstrations.of_run import kept_demonstrations, provenance
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
@@ -47,7 +46,7 @@ from grpo_ros.training.placement import Losses, place_simulator
 from grpo_ros.training.requests import Requests
 from grpo_ros.training.resume import Resumed, open_run
 from grpo_ros.training.run_directory import RunDirectory
-from grpo_ros.training.run_record import RunRecord
+from grpo_ros.training.run_record import RunRecord, record_terms
 from grpo_ros.training.settings import TrainConfig
 
 
@@ -168,22 +167,21 @@ class Trainer:
     def _bootstrap(self) -> None:
         """Clone the demonstrator and measure where learning starts."""
         config, say = self.config, self.observers.on_message
-        demonstrations = config.demonstrations
+        final = config.evaluation.final_episodes
+        path, run = config.demonstrations.path, self.run_directory
+        kept = kept_demonstrations(path, self.contract, run, say)
         self._measure_simulator()
         began = time.monotonic()
-        episodes, noise = demonstrations.episodes, demonstrations.action_noise
-        if episodes:
-            data = self.losses.redo(lambda: record(self.simulator, episodes, noise, config.seed))
-            say(f"{data.episodes} demonstrations of {data.attempts} attempts")
-            self._clone(data)
+        if kept is not None or config.demonstrations.episodes:
+            self._clone(kept or self._recorded_demonstrations())
         else:
             self.losses.redo(lambda: fit_statistics(self.collector, self.policy, config.seed))
             say("no demonstrations: learning from scratch")
         self.run_record.elapsed_s += time.monotonic() - began
         self.deployed.start(self.policy)
-        self._record_terms()
+        record_terms(run, self.contract, self.task.sample(held_out_keys(final)))
         self._film("before")
-        start = self._evaluate(held_out_keys(config.evaluation.final_episodes))
+        start = self._evaluate(held_out_keys(final))
         self.start = start.to_json()
         say(f"start: success {start} on held-out initial states")
         self._evaluate_curve()
@@ -198,14 +196,13 @@ class Trainer:
         self.run_directory.write_json("capabilities.json", dataclasses.asdict(measured))
         self.observers.on_message(str(measured))
 
-    def _record_terms(self) -> None:
-        """Write what this run is judged by: the contract and the held-out initial states."""
-        run, keys = self.run_directory, held_out_keys(self.config.evaluation.final_episodes)
-        write_atomically(run.path / "contract.json", self.contract.to_json().encode())
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = scene_arrays(self.task.sample(keys))
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(run.path / "heldout.npz", buffer.getvalue())
+    def _recorded_demonstrations(self) -> Demonstrations:
+        settings, seed, observers = self.config.demonstrations, self.config.seed, self.observers
+        episodes, noise = settings.episodes, settings.action_noise
+        told = observers.on_recorded
+        data = self.losses.redo(lambda: record(self.simulator, episodes, noise, seed, told))
+        observers.on_message(f"{data.episodes} demonstrations of {data.attempts} attempts")
+        return data
 
     def _clone(self, data: Demonstrations) -> None:
         config = self.config
@@ -320,7 +317,7 @@ class Trainer:
         run_directory.drop_old_checkpoints(folder, self.config.checkpoint.keep_last)
         return path
 
-    def export(self, path: Path | None = None, **provenance: Any) -> Path:
+    def export(self, path: Path | None = None, **entries: Any) -> Path:
         """Write the averaged policy as ONNX with its contract; return its path."""
         path = path or self.run_directory.policy
         policy = self.deployed.policy
@@ -333,7 +330,8 @@ class Trainer:
             env_steps=self.env_steps,
             versions=run_directory.versions(),
             config_hash=configuration.config_hash(self.config),
-            **provenance,
+            **provenance(self.run_directory),
+            **entries,
         )
         example = self.losses.redo(self.simulator.observe)
         report = export_policy(policy, contract, path, example)

@@ -10,8 +10,12 @@ from typing import Any
 from grpo_ros.errors import MissingExtraError
 
 
-def import_extra(module: str) -> Any:
+def import_extra(module: str, wanted_by: str = "GR00T") -> Any:
     """Return a module of lerobot, transformers or what they need.
+
+    Args:
+        module: its whole name.
+        wanted_by: what needs it, for the message.
 
     Raises:
         MissingExtraError: it, or something that it imports, is absent or of a wrong version.
@@ -20,7 +24,7 @@ def import_extra(module: str) -> Any:
         return importlib.import_module(module)
     except (ImportError, AttributeError) as problem:  # av >= 16 lacks what lerobot asks of it
         raise MissingExtraError(
-            f"GR00T needs the package {module.partition('.')[0]}, which cannot be imported "
+            f"{wanted_by} needs the package {module.partition('.')[0]}, which cannot be imported "
             f"({problem})",
             remedy="`make setup EXTRAS=gr00t`",
         ) from problem

@@ -227,7 +227,7 @@ GROUPS, MEMBERS = 6, 8
 
 
 def roll_out(policy, iteration):
-    """Return one decision each of GROUPS states; a success is a chunk whose arm goes far up in b."""
+    """Return one decision each of GROUPS states; successful is a chunk that is far up in b."""
     states = observe(GROUPS, seed=11)
     obs = {name: value.repeat_interleave(MEMBERS, 0) for name, value in states.items()}
     num = GROUPS * MEMBERS

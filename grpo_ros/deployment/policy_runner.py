@@ -68,7 +68,7 @@ class PolicyRunner:
         self.infer = infer
         self.inference: Inference = inference or InlineInference(infer)
         self.period_s = contract.period_s / self.config.speed
-        self.buffer = ObservationBuffer(contract, robot)
+        self.buffer = ObservationBuffer(contract, robot, self.config.extrapolates)
         self.input = PolicyInput(contract, robot, self.config.speed, self.config.range_margin)
         self.executor = ChunkExecutor(contract, controller, self.config.execution)
         patience_s = self.config.patience * self.period_s
@@ -233,7 +233,7 @@ class PolicyRunner:
             self._place(reading)
         measured = reading.scene.joints(self.robot.arm_joints)[0].numpy()
         if not self.is_base:
-            fault = self.faults.judge_tracking(reading.oldest_ns, measured)
+            fault = self.faults.judge_tracking(reading.scene_ns, measured)
             if fault is not None:
                 return self._stop(fault.kind, fault.reason, now_ns)
         if self.num_periods >= self.contract.horizon:

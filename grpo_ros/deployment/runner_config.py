@@ -32,6 +32,11 @@ class RunnerConfig:
     max_age_s: float = typed.setting(
         0.0, "Oldest usable observation; 0: what the contract says", unit="s", minimum=0.0
     )
+    extrapolates: bool = typed.setting(
+        True,
+        "Bring joints, by their velocity, and bodies, by their last two poses, from their stamps "
+        "to the tick",
+    )
     watch_arrivals: bool = typed.setting(
         False, "Judge ages by arrival on a steady clock too: a clock may freeze, a stamp repeat"
     )

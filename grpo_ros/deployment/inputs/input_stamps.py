@@ -98,9 +98,14 @@ class InputStamps:
         """
         return int(self._stamp[:num][~self._is_ahead[:num]].max(initial=NEVER))
 
+    def ages_ns(self, now_ns: int) -> Rows:
+        """Return nanoseconds since the stamp of each input (M,), all of which have come."""
+        ages: Rows = now_ns - self._stamp
+        return ages
+
     def ages(self, now_ns: int) -> dict[str, float]:
         """Return input -> seconds since its stamp, inf where it has not come."""
-        ages = (now_ns - self._stamp) / NANOSECONDS
+        ages = self.ages_ns(now_ns) / NANOSECONDS
         ages[~self.has_come] = np.inf
         return dict(zip(self.names, ages.tolist(), strict=True))
 

@@ -18,6 +18,7 @@ import torch
 
 from grpo_ros.contract import Contract
 from grpo_ros.deployment.inputs.camera_images import ImageFits, Pixels
+from grpo_ros.deployment.inputs.extrapolation import MovingPose, bring_joints
 from grpo_ros.deployment.inputs.input_refusal import InputRefusal
 from grpo_ros.deployment.inputs.input_stamps import InputStamps, NotReady, Rows
 from grpo_ros.deployment.inputs.joint_table import JointTable
@@ -38,12 +39,14 @@ class Reading:
 
     Attributes:
         scene: one row, float64, with the readings of sensors.
+        scene_ns: when joints and bodies are like that: now, or the oldest input's stamp.
         oldest_ns: stamp of the oldest input. newest_ns: of the newest.
         age_s: age of the oldest input.
         images: field -> (1, H, W, 3) uint8, as the policy was trained on them.
     """
 
     scene: SceneState
+    scene_ns: int
     oldest_ns: int
     newest_ns: int
     age_s: float
@@ -56,6 +59,7 @@ class ObservationBuffer:
     Args:
         contract: what is observed.
         robot: whose measured joints give the tip.
+        extrapolates: whether joints and bodies are brought from their stamps to now.
 
     Attributes:
         inputs: all that is needed; `joint_names`, `body_names`, ... name its parts.
@@ -65,8 +69,8 @@ class ObservationBuffer:
         ContractError: an image or a scan of a form that no camera or laser is converted to.
     """
 
-    def __init__(self, contract: Contract, robot: Robot) -> None:
-        self.base_frame = robot.base_frame
+    def __init__(self, contract: Contract, robot: Robot, extrapolates: bool = False) -> None:
+        self.base_frame, self.extrapolates = robot.base_frame, extrapolates
         inputs = self.inputs = required_inputs(contract, robot)
         self.input_names: tuple[str, ...] = inputs.names
         self.joint_names: tuple[str, ...] = inputs.joints
@@ -86,7 +90,7 @@ class ObservationBuffer:
         """Forget every input, e.g. after the clock jumped back."""
         self._stamps.clear()
         self._joints.clear()
-        self._poses: dict[str, Array] = {}
+        self._poses: dict[str, MovingPose] = {}
         self._images: dict[str, Pixels] = {}
         self._ranges: dict[str, Array] = {}
 
@@ -95,6 +99,7 @@ class ObservationBuffer:
         self._stamps.forget_before(stamp_ns)
         gone = ~self._stamps.has_come[: len(self.joint_names)]
         self._joints.position[gone] = self._joints.velocity[gone] = np.nan
+        self._poses = {name: p for name, p in self._poses.items() if p.stamp_ns >= stamp_ns}
 
     # ---------------------------------------------------------------- inputs
 
@@ -151,7 +156,9 @@ class ObservationBuffer:
             pose = _checked_pose(frame, self.base_frame, [*position, *quaternion])
         except InputRefusal as refusal:
             return self.refuse(refusal.kind, f"pose of '{body}': {refusal}")
-        return self._store(self._poses, body, pose, stamp_ns, f"pose of '{body}'", arrival_s)
+        held = self._poses.get(body)
+        moving = MovingPose(stamp_ns, pose) if held is None else held.followed_by(stamp_ns, pose)
+        return self._store(self._poses, body, moving, stamp_ns, f"pose of '{body}'", arrival_s)
 
     def put_image(
         self, stamp_ns: int, camera: str, image: Pixels, arrival_s: float | None = None
@@ -236,7 +243,9 @@ class ObservationBuffer:
             return problem
         oldest, newest = self._stamps.oldest_ns, self._stamps.newest_ns
         age_s = (now_ns - oldest) / NANOSECONDS
-        return Reading(self._scene(), oldest, newest, age_s, self._fits.fitted(self._images))
+        scene_ns = max(now_ns, newest) if self.extrapolates else oldest
+        scene, images = self._scene(scene_ns), self._fits.fitted(self._images)
+        return Reading(scene, scene_ns, oldest, newest, age_s, images)
 
     def ages(self, now_ns: int) -> dict[str, float]:
         """Return input -> seconds since its stamp, inf where it never came."""
@@ -287,12 +296,18 @@ class ObservationBuffer:
 
     # ---------------------------------------------------------------- conversion
 
-    def _scene(self) -> SceneState:
+    def _scene(self, scene_ns: int) -> SceneState:
+        position, velocity = self._joints.position.copy(), self._joints.velocity
+        poses = {name: moving.pose for name, moving in self._poses.items()}
+        if self.extrapolates:
+            ages_ns = self._stamps.ages_ns(scene_ns)[: len(position)]
+            position = bring_joints(position, velocity, ages_ns)
+            poses = {name: moving.at(scene_ns) for name, moving in self._poses.items()}
         return SceneState(
             self.joint_names,
-            torch.from_numpy(self._joints.position.copy()).unsqueeze(0),
-            torch.from_numpy(np.nan_to_num(self._joints.velocity)).unsqueeze(0),
-            {name: torch.from_numpy(pose).unsqueeze(0) for name, pose in self._poses.items()},
+            torch.from_numpy(position).unsqueeze(0),
+            torch.from_numpy(np.nan_to_num(velocity)).unsqueeze(0),
+            {name: torch.from_numpy(pose).unsqueeze(0) for name, pose in poses.items()},
             readings={
                 name: torch.from_numpy(read).unsqueeze(0) for name, read in self._ranges.items()
             },

@@ -19,17 +19,21 @@ class RunRecord:
         run: whose files are written.
         observer: told about each iteration.
         total: control steps of the whole training.
+        is_written: whether there is anything to write; the other ranks of a run only count time.
 
     Attributes:
         latest: the last evaluation on the curve's states, for whoever watches.
         elapsed_s: wall-clock seconds spent on learning so far.
     """
 
-    def __init__(self, run: RunDirectory, observer: TrainingObserver, total: int) -> None:
+    def __init__(
+        self, run: RunDirectory, observer: TrainingObserver, total: int, is_written: bool = True
+    ) -> None:
         self._run, self._observer, self._total = run, observer, total
         self.latest: Evaluation | None = None
         self.elapsed_s = 0.0
-        self._tensorboard = SummaryWriter(str(run.path / "tensorboard"))
+        folder = str(run.path / "tensorboard")
+        self._tensorboard = SummaryWriter(folder) if is_written else None
 
     def resume(self) -> None:
         """Go on counting time from where the run's files end."""
@@ -46,6 +50,8 @@ class RunRecord:
             metrics: what is reproducible: `iteration`, `env_steps` and any others.
             timing: what is not: `collect_s`, `update_s` and any others.
         """
+        if self._tensorboard is None:
+            return
         run, iteration, env_steps = self._run, metrics["iteration"], metrics["env_steps"]
         run.append(run.metrics, metrics)
         run.append(run.timing, {"iteration": iteration, **timing, "elapsed_s": self.elapsed_s})
@@ -56,7 +62,8 @@ class RunRecord:
 
     def close(self) -> None:
         """Flush; idempotent."""
-        self._tensorboard.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
     def _progress(self, metrics: dict[str, Any], iteration_s: float) -> Progress:
         env_steps, total = metrics["env_steps"], self._total

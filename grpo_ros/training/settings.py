@@ -96,6 +96,18 @@ class BridgeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RanksConfig:
+    """How the processes of one run go together, where torchrun started several."""
+
+    timeout_s: float = typed.setting(
+        1800.0,
+        "Longest that a rank waits for others, e.g. for an export",
+        unit="s",
+        minimum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class CommonConfig:
     """What every training run has: the choices, and the settings of all but the tasks."""
 
@@ -122,6 +134,7 @@ class CommonConfig:
     isaaclab: IsaacLabConfig = typed.setting(factory=IsaacLabConfig)
     environment: EnvironmentConfig = typed.setting(factory=EnvironmentConfig)
     bridge: BridgeConfig = typed.setting(factory=BridgeConfig)
+    ranks: RanksConfig = typed.setting(factory=RanksConfig)
 
 
 def _task_sections() -> list[tuple[str, type, Any]]:
@@ -174,6 +187,7 @@ WITHOUT_EFFECT_ON_RESULTS = (
     "film",
     "checkpoint",
     "bridge",
+    "ranks",
     "mujoco.num_threads",
 )
 """Keys that the config hash leaves out."""

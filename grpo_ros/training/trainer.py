@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from grpo_ros import configuration
 from grpo_ros.algorithms import make_algorithm
 from grpo_ros.algorithms.behaviour_cloning import fit
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks, own_share
+from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length
 from grpo_ros.errors import TrainingError
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.policies import make_policy
@@ -29,7 +28,7 @@ from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.remote.channel import Connector
 from grpo_ros.tasks.registry import make_task
-from grpo_ros.tasks.scene_state import scene_arrays, scene_hash
+from grpo_ros.tasks.scene_state import scene_hash
 from grpo_ros.training import run_directory
 from grpo_ros.training.averaging import PolicyAverage
 from grpo_ros.training.checkpoint import (
@@ -39,15 +38,28 @@ from grpo_ros.training.checkpoint import (
     write_atomically,
 )
 from grpo_ros.training.collector import GroupCollector
-from grpo_ros.training.demonstrations import Demonstrations, fit_statistics, record
-from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
+from grpo_ros.training.demonstrations import (
+    DEMONSTRATION,
+    Demonstrations,
+    fit_statistics,
+    record,
+)
+from grpo_ros.training.evaluation import (
+    CURVE_SEED,
+    Decide,
+    Evaluation,
+    evaluate,
+    held_out_keys,
+)
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
 from grpo_ros.training.placement import Losses, place_simulator
 from grpo_ros.training.requests import Requests
-from grpo_ros.training.resume import Resumed, open_run
+from grpo_ros.training.resume import Resumed, open_run_on_ranks
+from grpo_ros.training.rollout import Rollout
 from grpo_ros.training.run_directory import RunDirectory
 from grpo_ros.training.run_record import RunRecord
+from grpo_ros.training.run_terms import origin_of, write_terms
 from grpo_ros.training.settings import TrainConfig
 
 
@@ -59,6 +71,8 @@ class Trainer:
         run: its folder; None opens or resumes one as `config.resume` says.
         observers: told about progress, in this thread.
         connector: finds the bridge of a separate placement; None: a process is started for it.
+        ranks: the processes of this run, each with a trainer, a simulator and a share of the
+            groups. What is decided is decided by the first, which alone has observers and writes.
 
     `run()` blocks; `requests` may be used from any thread meanwhile.
     """
@@ -70,12 +84,14 @@ class Trainer:
         *,
         observers: Sequence[TrainingObserver] = (),
         connector: Connector | None = None,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
-        self.config, self.requests = config, Requests()
-        self.observers = Observers(observers)
+        self.config, self.requests, self.ranks = config, Requests(), ranks
+        self.observers = Observers(observers if ranks.is_first else ())
         # More intra-op threads than free cores make a small update many times slower.
         torch.set_num_threads(1)
-        resumed = open_run(config, self.observers.on_message) if run is None else Resumed(run)
+        say = self.observers.on_message
+        resumed = open_run_on_ranks(config, say, ranks) if run is None else Resumed(run)
         self.run_directory = resumed.run
         self._build(connector)
         self.iteration = self.env_steps = self.gradient_steps = 0
@@ -83,7 +99,7 @@ class Trainer:
         self._curve: Evaluation | None = None
         self._is_trained = resumed.state is not None
         self.run_record = RunRecord(
-            self.run_directory, self.observers, config.collection.env_steps
+            self.run_directory, self.observers, config.collection.env_steps, ranks.is_first
         )
         if resumed.state is not None:
             self.load_state(resumed.state)
@@ -93,7 +109,8 @@ class Trainer:
         config = self.config
         self.task = make_task(config.task, configuration.section(config, "task"))
         collection = config.collection
-        num_envs = collection.num_groups * collection.group_size
+        groups = own_share(collection.num_groups, self.ranks)
+        num_envs = len(groups) * collection.group_size
         say = self.observers.on_message
         self.simulator = place_simulator(config, self.task, num_envs, connector, say)
         self.losses = Losses(self.simulator, config.bridge.max_restarts, say)
@@ -109,12 +126,14 @@ class Trainer:
             configuration.section(config, "algorithm"),
             self.policy,
             torch_generator("critic_weights", Key(config.seed)),
+            self.ranks,
         )
         self.collector = GroupCollector(
             self.simulator,
-            collection.num_groups,
+            len(groups),
             collection.group_size,
             collection.antithetic,
+            groups.start,
         )
 
     # ---------------------------------------------------------------- state
@@ -154,7 +173,7 @@ class Trainer:
             if not self._is_trained:
                 self._bootstrap()
             self._train()
-            if self.requests.is_stopping:
+            if self._is_stopping():
                 return self._stopped()
             return self._finish()
         except BaseException as error:
@@ -169,7 +188,10 @@ class Trainer:
         """Clone the demonstrator and measure where learning starts."""
         config, say = self.config, self.observers.on_message
         demonstrations = config.demonstrations
-        self._measure_simulator()
+        keys = held_out_keys(config.evaluation.final_episodes)
+        if self.ranks.is_first:
+            self._measure_simulator()
+            write_terms(self.run_directory, self.contract, self.task, keys)
         began = time.monotonic()
         episodes, noise = demonstrations.episodes, demonstrations.action_noise
         if episodes:
@@ -177,13 +199,12 @@ class Trainer:
             say(f"{data.episodes} demonstrations of {data.attempts} attempts")
             self._clone(data)
         else:
-            self.losses.redo(lambda: fit_statistics(self.collector, self.policy, config.seed))
+            fit_statistics(self._rollout(DEMONSTRATION), self.policy, self.ranks)
             say("no demonstrations: learning from scratch")
         self.run_record.elapsed_s += time.monotonic() - began
         self.deployed.start(self.policy)
-        self._record_terms()
         self._film("before")
-        start = self._evaluate(held_out_keys(config.evaluation.final_episodes))
+        start = self._evaluate(keys)
         self.start = start.to_json()
         say(f"start: success {start} on held-out initial states")
         self._evaluate_curve()
@@ -198,15 +219,6 @@ class Trainer:
         self.run_directory.write_json("capabilities.json", dataclasses.asdict(measured))
         self.observers.on_message(str(measured))
 
-    def _record_terms(self) -> None:
-        """Write what this run is judged by: the contract and the held-out initial states."""
-        run, keys = self.run_directory, held_out_keys(self.config.evaluation.final_episodes)
-        write_atomically(run.path / "contract.json", self.contract.to_json().encode())
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = scene_arrays(self.task.sample(keys))
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(run.path / "heldout.npz", buffer.getvalue())
-
     def _clone(self, data: Demonstrations) -> None:
         config = self.config
         fit(
@@ -220,17 +232,17 @@ class Trainer:
                 Progress("cloning", done, total)
             ),
             measure=self._clone_success,
+            ranks=self.ranks,
         )
 
     def _clone_success(self) -> float:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
-        work = functools.partial(evaluate, self.simulator, self.policy.mode, keys)
-        return self.losses.redo(work).success_rate
+        return self._outcomes(self.policy.mode, keys).success_rate
 
     def _train(self) -> None:
         config = self.config
-        while self.env_steps < config.collection.env_steps and not self.requests.is_stopping:
-            if self._serve_requests():
+        while self.env_steps < config.collection.env_steps and not self._is_stopping():
+            if self.requests.serve(self.save, self.export, self.ranks):
                 continue
             if self._curve is not None and self._curve.success_rate >= config.evaluation.target:
                 self.observers.on_message(f"target reached: success {self._curve}")
@@ -240,14 +252,12 @@ class Trainer:
     def _iterate(self) -> None:
         """Collect, update, record; one iteration."""
         config, began = self.config, time.monotonic()
-        rollout = self.losses.redo(
-            lambda: self.collector.collect(self.policy, config.seed, self.iteration),
-            config.collection.num_groups,
-        )
+        rollout = self._rollout(self.iteration)
         collected = time.monotonic()
         metrics = self.algorithm.update(rollout, Key(config.seed, self.iteration))
         self.deployed.update(self.policy)
         updated = time.monotonic()
+        rollout = of_all_ranks(rollout, self.ranks)
         self.iteration += 1
         self.env_steps += rollout.num_env_steps
         self.gradient_steps += int(metrics.get("gradient_steps", 0))
@@ -261,6 +271,14 @@ class Trainer:
         if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
             self.save()
 
+    def _rollout(self, iteration: int) -> Rollout:
+        """Roll out this rank's groups, with as many decisions as all ranks have."""
+        rollout = self.losses.redo(
+            lambda: self.collector.collect(self.policy, self.config.seed, iteration),
+            self.collector.num_groups,
+        )
+        return of_one_length(rollout, self.ranks)
+
     def _evaluate_curve(self) -> None:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
         began = time.monotonic()
@@ -270,9 +288,16 @@ class Trainer:
     def _evaluate(self, keys: list[Key]) -> Evaluation:
         watch, self.simulator.watch = self.simulator.watch, None
         try:
-            return self.losses.redo(lambda: evaluate(self.simulator, self._decide, keys))
+            return self._outcomes(self._decide, keys)
         finally:
             self.simulator.watch = watch
+
+    def _outcomes(self, decide: Decide, keys: list[Key]) -> Evaluation:
+        """Evaluate, each rank on its share of the initial states."""
+        work = functools.partial(
+            evaluate, self.simulator, decide, keys[self.ranks.share(len(keys))]
+        )
+        return self.losses.redo(work).of_all_ranks(self.ranks)
 
     def _decide(self, obs: Any) -> Tensor:
         return self.deployed.policy.mode(obs)
@@ -295,46 +320,28 @@ class Trainer:
 
     # ---------------------------------------------------------------- requests
 
-    def _serve_requests(self) -> bool:
-        """Answer requests; return whether training is paused."""
-        saves, exports = self.requests.take()
-        for future in saves:
-            self._answer(future, self.save)
-        for future in exports:
-            self._answer(future, self.export)
-        return self.requests.wait_while_paused()
-
-    def _answer(self, future: Future[Path], work: Any) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(work())
-        except Exception as error:
-            future.set_exception(error)
+    def _is_stopping(self) -> bool:
+        return self.ranks.broadcast(self.requests.is_stopping)
 
     def save(self) -> Path:
         """Write a checkpoint; return its folder."""
-        folder = self.run_directory.checkpoints
+        folder, state = self.run_directory.checkpoints, self.state()
+        path = folder / f"{self.iteration:06d}"
+        if not self.ranks.is_first:
+            return path
         folder.mkdir(exist_ok=True)
-        path = save_checkpoint(folder / f"{self.iteration:06d}", self.state())
+        save_checkpoint(path, state)
         run_directory.drop_old_checkpoints(folder, self.config.checkpoint.keep_last)
         return path
 
     def export(self, path: Path | None = None, **provenance: Any) -> Path:
         """Write the averaged policy as ONNX with its contract; return its path."""
         path = path or self.run_directory.policy
+        if not self.ranks.is_first:
+            return path
         policy = self.deployed.policy
-        contract = policy.annotate(self.contract).with_provenance(
-            task=self.config.task,
-            algorithm=self.config.algorithm,
-            policy=self.config.policy,
-            simulator=self.config.simulator,
-            seed=self.config.seed,
-            env_steps=self.env_steps,
-            versions=run_directory.versions(),
-            config_hash=configuration.config_hash(self.config),
-            **provenance,
-        )
+        origin = origin_of(self.config, self.env_steps)
+        contract = policy.annotate(self.contract).with_provenance(**origin, **provenance)
         example = self.losses.redo(self.simulator.observe)
         report = export_policy(policy, contract, path, example)
         write_atomically(path.with_name("contract.json"), contract.to_json().encode())
@@ -347,7 +354,7 @@ class Trainer:
 
     def _stopped(self) -> RunSummary:
         path = self.save()
-        self._serve_requests()
+        self.requests.serve(self.save, self.export, self.ranks)
         self.run_directory.set_state("stopped", iteration=self.iteration)
         files = {"checkpoint": str(path)}
         return RunSummary("stopped", str(self.run_directory.path), files, {})
@@ -370,19 +377,20 @@ class Trainer:
         }
         files = {"evaluation": str(run.write_json("evaluation.json", evaluation))}
         self.observers.on_message(f"held-out success {final}")
-        saved = checkpoints(run.checkpoints)
-        files["checkpoint"] = str(saved[-1] if saved else self.save())
+        saved = self.ranks.broadcast([str(path) for path in checkpoints(run.checkpoints)])
+        files["checkpoint"] = saved[-1] if saved else str(self.save())
         files["policy"] = str(self.export(evaluation=final.to_json()))
         run.write_json("outcomes.json", {"outcome": [int(o) for o in final.outcome.tolist()]})
         self._film("after")
-        from grpo_ros.report import write_report
+        if self.ranks.is_first:
+            from grpo_ros.report import write_report
 
-        files["report"] = str(write_report(run.path))
+            files["report"] = str(write_report(run.path))
         run.set_state(run_directory.FINISHED, iteration=self.iteration)
         return RunSummary(run_directory.FINISHED, str(run.path), files, evaluation)
 
     def _film(self, name: str) -> None:
-        if not self.config.film:
+        if not self.config.film or not self.ranks.is_first:
             return
         from grpo_ros.report.film import film_episodes
 

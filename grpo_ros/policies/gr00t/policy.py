@@ -181,27 +181,33 @@ class Gr00tPolicy(ChunkPolicy):
             return self.denoiser.entropy().expand(len(obs[STATE])).cpu()
         return self.denoiser.entropy(self._std(obs)).mean(dim=-1).cpu()
 
-    def bc_loss(
-        self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Return the flow-matching loss E |v(x_t, t, obs) - (x_1 - x_0)|^2 per component.
+    def cloning_noise(self, num: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Return x_0 (num, H, C), standard normal, and t (num,).
 
-        x_0 standard normal, x_t = (1 - t) x_0 + t x_1; t = s (1 - b), b Beta distributed, with
-        the checkpoint's exponents and s (GR00T N1, 2503.14734). x_1 is the chunk where there is
-        one and 0 beyond it, as the checkpoint was trained.
+        t = s (1 - b), b Beta distributed, with the checkpoint's exponents and s (GR00T N1,
+        2503.14734).
+        """
+        x0 = torch.randn((num, *self.action_head.shape), generator=generator)
+        return {"x0": x0, "t": self._times(num, generator)}
+
+    def cloning_error(
+        self, obs: Observation, chunk: Tensor, noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the flow-matching error |v(x_t, t, obs) - (x_1 - x_0)|^2 per component, (B, K).
+
+        x_t = (1 - t) x_0 + t x_1. x_1 is the chunk where there is one and 0 beyond it, as the
+        checkpoint was trained.
         """
         num, (steps, size) = len(chunk), self.denoiser.block
         x1 = torch.zeros(num, *self.action_head.shape)
         x1[:, :steps, :size] = self.action_map.inverse(chunk.to(self._device)).cpu()
-        x0 = torch.randn(x1.shape, generator=generator)
-        t = self._times(num, generator)
+        x0, t = noise["x0"], noise["t"]
         at = t.view(-1, 1, 1)
         x = ((1.0 - at) * x0 + at * x1).to(self._device)
         with self._precision():
             v = self._velocity_of(obs)(x, t.to(self._device))
         error = v.float()[:, :steps, :size] - (x1 - x0)[:, :steps, :size].to(self._device)
-        per_step = error.square().mean(dim=-1).cpu()
-        return (per_step * weight).sum() / weight.sum().clamp(min=1.0)
+        return error.square().mean(dim=-1).cpu()
 
     # ---------------------------------------------------------------- copies and state
 

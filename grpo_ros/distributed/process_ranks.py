@@ -156,3 +156,13 @@ def ranks_from_environment(timeout_s: float) -> Ranks:
             remedy="start it with torchrun, or unset WORLD_SIZE",
         )
     return ProcessRanks(timeout_s)
+
+
+def refuse_several(what: str) -> None:
+    """Raise ConfigurationError where `torchrun` started this process among others."""
+    if (num := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise ConfigurationError(
+            f"{what} is started on {num} ranks",
+            expected="one",
+            remedy="torchrun ... -m grpo_ros train runs several, without ROS",
+        )

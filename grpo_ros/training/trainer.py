@@ -38,19 +38,8 @@ from grpo_ros.training.checkpoint import (
     write_atomically,
 )
 from grpo_ros.training.collector import GroupCollector
-from grpo_ros.training.demonstrations import (
-    DEMONSTRATION,
-    Demonstrations,
-    fit_statistics,
-    record,
-)
-from grpo_ros.training.evaluation import (
-    CURVE_SEED,
-    Decide,
-    Evaluation,
-    evaluate,
-    held_out_keys,
-)
+from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics, record
+from grpo_ros.training.evaluation import CURVE_SEED, Decide, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
 from grpo_ros.training.placement import Losses, place_simulator

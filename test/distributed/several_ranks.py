@@ -15,7 +15,7 @@ from grpo_ros.distributed.process_ranks import ranks_from_environment
 TIMEOUT_S = 90.0
 
 
-def on_ranks(work, *arguments, num=2, timeout_s=TIMEOUT_S):
+def on_ranks(work, *arguments, num=2, timeout_s=400.0, rank_timeout_s=TIMEOUT_S):
     """Return what `work(ranks, *arguments)` gives on each rank, in rank order.
 
     A rank that raises gives its exception's text instead, as a str.
@@ -26,7 +26,9 @@ def on_ranks(work, *arguments, num=2, timeout_s=TIMEOUT_S):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
-        context.Process(target=_rank, args=(index, num, port, work, arguments, answers))
+        context.Process(
+            target=_rank, args=(rank_timeout_s, index, num, port, work, arguments, answers)
+        )
         for index in range(num)
     ]
     for process in processes:
@@ -41,7 +43,7 @@ def on_ranks(work, *arguments, num=2, timeout_s=TIMEOUT_S):
     return [torch.load(io.BytesIO(sent[index]), weights_only=False) for index in range(num)]
 
 
-def _rank(index, num, port, work, arguments, answers):
+def _rank(rank_timeout_s, index, num, port, work, arguments, answers):
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(index),
@@ -51,7 +53,7 @@ def _rank(index, num, port, work, arguments, answers):
         MASTER_PORT=str(port),
     )
     try:
-        ranks = ranks_from_environment(TIMEOUT_S)
+        ranks = ranks_from_environment(rank_timeout_s)
         answer = work(ranks, *arguments)
         ranks.close()
     except Exception as problem:

@@ -43,6 +43,8 @@ CASES = {
     "one-rank-without-weight": (PPO, GAUSSIAN),
 }
 
+pytestmark = pytest.mark.timeout(600)  # whichever test comes first waits for all the processes
+
 
 def _contract():
     return make_task("pick_place").contract()
@@ -121,19 +123,33 @@ def test_the_cases_are_what_they_are_called(improved):
     assert one["masked-rows"][2][0]["masked_rows"] == 1
 
 
-def _lengths(ranks, rollout):
+def _longer(ranks, rollout):
     part = own_groups(rollout, ranks)
     if ranks.is_first:
-        part = dataclasses.replace(
-            part,
-            obs={name: value[:, :-2] for name, value in part.obs.items()},
-            sample=dataclasses.replace(
-                part.sample,
-                chunk=part.sample.chunk[:, :-2],
-                log_prob=part.sample.log_prob[:, :-2],
-            ),
-            executed=part.executed[:, :-2],
-            reward_terms=part.reward_terms[:, :-2],
-        )
-    longer = of_one_length(part, ranks)
-    return longer.executed, longer.reward_terms, longer.sample.chunk
+        part = _shortened(part, 2)
+    return of_one_length(part, ranks)
+
+
+def _shortened(rollout, num):
+    """Return a rollout without its last decisions."""
+    sample = rollout.sample
+    return dataclasses.replace(
+        rollout,
+        obs={name: value[:, :-num] for name, value in rollout.obs.items()},
+        sample=dataclasses.replace(
+            sample, chunk=sample.chunk[:, :-num], log_prob=sample.log_prob[:, :-num]
+        ),
+        executed=rollout.executed[:, :-num],
+        reward_terms=rollout.reward_terms[:, :-num],
+    )
+
+
+def test_a_shorter_rollout_is_filled_with_decisions_that_were_not_executed():
+    rollout = next(iter(_rollouts().values()))
+    shorter, longer = on_ranks(_longer, rollout)
+    num = rollout.executed.shape[1]
+    assert shorter.executed.shape == longer.executed.shape
+    assert not shorter.executed[:, num - 2 :].any()
+    assert torch.equal(longer.executed, rollout.executed[len(rollout.executed) // 2 :])
+    assert torch.equal(shorter.sample.chunk[:, -1], shorter.sample.chunk[:, num - 3])
+    assert shorter.num_env_steps == int(rollout.executed[: len(longer.executed), :-2].sum())

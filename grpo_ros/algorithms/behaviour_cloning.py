@@ -104,7 +104,8 @@ def fit(
             expected="at least one row for each rank",
         )
     with policy.cloning():
-        seen = _perceived(policy, obs, chunk)
+        with policy.gathered():
+            seen = _perceived(policy, obs, chunk)
         policy.fit_statistics(seen)
         for buffer in policy.buffers():  # ranks may differ in rounding
             ranks.copy_first(buffer)

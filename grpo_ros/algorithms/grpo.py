@@ -75,7 +75,9 @@ class Grpo:
         outcome = rollout.outcome.view(valid.shape)
         parts = [gather(part) for part in (outcome, objectives, valid, advantages, weight)]
         metrics = group_metrics(*parts)
-        metrics["entropy"] = float(gather(self._entropy(rollout)).mean())
+        with self.policy.gathered():
+            entropy = self._entropy(rollout)
+        metrics["entropy"] = float(gather(entropy).mean())
         metrics["masked_rows"] = float(self.ranks.sum(torch.tensor(batch.num_bad_rows)))
         metrics["weighted_steps"] = float(self.ranks.sum(batch.weight.sum()))
         metrics.update(self.gradient.improve(batch, generator))

@@ -21,6 +21,7 @@ from grpo_ros.algorithms.ratio_check import check_first_ratio
 from grpo_ros.algorithms.tally import Tally
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.distributed.summed_gradients import SummedGradients
+from grpo_ros.distributed.tensors import placed_like
 from grpo_ros.errors import CheckpointError, ConfigurationError
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.normal import normal_kl
@@ -100,6 +101,12 @@ class PolicyGradient:
     ) -> None:
         """Take the policy whose parameters are changed in place, the same on all ranks."""
         self.config, self.policy, self.ranks = config, policy, ranks
+        self.reference: ChunkPolicy | None = None
+        if config.reference_kl_coefficient > 0.0:
+            self.reference = copy.deepcopy(policy)
+        for each in (policy, self.reference):
+            if each is not None:
+                ranks.shard(each)
         self.parameters: list[tuple[str, nn.Parameter]] = [
             (name, p) for name, p in policy.named_parameters() if p.requires_grad
         ]
@@ -113,9 +120,6 @@ class PolicyGradient:
             config.maximum_learning_rate,
         )
         self.num_gradient_steps = 0
-        self.reference: ChunkPolicy | None = None
-        if config.reference_kl_coefficient > 0.0:
-            self.reference = copy.deepcopy(policy)
         self.gradients = SummedGradients(policy, ranks)
 
     def improve(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
@@ -140,6 +144,8 @@ class PolicyGradient:
                 own = own_rows(index, span)
                 rows = batch.rows(own) if len(own) else batch.filler()
                 self._minibatch(rows, total / len(parts), tally)
+        if self.policy.shards is not None:
+            self.policy.shards.let_go()
         if total > 0.0:
             tally.raise_if_all_non_finite()
             self.rate.adapt(tally.value("approx_kl"))
@@ -180,7 +186,7 @@ class PolicyGradient:
                 remedy="resume with the configuration that the checkpoint was made with",
             )
         for name, value in known.items():
-            value.copy_(reference[name])
+            value.copy_(placed_like(reference[name], value))
 
     def _minibatch(self, batch: Batch, divisor: float, tally: Tally) -> None:
         """Take one gradient step, unless the minibatch must be skipped."""
@@ -217,7 +223,7 @@ class PolicyGradient:
         self.optimizer.zero_grad(set_to_none=True)
         self.gradients.backward(loss)
         parameters = [p for _, p in self.parameters]
-        return clip_gradients(parameters, self.config.maximum_grad_norm)
+        return clip_gradients(parameters, self.config.maximum_grad_norm, self.ranks)
 
     def _step(self) -> None:
         """Take one step; Adam's first ones are full-sized whatever the gradient: they warm up."""
@@ -249,9 +255,14 @@ class PolicyGradient:
         if self.reference is not None:
             mean, std = remaining
             with torch.no_grad():
-                reference = self.reference.distribution(batch.obs, batch.sample)
+                reference = self._reference_of(self.reference, batch)
             values = values + config.reference_kl_coefficient * normal_kl(mean, std, *reference)
         return losses.weighted_sum(values, batch.weight) / divisor
+
+    def _reference_of(self, reference: ChunkPolicy, batch: Batch) -> tuple[Tensor, Tensor]:
+        if reference.shards is None:
+            return reference.distribution(batch.obs, batch.sample)
+        return reference.shards.compute(lambda: reference.distribution(batch.obs, batch.sample))
 
     @torch.no_grad()
     def _statistics(self, ratios: Tensor, batch: Batch) -> dict[str, float]:

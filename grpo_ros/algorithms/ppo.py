@@ -88,8 +88,10 @@ class Ppo:
         """
         num_episodes, num_decisions = rollout.executed.shape[:2]
         seen = {name: value.flatten(0, 1) for name, value in rollout.obs.items()}
-        features = self.features(seen).view(num_episodes, num_decisions, -1)
-        judged = self.judge(rollout, features)
+        with self.policy.gathered():
+            features = self.features(seen).view(num_episodes, num_decisions, -1)
+            judged = self.judge(rollout, features)
+            entropy = self._entropy(rollout)
         valid = judged.valid
         advantages = judged.advantages
         if self.config.normalise_advantages:
@@ -101,7 +103,7 @@ class Ppo:
             "explained_variance": explained_variance(values, returns),
             "return_mean": float(returns.mean()) if len(returns) else 0.0,
             "masked_rows": float(self.ranks.sum(torch.tensor(batch.num_bad_rows))),
-            "entropy": float(gather(self._entropy(rollout)).mean()),
+            "entropy": float(gather(entropy).mean()),
         }
         metrics |= self.gradient.improve(batch, torch_generator("minibatches", key))
         if len(returns):

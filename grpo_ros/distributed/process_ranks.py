@@ -6,7 +6,7 @@ import datetime
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks, Span
 from grpo_ros.errors import ConfigurationError, GrpoRosError, RankError
+
+if TYPE_CHECKING:
+    from grpo_ros.policies.chunk_policy import ChunkPolicy
 
 BACKEND = "cpu:gloo,cuda:nccl"
 
@@ -26,12 +29,14 @@ class ProcessRanks(Ranks):
 
     Args:
         timeout_s: how long a call waits for the other ranks.
+        is_sharding: whether what learns of a policy is to be in shards.
 
     Raises:
         RankError: the others do not come within the timeout.
     """
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, is_sharding: bool = False) -> None:
+        self._is_sharding = is_sharding
         self.timeout_s, has_gpu = timeout_s, torch.cuda.is_available()
         if has_gpu:
             # "cuda" then means this rank's own, wherever a configuration says it.
@@ -108,6 +113,19 @@ class ProcessRanks(Ranks):
         set_ignored(module, unused)  # type: ignore[no-untyped-call]
         return DistributedDataParallel(module, broadcast_buffers=False)
 
+    def shard(self, policy: ChunkPolicy) -> None:
+        """Keep but a part of what learns of a policy here, for good, where that is wanted.
+
+        Copies are made before. Collective.
+
+        Raises:
+            ConfigurationError: it is wanted, and the policy is not made for it.
+        """
+        if self._is_sharding:
+            from grpo_ros.distributed.sharding import Shards
+
+            policy.shards = Shards(policy, self)
+
     def close(self) -> None:
         """Leave the others; idempotent."""
         if dist.is_initialized():
@@ -141,7 +159,7 @@ class ProcessRanks(Ranks):
             ) from problem
 
 
-def ranks_from_environment(timeout_s: float) -> Ranks:
+def ranks_from_environment(timeout_s: float, is_sharding: bool = False) -> Ranks:
     """Return the ranks that `torchrun` started this process among; one without it.
 
     Raises:
@@ -155,7 +173,7 @@ def ranks_from_environment(timeout_s: float) -> Ranks:
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {missing} are not in the environment",
             remedy="start it with torchrun, or unset WORLD_SIZE",
         )
-    return ProcessRanks(timeout_s)
+    return ProcessRanks(timeout_s, is_sharding)
 
 
 def refuse_several(what: str) -> None:

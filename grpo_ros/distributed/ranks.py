@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
 from grpo_ros.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from grpo_ros.policies.chunk_policy import ChunkPolicy
 
 
 class Span(NamedTuple):
@@ -79,6 +82,15 @@ class Ranks:
             unused: names of parameters that no loss depends on, though they require gradients.
         """
         return module
+
+    def shard(self, policy: ChunkPolicy) -> None:
+        """Keep but a part of what learns of a policy here, for good, where that is wanted.
+
+        Copies are made before. Collective.
+
+        Raises:
+            ConfigurationError: it is wanted, and the policy is not made for it.
+        """
 
     def close(self) -> None:
         """Leave the others; idempotent."""

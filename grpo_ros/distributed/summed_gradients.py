@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from grpo_ros.distributed.computed import Computed
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
+
+if TYPE_CHECKING:
+    from grpo_ros.distributed.sharding import Shards
 
 
 class SummedGradients:
@@ -19,7 +23,8 @@ class SummedGradients:
     """
 
     def __init__(self, module: nn.Module, ranks: Ranks = ONE_RANK) -> None:
-        self._ranks, self._computed = ranks, _Computed(module)
+        self._ranks, self._computed = ranks, Computed(module)
+        self._shards: Shards | None = getattr(module, "shards", None)
         self._replicated: nn.Module | None = None
 
     def compute[T](self, work: Callable[[], T]) -> T:
@@ -32,6 +37,8 @@ class SummedGradients:
         """
         if self._ranks.num == 1:
             return work()
+        if self._shards is not None:
+            return self._shards.compute(work)
         if self._replicated is None:
             unused = _unused(self._computed, work())
             self._replicated = self._ranks.replicated(self._computed, unused)
@@ -45,19 +52,8 @@ class SummedGradients:
             loss: this rank's part, a scalar that depends on the last `compute`.
         """
         if self._ranks.num > 1:
-            loss = loss * self._ranks.num  # what is replicated averages
+            loss = loss * self._ranks.num  # what is replicated or sharded averages
         loss.backward()  # type: ignore[no-untyped-call]
-
-
-class _Computed(nn.Module):
-    """Computes whatever is asked, as its forward: what wraps it only knows of that."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward[T](self, work: Callable[[], T]) -> T:
-        return work()
 
 
 def _unused(module: nn.Module, computed: Any) -> list[str]:

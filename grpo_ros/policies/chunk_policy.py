@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from grpo_ros.contract import Contract
 from grpo_ros.policies.base import ActionSample, Observation
 from grpo_ros.policies.normal import normal_log_prob
+
+if TYPE_CHECKING:
+    from grpo_ros.distributed.sharding import Shards
 
 
 class ChunkPolicy(nn.Module, abc.ABC):
@@ -25,7 +29,10 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     Attributes:
         num_features: F, of `critic_features`.
+        shards: where what learns is in parts, one on each rank of a run.
     """
+
+    shards: Shards | None = None
 
     contract: Contract
     noise_shape: tuple[int, ...]
@@ -67,6 +74,18 @@ class ChunkPolicy(nn.Module, abc.ABC):
     def cloning(self) -> Iterator[None]:
         """Let what behaviour cloning trains require gradients, and perceive accordingly."""
         yield
+
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        """Hold all parameters on this rank while the policy acts, where they are in shards."""
+        return contextlib.nullcontext() if self.shards is None else self.shards.whole()
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return what cloning or training changes, by name."""
+        return dict(self.named_parameters())
+
+    def units(self) -> list[nn.Module]:
+        """Return parts that compute one after the other, if it is worth to shard them."""
+        return []
 
     @abc.abstractmethod
     def fit_statistics(self, obs: Observation) -> None:

@@ -26,7 +26,8 @@ def run_training(config: TrainConfig) -> int:
         GrpoRosError: of any kind that training raises.
     """
     interrupts = Interrupts()
-    ranks = ranks_from_environment(config.ranks.timeout_s)
+    is_sharding = config.ranks.parameters == "sharded"
+    ranks = ranks_from_environment(config.ranks.timeout_s, is_sharding)
     try:
         if ranks.is_first:
             with terminal_progress() as progress:

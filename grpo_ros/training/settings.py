@@ -99,6 +99,9 @@ class BridgeConfig:
 class RanksConfig:
     """How the processes of one run go together, where torchrun started several."""
 
+    parameters: Literal["whole", "sharded"] = typed.setting(
+        "whole", "What learns of a policy, on each rank: all of it (DDP), or a part (FSDP2; gr00t)"
+    )
     timeout_s: float = typed.setting(
         1800.0,
         "Longest that a rank waits for others, e.g. for an export",

@@ -7,23 +7,23 @@ The trainer owns the loop and the state. All that decides what an iteration give
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from grpo_ros import configuration
 from grpo_ros.algorithms import make_algorithm
 from grpo_ros.algorithms.behaviour_cloning import fit
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks, own_share
 from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length
+from grpo_ros.distributed.tensors import placed_tree, whole_tree
 from grpo_ros.errors import TrainingError
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.policies import make_policy
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.remote.channel import Connector
@@ -39,7 +39,7 @@ from grpo_ros.training.checkpoint import (
 )
 from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics, record
-from grpo_ros.training.evaluation import CURVE_SEED, Decide, Evaluation, evaluate, held_out_keys
+from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
 from grpo_ros.training.placement import Losses, place_simulator
@@ -105,11 +105,7 @@ class Trainer:
         self.losses = Losses(self.simulator, config.bridge.max_restarts, say)
         self.simulator.watch = self.observers.on_step if self.observers.observers else None
         self.contract = self.simulator.contract
-        self.policy = make_policy(
-            configuration.section(config, "policy"),
-            self.contract,
-            torch_generator("policy_weights", Key(config.seed)),
-        )
+        self.policy = self._new_policy()
         self.deployed = PolicyAverage(self.policy, config.collection.averaging)
         self.algorithm = make_algorithm(
             configuration.section(config, "algorithm"),
@@ -117,6 +113,7 @@ class Trainer:
             torch_generator("critic_weights", Key(config.seed)),
             self.ranks,
         )
+        self.ranks.shard(self.deployed.policy)
         self.collector = GroupCollector(
             self.simulator,
             len(groups),
@@ -125,14 +122,18 @@ class Trainer:
             groups.start,
         )
 
+    def _new_policy(self) -> ChunkPolicy:
+        generator = torch_generator("policy_weights", Key(self.config.seed))
+        return make_policy(configuration.section(self.config, "policy"), self.contract, generator)
+
     # ---------------------------------------------------------------- state
 
     def state(self) -> dict[str, Any]:
         """Return everything that decides what the next iteration gives."""
         return {
-            "policy": dict(self.policy.state_dict()),
-            "deployed": self.deployed.state_dict(),
-            "algorithm": self.algorithm.state_dict(),
+            "policy": whole_tree(self.policy.state_dict()),
+            "deployed": whole_tree(self.deployed.state_dict()),
+            "algorithm": whole_tree(self.algorithm.state_dict()),
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "gradient_steps": self.gradient_steps,
@@ -141,7 +142,7 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take a state that `state` gave."""
-        self.policy.load_state_dict(state["policy"])
+        self.policy.load_state_dict(placed_tree(state["policy"], self.policy.state_dict()))
         self.deployed.load_state_dict(state["deployed"])
         self.algorithm.load_state_dict(state["algorithm"])
         self.iteration = state["iteration"]
@@ -226,7 +227,7 @@ class Trainer:
 
     def _clone_success(self) -> float:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
-        return self._outcomes(self.policy.mode, keys).success_rate
+        return self._outcomes(self.policy, keys).success_rate
 
     def _train(self) -> None:
         config = self.config
@@ -262,10 +263,11 @@ class Trainer:
 
     def _rollout(self, iteration: int) -> Rollout:
         """Roll out this rank's groups, with as many decisions as all ranks have."""
-        rollout = self.losses.redo(
-            lambda: self.collector.collect(self.policy, self.config.seed, iteration),
-            self.collector.num_groups,
-        )
+        with self.policy.gathered():
+            rollout = self.losses.redo(
+                lambda: self.collector.collect(self.policy, self.config.seed, iteration),
+                self.collector.num_groups,
+            )
         return of_one_length(rollout, self.ranks)
 
     def _evaluate_curve(self) -> None:
@@ -277,19 +279,16 @@ class Trainer:
     def _evaluate(self, keys: list[Key]) -> Evaluation:
         watch, self.simulator.watch = self.simulator.watch, None
         try:
-            return self._outcomes(self._decide, keys)
+            return self._outcomes(self.deployed.policy, keys)
         finally:
             self.simulator.watch = watch
 
-    def _outcomes(self, decide: Decide, keys: list[Key]) -> Evaluation:
+    def _outcomes(self, policy: ChunkPolicy, keys: list[Key]) -> Evaluation:
         """Evaluate, each rank on its share of the initial states."""
-        work = functools.partial(
-            evaluate, self.simulator, decide, keys[self.ranks.share(len(keys))]
-        )
-        return self.losses.redo(work).of_all_ranks(self.ranks)
-
-    def _decide(self, obs: Any) -> Tensor:
-        return self.deployed.policy.mode(obs)
+        own = keys[self.ranks.share(len(keys))]
+        with policy.gathered():
+            outcomes = self.losses.redo(lambda: evaluate(self.simulator, policy.mode, own))
+        return outcomes.of_all_ranks(self.ranks)
 
     def _write_iteration(
         self, metrics: dict[str, float], collect_s: float, update_s: float
@@ -326,9 +325,12 @@ class Trainer:
     def export(self, path: Path | None = None, **provenance: Any) -> Path:
         """Write the averaged policy as ONNX with its contract; return its path."""
         path = path or self.run_directory.policy
+        policy, state = self.deployed.policy, whole_tree(self.deployed.policy.state_dict())
         if not self.ranks.is_first:
             return path
-        policy = self.deployed.policy
+        if policy.shards is not None:  # they hook into what would be traced
+            policy = self._new_policy()
+            policy.load_state_dict(state)
         origin = origin_of(self.config, self.env_steps)
         contract = policy.annotate(self.contract).with_provenance(**origin, **provenance)
         example = self.losses.redo(self.simulator.observe)
@@ -379,13 +381,18 @@ class Trainer:
         return RunSummary(run_directory.FINISHED, str(run.path), files, evaluation)
 
     def _film(self, name: str) -> None:
-        if not self.config.film or not self.ranks.is_first:
+        if not self.config.film:
             return
+        with self.deployed.policy.gathered():
+            if self.ranks.is_first:
+                self._film_here(self.run_directory.path / "films" / f"{name}.webp")
+
+    def _film_here(self, path: Path) -> None:
         from grpo_ros.report.film import film_episodes
 
         watch, self.simulator.watch = self.simulator.watch, None
-        path = self.run_directory.path / "films" / f"{name}.webp"
-        problem = self.losses.redo(lambda: film_episodes(self.simulator, self._decide, path))
+        decide = self.deployed.policy.mode
+        problem = self.losses.redo(lambda: film_episodes(self.simulator, decide, path))
         self.simulator.watch = watch
         if problem:
             self.observers.on_message(f"no film: {problem}")

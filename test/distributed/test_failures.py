@@ -65,7 +65,7 @@ def test_ctrl_c_stops_torchrun_once_with_a_checkpoint(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = (
-        "task=reach num_groups=2 group_size=2 demonstrations.episodes=0 env_steps=1000000 "
+        "task=pick_place num_groups=2 group_size=2 demonstrations.episodes=0 env_steps=1000000 "
         "evaluation.episodes=2 evaluation.final_episodes=2 evaluation.every_iterations=1000 "
         "film=false"
     )
@@ -84,7 +84,7 @@ def test_ctrl_c_stops_torchrun_once_with_a_checkpoint(tmp_path):
     try:
         _wait_for(tmp_path / "latest" / "checkpoints" / "000000", process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        output, _ = process.communicate(timeout=60.0)
+        output, _ = process.communicate(timeout=100.0)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -92,7 +92,7 @@ def test_ctrl_c_stops_torchrun_once_with_a_checkpoint(tmp_path):
     assert len(list((tmp_path / "latest" / "checkpoints").iterdir())) == 2
 
 
-def _wait_for(path, process, timeout_s=150.0):
+def _wait_for(path, process, timeout_s=400.0):
     deadline = time.monotonic() + timeout_s
     while not path.exists():
         assert process.poll() is None, process.communicate()[0]

@@ -8,7 +8,7 @@ from several_ranks import on_ranks
 
 from grpo_ros.algorithms import GrpoConfig, PpoConfig, make_algorithm
 from grpo_ros.configuration import load_config
-from grpo_ros.distributed.ranks import ONE_RANK
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length, own_groups
 from grpo_ros.policies import FlowConfig, GaussianConfig, make_policy
 from grpo_ros.randomness import Key
@@ -93,8 +93,12 @@ def _improved(ranks, rollouts):
 
 
 @pytest.fixture(scope="module")
-def improved():
-    rollouts = _rollouts()
+def rollouts():
+    return _rollouts()
+
+
+@pytest.fixture(scope="module")
+def improved(rollouts):
     return _improved(ONE_RANK, rollouts), on_ranks(_improved, rollouts)
 
 
@@ -123,33 +127,23 @@ def test_the_cases_are_what_they_are_called(improved):
     assert one["masked-rows"][2][0]["masked_rows"] == 1
 
 
-def _longer(ranks, rollout):
-    part = own_groups(rollout, ranks)
-    if ranks.is_first:
-        part = _shortened(part, 2)
-    return of_one_length(part, ranks)
+class _OtherIsLonger(Ranks):
+    """One of two ranks; the other's episodes took `num` decisions."""
+
+    def __init__(self, num):
+        self.num_decisions = num
+
+    def maximum(self, value):
+        return value.clamp(min=self.num_decisions)
 
 
-def _shortened(rollout, num):
-    """Return a rollout without its last decisions."""
-    sample = rollout.sample
-    return dataclasses.replace(
-        rollout,
-        obs={name: value[:, :-num] for name, value in rollout.obs.items()},
-        sample=dataclasses.replace(
-            sample, chunk=sample.chunk[:, :-num], log_prob=sample.log_prob[:, :-num]
-        ),
-        executed=rollout.executed[:, :-num],
-        reward_terms=rollout.reward_terms[:, :-num],
-    )
-
-
-def test_a_shorter_rollout_is_filled_with_decisions_that_were_not_executed():
-    rollout = next(iter(_rollouts().values()))
-    shorter, longer = on_ranks(_longer, rollout)
+def test_a_shorter_rollout_is_filled_with_decisions_that_were_not_executed(rollouts):
+    rollout = rollouts["grpo-gaussian"]
     num = rollout.executed.shape[1]
-    assert shorter.executed.shape == longer.executed.shape
-    assert not shorter.executed[:, num - 2 :].any()
-    assert torch.equal(longer.executed, rollout.executed[len(rollout.executed) // 2 :])
-    assert torch.equal(shorter.sample.chunk[:, -1], shorter.sample.chunk[:, num - 3])
-    assert shorter.num_env_steps == int(rollout.executed[: len(longer.executed), :-2].sum())
+    filled = of_one_length(rollout, _OtherIsLonger(num + 2))
+    assert filled.executed.shape[1] == filled.reward_terms.shape[1] == num + 2
+    assert torch.equal(filled.executed[:, :num], rollout.executed)
+    assert not filled.executed[:, num:].any() and not filled.reward_terms[:, num:].any()
+    assert torch.equal(filled.sample.chunk[:, num + 1], rollout.sample.chunk[:, num - 1])
+    assert filled.num_env_steps == rollout.num_env_steps
+    assert of_one_length(rollout, _OtherIsLonger(num)) is rollout

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import CheckpointError, ConfigurationError, ContractError
@@ -26,7 +26,7 @@ from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.loading import load_model, prompt_tokens
 from grpo_ros.policies.gr00t.perception import Perception, seen_of
 from grpo_ros.policies.gr00t.ranges import LinearMap
-from grpo_ros.policies.gr00t.trained import choose_what_learns, learn
+from grpo_ros.policies.gr00t.trained import Groups, choose_what_learns, learn
 from grpo_ros.policies.noise_network import NoiseNetwork
 from grpo_ros.policies.normaliser import Normaliser
 
@@ -84,11 +84,14 @@ class Gr00tPolicy(ChunkPolicy):
         self.action_map = LinearMap(roles.action_columns, roles.action_scale)
         self.num_features = self.contract.state_size + backbone.size
         self.normaliser = Normaliser(self.num_features)
-        self._groups = choose_what_learns(config, self.perception, head.head, generator)
-        self._mode: Trained = config.trained
+        groups = choose_what_learns(config, self.perception, head.head, generator)
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        self._groups: Groups = {
+            mode: [names[id(p)] for p in parameters] for mode, parameters in groups.items()
+        }
+        self._learn(config.trained)
         modes = {config.trained, config.cloned_mode}
-        changed = {id(parameter) for mode in modes for parameter in self._groups[mode]}
-        self._changed = {name for name, p in self.named_parameters() if id(p) in changed}
+        self._changed = {name for mode in modes for name in self._groups[mode]}
         self.noise_network: NoiseNetwork | None = None
         if config.noise == "learned":
             bounds = config.minimum_std, config.maximum_std
@@ -105,8 +108,8 @@ class Gr00tPolicy(ChunkPolicy):
             self._learn(self.config.trained)
 
     def _learn(self, mode: Trained) -> None:
-        self._mode = mode
-        learn(self._groups, mode)
+        self._mode: Trained = mode
+        learn(dict(self.named_parameters()), self._groups, mode)
 
     # ---------------------------------------------------------------- what is seen
 
@@ -245,6 +248,15 @@ class Gr00tPolicy(ChunkPolicy):
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return what cloning or training changes, by name."""
+        kept = self._kept()
+        return {name: p for name, p in self.named_parameters() if name in kept}
+
+    def units(self) -> list[nn.Module]:
+        """Return the layers of the action head; `Backbone` does not compute by whole layers."""
+        return _layers(self.action_head)
+
     def _kept(self) -> set[str]:
         added = {f"normaliser.{name}" for name, _ in self.normaliser.named_buffers()}
         if self.noise_network is not None:
@@ -320,6 +332,13 @@ def _image_size(contract: Contract, images: tuple[str, ...]) -> tuple[int, int]:
         raise ContractError(f"images of sizes {sorted(sizes)}", expected="one size for all")
     height, width = sizes.pop()
     return height, width
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """Return the members of the outermost lists of like modules."""
+    if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1:
+        return list(module)
+    return [layer for child in module.children() for layer in _layers(child)]
 
 
 def _product(shape: tuple[int, int]) -> int:

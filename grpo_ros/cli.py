@@ -63,22 +63,9 @@ def train(options: argparse.Namespace) -> int:
         return 0
     config = load_config(options.settings, options.config)
 
-    from grpo_ros.interrupts import Interrupts
-    from grpo_ros.progress import terminal_progress
-    from grpo_ros.report.summary import summary_line
-    from grpo_ros.training.trainer import Trainer
+    from grpo_ros.training.command import run_training
 
-    interrupts = Interrupts()
-    try:
-        with terminal_progress() as progress:
-            trainer = Trainer(config, observers=[progress])
-            interrupts.attach(trainer.requests.stop, can_keep=lambda: bool(trainer.start))
-            summary = trainer.run()
-    except SystemExit as end:
-        print("interrupted before there was anything to save", file=sys.stderr)
-        return int(end.code or INTERRUPTED)
-    print(summary_line(summary))
-    return 0 if summary.state == "finished" else INTERRUPTED
+    return run_training(config)
 
 
 def evaluate(options: argparse.Namespace) -> int:

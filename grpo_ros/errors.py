@@ -72,6 +72,10 @@ class TrainingError(GrpoRosError):
     """Training cannot go on without giving wrong results."""
 
 
+class RankError(TrainingError):
+    """Another rank of the run failed, or was not there in time."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the closest known name, or the list of known names."""
     names = sorted(known)

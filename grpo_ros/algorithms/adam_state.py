@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from grpo_ros.distributed.tensors import placed_like
 from grpo_ros.errors import CheckpointError
 
 ENTRIES = ("step", "exp_avg", "exp_avg_sq")
@@ -50,7 +51,9 @@ def load_adam_state(
                 )
         device = parameter.device
         optimizer.state[parameter] = {
-            entry: value.clone() if entry == "step" else value.clone().to(device)
+            entry: value.clone()
+            if entry == "step"
+            else placed_like(value.clone().to(device), parameter.detach())
             for entry, value in found.items()
         }
     if remaining:

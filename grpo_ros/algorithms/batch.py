@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from grpo_ros.distributed.ranks import Span
 from grpo_ros.policies.base import ActionSample
 from grpo_ros.training.rollout import Rollout
 
@@ -43,6 +44,13 @@ class Batch:
             self.executed[index],
             self.advantages[index],
             self.weight[index],
+        )
+
+    def filler(self) -> Batch:
+        """Return one row that changes nothing, for a rank that has none of a minibatch."""
+        row = self.rows(torch.zeros(1, dtype=torch.long))
+        return dataclasses.replace(
+            row, executed=torch.zeros_like(row.executed), weight=torch.zeros_like(row.weight)
         )
 
 
@@ -100,6 +108,19 @@ def minibatches(has_weight: Tensor, size: int, generator: torch.Generator) -> li
     num_parts = max(1, round(len(weighted) / size))
     parts = zip(weighted.tensor_split(num_parts), masked.tensor_split(num_parts), strict=True)
     return [torch.cat(pair) for pair in parts]
+
+
+def own_rows(index: Tensor, span: Span) -> Tensor:
+    """Return which of this rank's rows are among some of all ranks' rows, in the same order.
+
+    Args:
+        index: (B,) of all ranks' rows, rank after rank.
+        span: where this rank's are.
+    """
+    if span.num == span.total:
+        return index
+    own = index - span.first
+    return own[(own >= 0) & (own < span.num)]
 
 
 def _per_row(values: Tensor, num_decisions: int) -> Tensor:

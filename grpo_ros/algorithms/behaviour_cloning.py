@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from grpo_ros import typed
-from grpo_ros.errors import TrainingError
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
+from grpo_ros.distributed.summed_gradients import SummedGradients
+from grpo_ros.errors import ConfigurationError, TrainingError
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 
 Progress = Callable[[int, int, float], None]
@@ -72,8 +75,12 @@ def fit(
     *,
     progress: Progress | None = None,
     measure: Measure | None = None,
+    ranks: Ranks = ONE_RANK,
 ) -> BehaviourCloningResult:
     """Fit the policy's statistics, then the policy, to D demonstrated decisions.
+
+    Every rank has all of them. A batch is drawn whole on each, with its noise; each computes with
+    a share of its rows.
 
     AdamW (1711.05101) with the learning rate lr_i = lr (1 + cos(pi i / num_steps)) / 2.
 
@@ -85,13 +92,24 @@ def fit(
         generator: on the CPU; all randomness.
         progress: called every `report_every` steps.
         measure: called every `measure_every` steps where maximum_success < 1.
+        ranks: that fit the same policy.
 
     Raises:
+        ConfigurationError: there are more ranks than rows in a batch.
         TrainingError: no demonstrations, or a value or loss that is not finite.
     """
+    if config.batch_size < ranks.num:
+        raise ConfigurationError(
+            f"'behaviour_cloning.batch_size' = {config.batch_size} on {ranks.num} ranks",
+            expected="at least one row for each rank",
+        )
     with policy.cloning():
-        seen = _perceived(policy, obs, chunk)
+        with policy.gathered():
+            seen = _perceived(policy, obs, chunk)
         policy.fit_statistics(seen)
+        for buffer in policy.buffers():  # ranks may differ in rounding
+            ranks.copy_first(buffer)
+        gradients, own = SummedGradients(policy, ranks), ranks.share(config.batch_size)
         parameters = [p for p in policy.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters,
@@ -106,12 +124,21 @@ def fit(
             cosine = 0.5 * (1.0 + math.cos(math.pi * (done - 1) / num_steps))
             optimizer.param_groups[0]["lr"] = config.learning_rate * cosine
             index = torch.randint(len(chunk), (config.batch_size,), generator=generator)
+            whole_noise = policy.cloning_noise(config.batch_size, generator)
+            noise = {name: value[own] for name, value in whole_noise.items()}
+            row_weight, index = weight[index], index[own]
             rows = {name: value[index] for name, value in seen.items()}
-            batch_loss = policy.bc_loss(rows, chunk[index], weight[index], generator)
-            _descend(parameters, optimizer, batch_loss, config.maximum_grad_norm)
+            error = gradients.compute(
+                functools.partial(policy.cloning_error, rows, chunk[index], noise)
+            )
+            batch_loss = (error * row_weight[own]).sum() / row_weight.sum().clamp(min=1.0)
+            optimizer.zero_grad(set_to_none=True)
+            gradients.backward(batch_loss)
+            torch.nn.utils.clip_grad_norm_(parameters, config.maximum_grad_norm)
+            optimizer.step()
             recent.append(batch_loss.detach())
             if done % config.report_every == 0 or done == num_steps:
-                loss = _mean_loss(recent, done)
+                loss = _mean_loss(recent, done, ranks)
                 recent.clear()
                 if progress is not None:
                     progress(done, num_steps, loss)
@@ -140,20 +167,8 @@ def _perceived(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _descend(
-    parameters: Sequence[nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    loss: Tensor,
-    maximum_grad_norm: float,
-) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(parameters, maximum_grad_norm)
-    optimizer.step()
-
-
-def _mean_loss(losses: list[Tensor], step: int) -> float:
-    loss = float(torch.stack(losses).mean())
+def _mean_loss(losses: list[Tensor], step: int, ranks: Ranks) -> float:
+    loss = float(ranks.sum(torch.stack(losses)).mean())
     if not math.isfinite(loss):
         raise TrainingError(
             f"behaviour cloning's loss is {loss} at step {step}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
+
 STD_EPSILON = 1e-8
 
 
@@ -62,9 +64,12 @@ def generalised_advantages(
     return advantages
 
 
-def normalise_advantages(advantages: Tensor, valid: Tensor) -> Tensor:
-    """Return (A - mean) / (std + epsilon) over all valid decisions, 0 elsewhere; same shape."""
-    chosen = advantages[valid]
+def normalise_advantages(advantages: Tensor, valid: Tensor, ranks: Ranks = ONE_RANK) -> Tensor:
+    """Return (A - mean) / (std + epsilon) over all valid decisions, 0 elsewhere; same shape.
+
+    Mean and standard deviation are those of all ranks' decisions.
+    """
+    chosen = ranks.gather(advantages[valid])
     if len(chosen) < 2:
         return torch.zeros_like(advantages)
     scaled = (advantages - chosen.mean()) / (chosen.std() + STD_EPSILON)

@@ -15,8 +15,9 @@ from grpo_ros.algorithms import advantages as group_relative
 from grpo_ros.algorithms.batch import flatten_rollout
 from grpo_ros.algorithms.objectives import objective_value
 from grpo_ros.algorithms.policy_gradient import PolicyGradient, PolicyGradientConfig
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.errors import TrainingError
-from grpo_ros.policies.base import Policy
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.training.rollout import Rollout
 
@@ -42,14 +43,14 @@ class GrpoConfig(PolicyGradientConfig):
 class Grpo:
     """Updates a policy from groups of rollouts (GRPO, 2402.03300). Implements Algorithm."""
 
-    def __init__(self, config: GrpoConfig, policy: Policy) -> None:
-        """Take the policy whose parameters are changed in place."""
-        self.config, self.policy = config, policy
-        self.gradient = PolicyGradient(config, policy)
+    def __init__(self, config: GrpoConfig, policy: ChunkPolicy, ranks: Ranks = ONE_RANK) -> None:
+        """Take the policy whose parameters are changed in place, the same on all ranks."""
+        self.config, self.policy, self.ranks = config, policy, ranks
+        self.gradient = PolicyGradient(config, policy, ranks)
         self.num_updates = 0
 
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
-        """Improve the policy by one rollout; `key` decides the order of minibatches.
+        """Improve the policy by all ranks' rollouts; `key` decides the order of minibatches.
 
         Returns:
             Metrics by name; see `group_metrics` and `PolicyGradient.improve`.
@@ -70,10 +71,15 @@ class Grpo:
             weight = weight * (~_agree(objectives, valid)).unsqueeze(1)
         batch = flatten_rollout(rollout, advantages.flatten(), weight.flatten())
         generator = torch_generator("minibatches", key)
-        metrics = group_metrics(rollout, objectives, valid, advantages, weight)
-        metrics["entropy"] = float(self._entropy(rollout))
-        metrics["masked_rows"] = float(batch.num_bad_rows)
-        metrics["weighted_steps"] = float(batch.weight.sum())
+        gather = self.ranks.gather
+        outcome = rollout.outcome.view(valid.shape)
+        parts = [gather(part) for part in (outcome, objectives, valid, advantages, weight)]
+        metrics = group_metrics(*parts)
+        with self.policy.gathered():
+            entropy = self._entropy(rollout)
+        metrics["entropy"] = float(gather(entropy).mean())
+        metrics["masked_rows"] = float(self.ranks.sum(torch.tensor(batch.num_bad_rows)))
+        metrics["weighted_steps"] = float(self.ranks.sum(batch.weight.sum()))
         metrics.update(self.gradient.improve(batch, generator))
         self.num_updates += 1
         if metrics["masked_rewards"] or metrics["masked_rows"]:
@@ -120,18 +126,17 @@ class Grpo:
 
     @torch.no_grad()
     def _entropy(self, rollout: Rollout) -> Tensor:
-        return self.policy.entropy({name: v[:, 0] for name, v in rollout.obs.items()}).mean()
+        return self.policy.entropy({name: v[:, 0] for name, v in rollout.obs.items()})
 
 
 def group_metrics(
-    rollout: Rollout, objectives: Tensor, valid: Tensor, advantages: Tensor, weight: Tensor
+    outcome: Tensor, objectives: Tensor, valid: Tensor, advantages: Tensor, weight: Tensor
 ) -> dict[str, float]:
     """Return how the groups of a rollout turned out, by name.
 
     Args:
-        objectives: (M, G, R). valid: (M, G) bool. advantages, weight: (M, G).
+        outcome, advantages, weight: (M, G). objectives: (M, G, R). valid: (M, G) bool.
     """
-    outcome = rollout.outcome.view(valid.shape)
     agree = _agree(objectives, valid)
     all_fail = (~valid | (outcome < 0.5)).all(dim=1) & valid.any(dim=1)
     all_success = (~valid | (outcome >= 0.5)).all(dim=1) & valid.any(dim=1)

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
+
 RatioReduction = Literal["step", "chunk", "mean"]
 
 
@@ -75,9 +77,15 @@ def weighted_sum(values: Tensor, weight: Tensor) -> Tensor:
     return (torch.where(weight != 0, values, 0.0) * weight).sum()
 
 
-def effective_sample_fraction(log_ratios: Tensor, weight: Tensor) -> Tensor:
-    """Return (sum w r)^2 / (sum w sum w r^2) in (0, 1]: 1 where all ratios are equal (Kish)."""
+def effective_sample_fraction(
+    log_ratios: Tensor, weight: Tensor, ranks: Ranks = ONE_RANK
+) -> Tensor:
+    """Return (sum w r)^2 / (sum w sum w r^2) in (0, 1]: 1 where all ratios are equal (Kish).
+
+    The sums are over all ranks.
+    """
     ratio = log_ratios.exp()
-    total = weighted_sum(ratio, weight)
-    squares = weighted_sum(ratio.square(), weight)
-    return total.square() / (weight.sum() * squares).clamp(min=1e-12)
+    sums = [weighted_sum(ratio, weight), weighted_sum(ratio.square(), weight), weight.sum()]
+    total, squares, whole = ranks.sum(torch.stack(sums))
+    fraction: Tensor = total.square() / (whole * squares).clamp(min=1e-12)
+    return fraction

@@ -15,12 +15,15 @@ from grpo_ros import typed
 from grpo_ros.algorithms import losses
 from grpo_ros.algorithms.adam_state import adam_state, load_adam_state
 from grpo_ros.algorithms.adaptive_rate import AdaptiveRate
-from grpo_ros.algorithms.batch import Batch, minibatches
+from grpo_ros.algorithms.batch import Batch, minibatches, own_rows
 from grpo_ros.algorithms.gradients import clip_gradients
 from grpo_ros.algorithms.ratio_check import check_first_ratio
 from grpo_ros.algorithms.tally import Tally
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
+from grpo_ros.distributed.summed_gradients import SummedGradients
+from grpo_ros.distributed.tensors import placed_like
 from grpo_ros.errors import CheckpointError, ConfigurationError
-from grpo_ros.policies.base import Policy
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.normal import normal_kl
 
 logger = logging.getLogger(__name__)
@@ -88,11 +91,22 @@ class PolicyGradient:
     loss = sum_{b,k} w_bk [L_clip - c_H H + c_KL KL(pi || reference)] / sum_{b,k} w_bk: every
     weighted executed step counts the same, however long its episode was (DAPO, 2503.14476). The
     divisor is the same for all minibatches.
+
+    Several ranks with as many rows each do what one does with all rows: minibatches are drawn
+    from all rows, each rank computes with those that are its own, and sums are over ranks.
     """
 
-    def __init__(self, config: PolicyGradientConfig, policy: Policy) -> None:
-        """Take the policy whose parameters are changed in place."""
-        self.config, self.policy = config, policy
+    def __init__(
+        self, config: PolicyGradientConfig, policy: ChunkPolicy, ranks: Ranks = ONE_RANK
+    ) -> None:
+        """Take the policy whose parameters are changed in place, the same on all ranks."""
+        self.config, self.policy, self.ranks = config, policy, ranks
+        self.reference: ChunkPolicy | None = None
+        if config.reference_kl_coefficient > 0.0:
+            self.reference = copy.deepcopy(policy)
+        for each in (policy, self.reference):
+            if each is not None:
+                ranks.shard(each)
         self.parameters: list[tuple[str, nn.Parameter]] = [
             (name, p) for name, p in policy.named_parameters() if p.requires_grad
         ]
@@ -106,12 +120,10 @@ class PolicyGradient:
             config.maximum_learning_rate,
         )
         self.num_gradient_steps = 0
-        self.reference: Policy | None = None
-        if config.reference_kl_coefficient > 0.0:
-            self.reference = copy.deepcopy(policy)
+        self.gradients = SummedGradients(policy, ranks)
 
     def improve(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
-        """Run all epochs over a batch; returns metrics by name.
+        """Run all epochs over all ranks' batches; returns metrics by name.
 
         A batch without weight changes nothing. A minibatch whose loss or gradient is not finite,
         or which is already too far from the old policy, takes no step and is counted.
@@ -120,15 +132,20 @@ class PolicyGradient:
             TrainingError: the old policy's likelihoods cannot be reproduced before the first step,
                 or no minibatch had a finite gradient.
         """
-        has_weight = (batch.weight != 0).any(dim=1)
-        total = float(batch.weight.sum())
+        span = self.ranks.span(len(batch))
+        has_weight = self.ranks.gather((batch.weight != 0).any(dim=1))
+        total = float(self.ranks.sum(batch.weight.sum()))
         tally, rate = Tally(), self.rate.rate
         num_epochs = self.config.num_epochs if total > 0.0 else 1
         for epoch in range(num_epochs):
             parts = minibatches(has_weight, self.config.minibatch_size, generator)
             tally.begin_epoch(is_last=epoch == num_epochs - 1)
             for index in parts:
-                self._minibatch(batch.rows(index), total / len(parts), tally)
+                own = own_rows(index, span)
+                rows = batch.rows(own) if len(own) else batch.filler()
+                self._minibatch(rows, total / len(parts), tally)
+        if self.policy.shards is not None:
+            self.policy.shards.let_go()
         if total > 0.0:
             tally.raise_if_all_non_finite()
             self.rate.adapt(tally.value("approx_kl"))
@@ -169,44 +186,44 @@ class PolicyGradient:
                 remedy="resume with the configuration that the checkpoint was made with",
             )
         for name, value in known.items():
-            value.copy_(reference[name])
+            value.copy_(placed_like(reference[name], value))
 
     def _minibatch(self, batch: Batch, divisor: float, tally: Tally) -> None:
         """Take one gradient step, unless the minibatch must be skipped."""
-        log_prob, old = self.policy.log_prob(batch.obs, batch.sample), batch.sample.log_prob
+        terms, old = self.gradients.compute(lambda: self._terms(batch)), batch.sample.log_prob
+        log_prob = terms[0]
         step_ratios = losses.log_ratio(log_prob, old, batch.executed, "step").detach()
         if tally.ratio_error is None:
             tolerance = self.config.ratio_tolerance
-            tally.ratio_error = check_first_ratio(self.policy, step_ratios, tolerance)
+            tally.ratio_error = check_first_ratio(self.policy, step_ratios, tolerance, self.ranks)
         if divisor == 0.0:
             return
-        kl = _kl_per_chunk(step_ratios, batch.executed)
+        kl = self._kl_per_chunk(step_ratios, batch.executed)
         if math.isfinite(kl):
             tally.add({"approx_kl": kl})
         if self.rate.is_too_far(kl):
             tally.skipped_too_far += 1
             return
         ratios = losses.log_ratio(log_prob, old, batch.executed, self.config.ratio)
-        loss = self._loss(ratios, batch, divisor)
-        grad_norm = self._gradient(loss)
+        loss = self._loss(ratios, terms[1:], batch, divisor)
+        whole_loss = float(self.ranks.sum(loss.detach()))
+        grad_norm = self._gradient(loss) if math.isfinite(whole_loss) else math.nan
         if not math.isfinite(grad_norm):
             tally.skipped_non_finite += 1
             logger.warning("minibatch skipped: its loss or gradient is not finite")
             return
         self._step()
         tally.gradient_steps += 1
-        tally.add({"policy_loss": float(loss.detach()), "grad_norm": grad_norm})
+        tally.add({"policy_loss": whole_loss, "grad_norm": grad_norm})
         if tally.is_last_epoch:
             tally.add(self._statistics(ratios.detach(), batch))
 
     def _gradient(self, loss: Tensor) -> float:
         """Put the clipped gradient in place; returns its norm before, NaN if not finite."""
         self.optimizer.zero_grad(set_to_none=True)
-        if not torch.isfinite(loss):
-            return math.nan
-        loss.backward()  # type: ignore[no-untyped-call]
+        self.gradients.backward(loss)
         parameters = [p for _, p in self.parameters]
-        return clip_gradients(parameters, self.config.maximum_grad_norm)
+        return clip_gradients(parameters, self.config.maximum_grad_norm, self.ranks)
 
     def _step(self) -> None:
         """Take one step; Adam's first ones are full-sized whatever the gradient: they warm up."""
@@ -217,44 +234,62 @@ class PolicyGradient:
         self.optimizer.step()
         self.policy.constrain()
 
-    def _loss(self, ratios: Tensor, batch: Batch, divisor: float) -> Tensor:
-        config = self.config
+    def _terms(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Return log-likelihoods, then the entropy and the distribution where they count."""
+        terms = [self.policy.log_prob(batch.obs, batch.sample)]
+        if self.config.entropy_coefficient > 0.0:
+            terms.append(self.policy.entropy(batch.obs))
+        if self.reference is not None:
+            terms += self.policy.distribution(batch.obs, batch.sample)
+        return tuple(terms)
+
+    def _loss(
+        self, ratios: Tensor, terms: tuple[Tensor, ...], batch: Batch, divisor: float
+    ) -> Tensor:
+        config, remaining = self.config, list(terms)
         values = losses.clipped_surrogate(
             ratios, batch.advantages, config.clip_low, config.clip_high
         )
         if config.entropy_coefficient > 0.0:
-            values = values - config.entropy_coefficient * self.policy.entropy(
-                batch.obs
-            ).unsqueeze(-1)
+            values = values - config.entropy_coefficient * remaining.pop(0).unsqueeze(-1)
         if self.reference is not None:
-            mean, std = self.policy.distribution(batch.obs, batch.sample)
+            mean, std = remaining
             with torch.no_grad():
-                reference = self.reference.distribution(batch.obs, batch.sample)
+                reference = self._reference_of(self.reference, batch)
             values = values + config.reference_kl_coefficient * normal_kl(mean, std, *reference)
         return losses.weighted_sum(values, batch.weight) / divisor
+
+    def _reference_of(self, reference: ChunkPolicy, batch: Batch) -> tuple[Tensor, Tensor]:
+        if reference.shards is None:
+            return reference.distribution(batch.obs, batch.sample)
+        return reference.shards.compute(lambda: reference.distribution(batch.obs, batch.sample))
 
     @torch.no_grad()
     def _statistics(self, ratios: Tensor, batch: Batch) -> dict[str, float]:
         weight, advantages = batch.weight, batch.advantages
         low = losses.clipped_low(ratios, advantages, self.config.clip_low)
         high = losses.clipped_high(ratios, advantages, self.config.clip_high)
-        total = weight.sum().clamp(min=1e-12)
+        sums = torch.stack([(low * weight).sum(), (high * weight).sum(), weight.sum()])
+        num_low, num_high, total = self.ranks.sum(sums)
+        total = total.clamp(min=1e-12)
         lowest, highest = torch.aminmax(ratios)
+        opposite, highest = self.ranks.maximum(torch.stack([-lowest, highest]))
         values = {
-            "clip_fraction_low": (low * weight).sum() / total,
-            "clip_fraction_high": (high * weight).sum() / total,
-            "ratio_min": lowest.exp(),
+            "clip_fraction_low": num_low / total,
+            "clip_fraction_high": num_high / total,
+            "ratio_min": (-opposite).exp(),
             "ratio_max": highest.exp(),
-            "effective_sample_size": losses.effective_sample_fraction(ratios, weight),
+            "effective_sample_size": losses.effective_sample_fraction(ratios, weight, self.ranks),
         }
         # One transfer for all of them: each costs as much as a layer of a small network.
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
-
-def _kl_per_chunk(step_ratios: Tensor, executed: Tensor) -> float:
-    """Return the mean over executed chunks of the summed k3 estimates of their steps (nats)."""
-    num_chunks = executed.any(dim=1).sum().clamp(min=1)
-    return float(losses.approximate_kl(step_ratios).sum() / num_chunks)
+    def _kl_per_chunk(self, step_ratios: Tensor, executed: Tensor) -> float:
+        """Return the mean over executed chunks of the sum of their steps' k3 estimates (nats)."""
+        num_chunks = executed.any(dim=1).sum()
+        sums = torch.stack([losses.approximate_kl(step_ratios).sum(), num_chunks.float()])
+        total, num = self.ranks.sum(sums)
+        return float(total / num.clamp(min=1))
 
 
 def take(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from grpo_ros.algorithms.gae import (
 from grpo_ros.algorithms.objectives import weighted_steps
 from grpo_ros.algorithms.policy_gradient import PolicyGradient, PolicyGradientConfig, take
 from grpo_ros.algorithms.value_learner import CriticConfig, ValueLearner
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.policies.base import Observation
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.critic import Critic
@@ -62,18 +63,22 @@ class Ppo:
     """
 
     def __init__(
-        self, config: PpoConfig, policy: ChunkPolicy, generator: torch.Generator | None = None
+        self,
+        config: PpoConfig,
+        policy: ChunkPolicy,
+        generator: torch.Generator | None = None,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
         """Take the policy whose parameters are changed in place; `generator`: of the critic."""
-        self.config, self.policy = config, policy
-        self.gradient = PolicyGradient(config, policy)
+        self.config, self.policy, self.ranks = config, policy, ranks
+        self.gradient = PolicyGradient(config, policy, ranks)
         generator = generator or torch.Generator().manual_seed(0)
         size, critic = policy.num_features, config.critic
         self.critic = Critic(size, critic.hidden, generator, critic.activation)
-        self.value = ValueLearner(config.critic, self.critic)
+        self.value = ValueLearner(config.critic, self.critic, ranks)
 
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
-        """Improve policy and critic by one rollout; `key` decides the order of minibatches.
+        """Improve policy and critic by all ranks' rollouts; `key` decides minibatches' order.
 
         Returns:
             Metrics by name; see `PolicyGradient.improve` and `ValueLearner.fit`.
@@ -83,21 +88,25 @@ class Ppo:
         """
         num_episodes, num_decisions = rollout.executed.shape[:2]
         seen = {name: value.flatten(0, 1) for name, value in rollout.obs.items()}
-        features = self.features(seen).view(num_episodes, num_decisions, -1)
-        judged = self.judge(rollout, features)
+        with self.policy.gathered():
+            features = self.features(seen).view(num_episodes, num_decisions, -1)
+            judged = self.judge(rollout, features)
+            entropy = self._entropy(rollout)
         valid = judged.valid
         advantages = judged.advantages
         if self.config.normalise_advantages:
-            advantages = normalise_advantages(advantages, valid)
+            advantages = normalise_advantages(advantages, valid, self.ranks)
         batch = flatten_rollout(rollout, advantages, valid.float())
+        gather = self.ranks.gather
+        values, returns = gather(judged.values[valid]), gather(judged.returns[valid])
         metrics = {
-            "explained_variance": explained_variance(judged.values[valid], judged.returns[valid]),
-            "return_mean": float(judged.returns[valid].mean()) if bool(valid.any()) else 0.0,
-            "masked_rows": float(batch.num_bad_rows),
-            "entropy": float(self._entropy(rollout)),
+            "explained_variance": explained_variance(values, returns),
+            "return_mean": float(returns.mean()) if len(returns) else 0.0,
+            "masked_rows": float(self.ranks.sum(torch.tensor(batch.num_bad_rows))),
+            "entropy": float(gather(entropy).mean()),
         }
         metrics |= self.gradient.improve(batch, torch_generator("minibatches", key))
-        if bool(valid.any()):
+        if len(returns):
             metrics |= self.value.fit(
                 features[valid],
                 judged.values[valid],
@@ -157,4 +166,4 @@ class Ppo:
 
     @torch.no_grad()
     def _entropy(self, rollout: Rollout) -> Tensor:
-        return self.policy.entropy({name: v[:, 0] for name, v in rollout.obs.items()}).mean()
+        return self.policy.entropy({name: v[:, 0] for name, v in rollout.obs.items()})

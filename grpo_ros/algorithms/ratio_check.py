@@ -5,22 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.errors import TrainingError
 from grpo_ros.policies.base import Policy
 
 
-def check_first_ratio(policy: Policy, log_ratios: Tensor, tolerance: float) -> float:
-    """Return the largest |ratio - 1| before the first step of an update.
+def check_first_ratio(
+    policy: Policy, log_ratios: Tensor, tolerance: float, ranks: Ranks = ONE_RANK
+) -> float:
+    """Return the largest |ratio - 1| of all ranks before the first step of an update.
 
     Args:
         policy: the one that sampled, with the parameters that it sampled with.
         log_ratios: (B, K), per step, 0 where not executed.
         tolerance: largest |ratio - 1| that rounding explains.
+        ranks: whose ratios count.
 
     Raises:
         TrainingError: the ratio is not 1, or not finite; says which causes are likely.
     """
-    error = float(torch.expm1(log_ratios.detach()).abs().max()) if log_ratios.numel() else 0.0
+    found = torch.expm1(log_ratios.detach()).abs()
+    error = float(ranks.maximum(found.max() if found.numel() else found.new_zeros(())))
     if error <= tolerance:
         return error
     bad = [name for name, p in policy.named_parameters() if not torch.isfinite(p).all()]

@@ -7,6 +7,7 @@ import torch
 from grpo_ros.algorithms.base import Algorithm
 from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
 from grpo_ros.algorithms.ppo import Ppo, PpoConfig
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 
 AlgorithmConfig = GrpoConfig | PpoConfig
@@ -14,7 +15,10 @@ AlgorithmConfig = GrpoConfig | PpoConfig
 
 
 def make_algorithm(
-    config: AlgorithmConfig, policy: ChunkPolicy, generator: torch.Generator | None = None
+    config: AlgorithmConfig,
+    policy: ChunkPolicy,
+    generator: torch.Generator | None = None,
+    ranks: Ranks = ONE_RANK,
 ) -> Algorithm:
     """Return the updater that `config` describes, for a policy that it will change in place.
 
@@ -22,7 +26,8 @@ def make_algorithm(
         config: its class decides the algorithm.
         policy: changed in place by updates.
         generator: decides a critic's first weights; the same ones every time if absent.
+        ranks: whose rollouts it learns from, as many rows on each.
     """
     if isinstance(config, PpoConfig):
-        return Ppo(config, policy, generator)
-    return Grpo(config, policy)
+        return Ppo(config, policy, generator, ranks)
+    return Grpo(config, policy, ranks)

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from grpo_ros import typed
 from grpo_ros.algorithms.adam_state import adam_state, load_adam_state
-from grpo_ros.algorithms.batch import minibatches
+from grpo_ros.algorithms.batch import minibatches, own_rows
 from grpo_ros.algorithms.gradients import clip_gradients
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
+from grpo_ros.distributed.summed_gradients import SummedGradients
 from grpo_ros.errors import CheckpointError, TrainingError
 from grpo_ros.policies.critic import Critic
 from grpo_ros.policies.mlp import Activation
@@ -53,9 +55,10 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float)
 class ValueLearner:
     """Adam on the critic alone: its step size does not follow the policy's divergence."""
 
-    def __init__(self, config: CriticConfig, critic: Critic) -> None:
-        """Take the critic whose parameters are changed in place."""
-        self.config, self.critic = config, critic
+    def __init__(self, config: CriticConfig, critic: Critic, ranks: Ranks = ONE_RANK) -> None:
+        """Take the critic whose parameters are changed in place, the same on all ranks."""
+        self.config, self.critic, self.ranks = config, critic, ranks
+        self.gradients = SummedGradients(critic, ranks)
         self.parameters = list(critic.named_parameters())
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=config.learning_rate, fused=True)
 
@@ -68,7 +71,7 @@ class ValueLearner:
     def fit(
         self, features: Tensor, old_values: Tensor, returns: Tensor, generator: torch.Generator
     ) -> dict[str, float]:
-        """Run all epochs over B decisions; returns metrics by name.
+        """Run all epochs over all ranks' decisions, B of them here; returns metrics by name.
 
         Args:
             features: (B, O) normalised.
@@ -81,23 +84,34 @@ class ValueLearner:
         """
         config, losses = self.config, []
         parameters = [p for _, p in self.parameters]
-        every = torch.ones(len(features), dtype=torch.bool)
+        span = self.ranks.span(len(features))
+        every = torch.ones(span.total, dtype=torch.bool)
         for _ in range(config.num_epochs):
             for index in minibatches(every, config.minibatch_size, generator):
-                values = self.critic(features[index])
-                loss = value_loss(values, old_values[index], returns[index], config.clip).mean()
+                own = own_rows(index, span)
+                loss = self._loss(features, old_values, returns, own) * (len(own) / len(index))
                 self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                self.gradients.backward(loss)
                 clip_gradients(parameters, config.maximum_grad_norm)
                 self.optimizer.step()
                 losses.append(loss.detach())
-        mean_loss = float(torch.stack(losses).mean())
+        mean_loss = float(self.ranks.sum(torch.stack(losses)).mean())
         if not math.isfinite(mean_loss):
             raise TrainingError(
                 f"the critic's loss is {mean_loss}",
                 remedy="lower ppo.critic.learning_rate, or look for extreme rewards",
             )
         return {"value_loss": mean_loss}
+
+    def _loss(self, features: Tensor, old_values: Tensor, returns: Tensor, own: Tensor) -> Tensor:
+        """Return the mean loss of some decisions; where there are none, of one that is made up."""
+        if len(own):
+            features, old_values, returns = features[own], old_values[own], returns[own]
+        else:
+            features = features.new_zeros(1, features.shape[1])
+            old_values = returns = features[:, 0]
+        values = self.gradients.compute(lambda: self.critic(features))
+        return value_loss(values, old_values, returns, self.config.clip).mean()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return critic and optimiser as flat tensors."""

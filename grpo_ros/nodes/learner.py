@@ -37,6 +37,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from grpo_ros.configuration import load_config
+from grpo_ros.distributed.process_ranks import refuse_several
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.interrupts import Interrupts
 from grpo_ros.nodes.parameters import declare_parameters, given_parameters
@@ -65,6 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
     thread.start()
     code, line = 1, ""
     try:
+        refuse_several("the node `learner`")
         config = load_config(options.settings, options.config, given_parameters(node))
         declare_parameters(node, config)
         line = _train(config, node, view, interrupts, options.paused)

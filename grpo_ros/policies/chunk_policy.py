@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from grpo_ros.contract import Contract
 from grpo_ros.policies.base import ActionSample, Observation
 from grpo_ros.policies.normal import normal_log_prob
+
+if TYPE_CHECKING:
+    from grpo_ros.distributed.sharding import Shards
 
 
 class ChunkPolicy(nn.Module, abc.ABC):
@@ -25,7 +29,10 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     Attributes:
         num_features: F, of `critic_features`.
+        shards: where what learns is in parts, one on each rank of a run.
     """
+
+    shards: Shards | None = None
 
     contract: Contract
     noise_shape: tuple[int, ...]
@@ -68,6 +75,18 @@ class ChunkPolicy(nn.Module, abc.ABC):
         """Let what behaviour cloning trains require gradients, and perceive accordingly."""
         yield
 
+    def gathered(self) -> contextlib.AbstractContextManager[None]:
+        """Hold all parameters on this rank while the policy acts, where they are in shards."""
+        return contextlib.nullcontext() if self.shards is None else self.shards.whole()
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return what cloning or training changes, by name."""
+        return dict(self.named_parameters())
+
+    def units(self) -> list[nn.Module]:
+        """Return parts that compute one after the other, if it is worth to shard them."""
+        return []
+
     @abc.abstractmethod
     def fit_statistics(self, obs: Observation) -> None:
         """Take from what was perceived in data what has to be known before anything is learned."""
@@ -100,15 +119,32 @@ class ChunkPolicy(nn.Module, abc.ABC):
     def entropy(self, obs: Observation) -> Tensor:
         """Return the entropy (N,) of one step of the chunk, in nats."""
 
-    @abc.abstractmethod
     def bc_loss(
         self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Return the behaviour-cloning loss, a scalar.
+        """Return the behaviour-cloning loss, a scalar: the mean error of demonstrated steps.
 
         Args:
             obs: field -> (B, ...), perceived.
             chunk: (B, K, A) float32, demonstrated.
             weight: (B, K) float32, 0 where a step was not demonstrated.
             generator: on the CPU; all randomness of the loss.
+        """
+        error = self.cloning_error(obs, chunk, self.cloning_noise(len(chunk), generator))
+        return (error * weight).sum() / weight.sum().clamp(min=1.0)
+
+    def cloning_noise(self, num: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Return all that is random in the cloning error of `num` chunks, name -> (num, ...)."""
+        return {}
+
+    @abc.abstractmethod
+    def cloning_error(
+        self, obs: Observation, chunk: Tensor, noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the behaviour-cloning error of each step of chunks, (B, K).
+
+        Args:
+            obs: field -> (B, ...), perceived.
+            chunk: (B, K, A) float32, demonstrated.
+            noise: of these chunks, as `cloning_noise` gives it.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -105,21 +106,23 @@ class FlowPolicy(StatePolicy):
         std = self._std(self.normaliser(self.features(obs)))
         return self.denoiser.entropy(std).mean(dim=-1)
 
-    def bc_loss(
-        self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Return the flow-matching loss E |v(x_t, t, obs) - (x_1 - x_0)|^2 per component.
+    def cloning_noise(self, num: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Return x_0 (num, K, A), standard normal, and t (num,), uniform in [0, 1)."""
+        x0 = torch.randn((num, *self.chunk_shape), generator=generator)
+        return {"x0": x0, "t": torch.rand(num, generator=generator)}
 
-        x_0 standard normal, t uniform in [0, 1), x_t = (1 - t) x_0 + t x_1, x_1 = chunk.
+    def cloning_error(
+        self, obs: Observation, chunk: Tensor, noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the flow-matching error |v(x_t, t, obs) - (x_1 - x_0)|^2 per component, (B, K).
+
+        x_t = (1 - t) x_0 + t x_1, x_1 = chunk.
         """
-        device = chunk.device
-        x0 = torch.randn(chunk.shape, generator=generator).to(device)
-        t = torch.rand(len(chunk), generator=generator).to(device)
+        x0, t = noise["x0"].to(chunk.device), noise["t"].to(chunk.device)
         at = t.view(-1, 1, 1)
         x = (1.0 - at) * x0 + at * chunk
         v = self.velocity(x, t, self.normaliser(self.features(obs)))
-        error = (v - (chunk - x0)).square().mean(dim=-1)
-        return (error * weight).sum() / weight.sum().clamp(min=1.0)
+        return (v - (chunk - x0)).square().mean(dim=-1)
 
     def _velocity_of(self, features: Tensor) -> Velocity:
         return lambda x, t: self.velocity(x, t, features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -99,9 +100,8 @@ class GaussianPolicy(StatePolicy):
         num_envs = next(iter(obs.values())).shape[0]
         return normal_entropy(self.std()).expand(num_envs)
 
-    def bc_loss(
-        self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
+    def cloning_error(
+        self, obs: Observation, chunk: Tensor, noise: Mapping[str, Tensor]
     ) -> Tensor:
-        """Return the squared error of the mean per demonstrated component; std is untouched."""
-        error = (self.mean(self.features(obs)) - chunk).square().mean(dim=-1)
-        return (error * weight).sum() / weight.sum().clamp(min=1.0)
+        """Return the squared error of the mean per component, (B, K); std is untouched."""
+        return (self.mean(self.features(obs)) - chunk).square().mean(dim=-1)

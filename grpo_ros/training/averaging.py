@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from grpo_ros.distributed.tensors import local, placed_tree
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 
 
@@ -41,7 +42,7 @@ class PolicyAverage:
             pairs = zip(self.policy.parameters(), policy.parameters(), strict=True)
             for average, latest in pairs:
                 if average is not latest:  # a copy shares what is not trained
-                    average.lerp_(latest, 1.0 - decay)
+                    local(average).lerp_(local(latest), 1.0 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged policy and how many iterates are in it."""
@@ -49,5 +50,5 @@ class PolicyAverage:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        self.policy.load_state_dict(state["policy"])
+        self.policy.load_state_dict(placed_tree(state["policy"], self.policy.state_dict()))
         self.num_updates = int(state["num_updates"])

@@ -24,6 +24,8 @@ class GroupCollector:
         num_groups: M.
         group_size: G.
         antithetic: whether members 2i and 2i + 1 of a group get opposite noise.
+        first_group: number of the first group; the others count on from it. States and noise
+            belong to a group's number, so ranks that share them draw what one would.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class GroupCollector:
         num_groups: int,
         group_size: int,
         antithetic: bool = False,
+        first_group: int = 0,
     ) -> None:
         if simulator.num_envs != num_groups * group_size:
             raise SimulatorError(
@@ -41,10 +44,11 @@ class GroupCollector:
         self.simulator = simulator
         self.num_groups, self.group_size = num_groups, group_size
         self.antithetic = antithetic
+        self._groups = range(first_group, first_group + num_groups)
 
     def collect(self, policy: Policy, seed: int, iteration: int) -> Rollout:
         """Draw M initial states and roll out G members of each; see `collect_from`."""
-        keys = [Key(seed, iteration, group) for group in range(self.num_groups)]
+        keys = [Key(seed, iteration, group) for group in self._groups]
         ids = torch.arange(self.num_groups) * self.group_size
         self.simulator.reset(self.simulator.task.sample(keys), ids, keys)
         return self.collect_from(policy, self.simulator.snapshot(ids), seed, iteration)
@@ -93,7 +97,7 @@ class GroupCollector:
     def _member_keys(self, seed: int, iteration: int) -> list[Key]:
         keys = [
             Key(seed, iteration, group, member)
-            for group in range(self.num_groups)
+            for group in self._groups
             for member in range(self.group_size)
         ]
         if len(set(keys)) != len(keys):

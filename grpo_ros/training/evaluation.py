@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Observation, Simulator
 from grpo_ros.training.statistics import wilson_interval
@@ -61,6 +62,11 @@ class Evaluation:
         """95 % interval of the success rate."""
         return wilson_interval(self.successes, self.episodes)
 
+    def of_all_ranks(self, ranks: Ranks) -> Evaluation:
+        """Return all ranks' outcomes, in rank order."""
+        parts = (self.outcome, self.score, self.num_steps)
+        return Evaluation(*(ranks.gather(part) for part in parts))
+
     def to_json(self) -> dict[str, Any]:
         """Return successes, episodes and their interval."""
         return {
@@ -87,9 +93,11 @@ def evaluate(
     Args:
         simulator: its environments are used in batches; results do not depend on its size.
         decide: gives the deployed action.
-        keys: of initial states, e.g. `held_out_keys(1000)`.
+        keys: of initial states, e.g. `held_out_keys(1000)`; none give no outcomes.
         on_batch: called with the number of episodes done.
     """
+    if not keys:
+        return Evaluation(torch.zeros(0, dtype=torch.bool), torch.zeros(0), torch.zeros(0).long())
     outcomes, scores, steps = [], [], []
     contract, task = simulator.contract, simulator.task
     for start in range(0, len(keys), simulator.num_envs):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 
 
 class Requests:
@@ -60,6 +63,20 @@ class Requests:
                 self._condition.wait(timeout_s)
             return self._is_paused and not self._is_stopping
 
+    def serve(
+        self, save: Callable[[], Path], export: Callable[[], Path], ranks: Ranks = ONE_RANK
+    ) -> bool:
+        """Do what was asked of rank 0, on all ranks; return whether training is paused.
+
+        Collective.
+        """
+        saves, exports = self.take()
+        num_saves, num_exports = ranks.broadcast((len(saves), len(exports)))
+        for futures, num, work in ((saves, num_saves, save), (exports, num_exports, export)):
+            for number in range(num):
+                _answer(futures[number] if ranks.is_first else Future(), work)
+        return ranks.broadcast(self.wait_while_paused())
+
     def refuse_all(self, error: Exception) -> None:
         """Fail every open request, once training has ended."""
         for futures in self.take():
@@ -75,3 +92,12 @@ class Requests:
             queue.append(future)
             self._condition.notify_all()
         return future
+
+
+def _answer(future: Future[Path], work: Callable[[], Path]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)

@@ -8,13 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from grpo_ros import configuration
+from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.errors import CheckpointError, TrainingError
-from grpo_ros.training.checkpoint import newest_valid
+from grpo_ros.training.checkpoint import join_state, newest_valid, split_state
 from grpo_ros.training.demonstrations import folder_sha256
 from grpo_ros.training.run_directory import (
     FINISHED,
     RunDirectory,
+    UnwrittenRun,
     create_run,
     find_resumable,
     point_latest,
@@ -28,6 +32,32 @@ class Resumed:
 
     run: RunDirectory
     state: dict[str, Any] | None = None
+
+
+def open_run_on_ranks(config: TrainConfig, say: Callable[[str], None], ranks: Ranks) -> Resumed:
+    """Open a run on rank 0, and give the others where it is and what it goes on from.
+
+    Raises:
+        RankError: on the other ranks, where it failed on rank 0.
+        TrainingError, CheckpointError: on rank 0, as `open_run`.
+    """
+    if ranks.num == 1:
+        return open_run(config, say)
+    opened: list[Resumed] = []
+
+    def work() -> tuple[str, Any, dict[str, Any]]:
+        found = open_run(config, say)
+        opened.append(found)
+        tensors, tree = split_state(found.state)
+        shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+        return str(found.run.path), tree, shapes
+
+    path, tree, shapes = ranks.on_first(work)
+    tensors = split_state(opened[0].state)[0] if opened else {}
+    for name, (shape, dtype) in shapes.items():
+        value = tensors.setdefault(name, torch.empty(shape, dtype=dtype))
+        ranks.copy_first(value)
+    return opened[0] if opened else Resumed(UnwrittenRun(Path(path)), join_state(tensors, tree))
 
 
 def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:

@@ -113,6 +113,20 @@ class RunDirectory:
         )
 
 
+class UnwrittenRun(RunDirectory):
+    """A run's folder for the ranks that write nothing into it: the first does."""
+
+    def append(self, path: Path, entry: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def write_json(self, name: str, data: Any) -> Path:
+        """Return the path of a file that the first rank writes."""
+        return self.path / name
+
+    def hold(self) -> None:
+        """Do nothing."""
+
+
 def create_run(output: Path, task: str, algorithm: str, seed: int) -> RunDirectory:
     """Make a new run folder; `<output>/latest` points to it."""
     parent = output / re.sub(r"[^\w.-]+", "_", task) / algorithm

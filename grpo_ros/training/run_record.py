@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
-import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from grpo_ros.contract import Contract
-from grpo_ros.tasks.scene_state import SceneState, scene_arrays
-from grpo_ros.training.checkpoint import write_atomically
 from grpo_ros.training.evaluation import Evaluation
 from grpo_ros.training.observer import Progress, TrainingObserver
 from grpo_ros.training.run_directory import RunDirectory
-
-
-def record_terms(run: RunDirectory, contract: Contract, held_out: SceneState) -> None:
-    """Write what a run is judged by: the contract and the held-out initial states."""
-    write_atomically(run.path / "contract.json", contract.to_json().encode())
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = scene_arrays(held_out)
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(run.path / "heldout.npz", buffer.getvalue())
 
 
 class RunRecord:
@@ -33,17 +19,21 @@ class RunRecord:
         run: whose files are written.
         observer: told about each iteration.
         total: control steps of the whole training.
+        is_written: whether there is anything to write; the other ranks of a run only count time.
 
     Attributes:
         latest: the last evaluation on the curve's states, for whoever watches.
         elapsed_s: wall-clock seconds spent on learning so far.
     """
 
-    def __init__(self, run: RunDirectory, observer: TrainingObserver, total: int) -> None:
+    def __init__(
+        self, run: RunDirectory, observer: TrainingObserver, total: int, is_written: bool = True
+    ) -> None:
         self._run, self._observer, self._total = run, observer, total
         self.latest: Evaluation | None = None
         self.elapsed_s = 0.0
-        self._tensorboard = SummaryWriter(str(run.path / "tensorboard"))
+        folder = str(run.path / "tensorboard")
+        self._tensorboard = SummaryWriter(folder) if is_written else None
 
     def resume(self) -> None:
         """Go on counting time from where the run's files end."""
@@ -60,6 +50,8 @@ class RunRecord:
             metrics: what is reproducible: `iteration`, `env_steps` and any others.
             timing: what is not: `collect_s`, `update_s` and any others.
         """
+        if self._tensorboard is None:
+            return
         run, iteration, env_steps = self._run, metrics["iteration"], metrics["env_steps"]
         run.append(run.metrics, metrics)
         run.append(run.timing, {"iteration": iteration, **timing, "elapsed_s": self.elapsed_s})
@@ -70,7 +62,8 @@ class RunRecord:
 
     def close(self) -> None:
         """Flush; idempotent."""
-        self._tensorboard.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
     def _progress(self, metrics: dict[str, Any], iteration_s: float) -> Progress:
         env_steps, total = metrics["env_steps"], self._total

@@ -103,6 +103,21 @@ class BridgeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RanksConfig:
+    """How the processes of one run go together, where torchrun started several."""
+
+    parameters: Literal["whole", "sharded"] = typed.setting(
+        "whole", "What learns of a policy, on each rank: all of it (DDP), or a part (FSDP2; gr00t)"
+    )
+    timeout_s: float = typed.setting(
+        1800.0,
+        "Longest that a rank waits for others, e.g. for an export",
+        unit="s",
+        minimum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class CommonConfig:
     """What every training run has: the choices, and the settings of all but the tasks."""
 
@@ -129,6 +144,7 @@ class CommonConfig:
     isaaclab: IsaacLabConfig = typed.setting(factory=IsaacLabConfig)
     environment: EnvironmentConfig = typed.setting(factory=EnvironmentConfig)
     bridge: BridgeConfig = typed.setting(factory=BridgeConfig)
+    ranks: RanksConfig = typed.setting(factory=RanksConfig)
 
 
 def _task_sections() -> list[tuple[str, type, Any]]:
@@ -181,6 +197,7 @@ WITHOUT_EFFECT_ON_RESULTS = (
     "film",
     "checkpoint",
     "bridge",
+    "ranks",
     "mujoco.num_threads",
     "demonstrations.path",
 )

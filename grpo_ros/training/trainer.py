@@ -7,22 +7,23 @@ The trainer owns the loop and the state. All that decides what an iteration give
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from grpo_ros import configuration
 from grpo_ros.algorithms import make_algorithm
 from grpo_ros.algorithms.behaviour_cloning import fit
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks, own_share
+from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length
+from grpo_ros.distributed.tensors import placed_tree, whole_tree
 from grpo_ros.errors import TrainingError
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.policies import make_policy
+from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.remote.channel import Connector
@@ -37,16 +38,18 @@ from grpo_ros.training.checkpoint import (
     write_atomically,
 )
 from grpo_ros.training.collector import GroupCollector
-from grpo_ros.training.demonstrations import Demonstrations, fit_statistics, record
+from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics, record
 from grpo_ros.training.demonstrations.of_run import kept_demonstrations, provenance
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
 from grpo_ros.training.placement import Losses, place_simulator
 from grpo_ros.training.requests import Requests
-from grpo_ros.training.resume import Resumed, open_run
+from grpo_ros.training.resume import Resumed, open_run_on_ranks
+from grpo_ros.training.rollout import Rollout
 from grpo_ros.training.run_directory import RunDirectory
-from grpo_ros.training.run_record import RunRecord, record_terms
+from grpo_ros.training.run_record import RunRecord
+from grpo_ros.training.run_terms import origin_of, write_terms
 from grpo_ros.training.settings import TrainConfig
 
 
@@ -58,6 +61,8 @@ class Trainer:
         run: its folder; None opens or resumes one as `config.resume` says.
         observers: told about progress, in this thread.
         connector: finds the bridge of a separate placement; None: a process is started for it.
+        ranks: the processes of this run, each with a trainer, a simulator and a share of the
+            groups. What is decided is decided by the first, which alone has observers and writes.
 
     `run()` blocks; `requests` may be used from any thread meanwhile.
     """
@@ -69,12 +74,14 @@ class Trainer:
         *,
         observers: Sequence[TrainingObserver] = (),
         connector: Connector | None = None,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
-        self.config, self.requests = config, Requests()
-        self.observers = Observers(observers)
+        self.config, self.requests, self.ranks = config, Requests(), ranks
+        self.observers = Observers(observers if ranks.is_first else ())
         # More intra-op threads than free cores make a small update many times slower.
         torch.set_num_threads(1)
-        resumed = open_run(config, self.observers.on_message) if run is None else Resumed(run)
+        say = self.observers.on_message
+        resumed = open_run_on_ranks(config, say, ranks) if run is None else Resumed(run)
         self.run_directory = resumed.run
         self._build(connector)
         self.iteration = self.env_steps = self.gradient_steps = 0
@@ -82,7 +89,7 @@ class Trainer:
         self._curve: Evaluation | None = None
         self._is_trained = resumed.state is not None
         self.run_record = RunRecord(
-            self.run_directory, self.observers, config.collection.env_steps
+            self.run_directory, self.observers, config.collection.env_steps, ranks.is_first
         )
         if resumed.state is not None:
             self.load_state(resumed.state)
@@ -92,38 +99,42 @@ class Trainer:
         config = self.config
         self.task = make_task(config.task, configuration.section(config, "task"))
         collection = config.collection
-        num_envs = collection.num_groups * collection.group_size
+        groups = own_share(collection.num_groups, self.ranks)
+        num_envs = len(groups) * collection.group_size
         say = self.observers.on_message
         self.simulator = place_simulator(config, self.task, num_envs, connector, say)
         self.losses = Losses(self.simulator, config.bridge.max_restarts, say)
         self.simulator.watch = self.observers.on_step if self.observers.observers else None
         self.contract = self.simulator.contract
-        self.policy = make_policy(
-            configuration.section(config, "policy"),
-            self.contract,
-            torch_generator("policy_weights", Key(config.seed)),
-        )
+        self.policy = self._new_policy()
         self.deployed = PolicyAverage(self.policy, config.collection.averaging)
         self.algorithm = make_algorithm(
             configuration.section(config, "algorithm"),
             self.policy,
             torch_generator("critic_weights", Key(config.seed)),
+            self.ranks,
         )
+        self.ranks.shard(self.deployed.policy)
         self.collector = GroupCollector(
             self.simulator,
-            collection.num_groups,
+            len(groups),
             collection.group_size,
             collection.antithetic,
+            groups.start,
         )
+
+    def _new_policy(self) -> ChunkPolicy:
+        generator = torch_generator("policy_weights", Key(self.config.seed))
+        return make_policy(configuration.section(self.config, "policy"), self.contract, generator)
 
     # ---------------------------------------------------------------- state
 
     def state(self) -> dict[str, Any]:
         """Return everything that decides what the next iteration gives."""
         return {
-            "policy": dict(self.policy.state_dict()),
-            "deployed": self.deployed.state_dict(),
-            "algorithm": self.algorithm.state_dict(),
+            "policy": whole_tree(self.policy.state_dict()),
+            "deployed": whole_tree(self.deployed.state_dict()),
+            "algorithm": whole_tree(self.algorithm.state_dict()),
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "gradient_steps": self.gradient_steps,
@@ -132,7 +143,7 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take a state that `state` gave."""
-        self.policy.load_state_dict(state["policy"])
+        self.policy.load_state_dict(placed_tree(state["policy"], self.policy.state_dict()))
         self.deployed.load_state_dict(state["deployed"])
         self.algorithm.load_state_dict(state["algorithm"])
         self.iteration = state["iteration"]
@@ -153,7 +164,7 @@ class Trainer:
             if not self._is_trained:
                 self._bootstrap()
             self._train()
-            if self.requests.is_stopping:
+            if self._is_stopping():
                 return self._stopped()
             return self._finish()
         except BaseException as error:
@@ -167,21 +178,23 @@ class Trainer:
     def _bootstrap(self) -> None:
         """Clone the demonstrator and measure where learning starts."""
         config, say = self.config, self.observers.on_message
-        final = config.evaluation.final_episodes
-        path, run = config.demonstrations.path, self.run_directory
-        kept = kept_demonstrations(path, self.contract, run, say)
-        self._measure_simulator()
+        kept = kept_demonstrations(
+            config.demonstrations.path, self.contract, self.run_directory, say
+        )
+        keys = held_out_keys(config.evaluation.final_episodes)
+        if self.ranks.is_first:
+            self._measure_simulator()
+            write_terms(self.run_directory, self.contract, self.task, keys)
         began = time.monotonic()
         if kept is not None or config.demonstrations.episodes:
             self._clone(kept or self._recorded_demonstrations())
         else:
-            self.losses.redo(lambda: fit_statistics(self.collector, self.policy, config.seed))
+            fit_statistics(self._rollout(DEMONSTRATION), self.policy, self.ranks)
             say("no demonstrations: learning from scratch")
         self.run_record.elapsed_s += time.monotonic() - began
         self.deployed.start(self.policy)
-        record_terms(run, self.contract, self.task.sample(held_out_keys(final)))
         self._film("before")
-        start = self._evaluate(held_out_keys(final))
+        start = self._evaluate(keys)
         self.start = start.to_json()
         say(f"start: success {start} on held-out initial states")
         self._evaluate_curve()
@@ -217,17 +230,17 @@ class Trainer:
                 Progress("cloning", done, total)
             ),
             measure=self._clone_success,
+            ranks=self.ranks,
         )
 
     def _clone_success(self) -> float:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
-        work = functools.partial(evaluate, self.simulator, self.policy.mode, keys)
-        return self.losses.redo(work).success_rate
+        return self._outcomes(self.policy, keys).success_rate
 
     def _train(self) -> None:
         config = self.config
-        while self.env_steps < config.collection.env_steps and not self.requests.is_stopping:
-            if self._serve_requests():
+        while self.env_steps < config.collection.env_steps and not self._is_stopping():
+            if self.requests.serve(self.save, self.export, self.ranks):
                 continue
             if self._curve is not None and self._curve.success_rate >= config.evaluation.target:
                 self.observers.on_message(f"target reached: success {self._curve}")
@@ -237,14 +250,12 @@ class Trainer:
     def _iterate(self) -> None:
         """Collect, update, record; one iteration."""
         config, began = self.config, time.monotonic()
-        rollout = self.losses.redo(
-            lambda: self.collector.collect(self.policy, config.seed, self.iteration),
-            config.collection.num_groups,
-        )
+        rollout = self._rollout(self.iteration)
         collected = time.monotonic()
         metrics = self.algorithm.update(rollout, Key(config.seed, self.iteration))
         self.deployed.update(self.policy)
         updated = time.monotonic()
+        rollout = of_all_ranks(rollout, self.ranks)
         self.iteration += 1
         self.env_steps += rollout.num_env_steps
         self.gradient_steps += int(metrics.get("gradient_steps", 0))
@@ -258,6 +269,15 @@ class Trainer:
         if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
             self.save()
 
+    def _rollout(self, iteration: int) -> Rollout:
+        """Roll out this rank's groups, with as many decisions as all ranks have."""
+        with self.policy.gathered():
+            rollout = self.losses.redo(
+                lambda: self.collector.collect(self.policy, self.config.seed, iteration),
+                self.collector.num_groups,
+            )
+        return of_one_length(rollout, self.ranks)
+
     def _evaluate_curve(self) -> None:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
         began = time.monotonic()
@@ -267,12 +287,16 @@ class Trainer:
     def _evaluate(self, keys: list[Key]) -> Evaluation:
         watch, self.simulator.watch = self.simulator.watch, None
         try:
-            return self.losses.redo(lambda: evaluate(self.simulator, self._decide, keys))
+            return self._outcomes(self.deployed.policy, keys)
         finally:
             self.simulator.watch = watch
 
-    def _decide(self, obs: Any) -> Tensor:
-        return self.deployed.policy.mode(obs)
+    def _outcomes(self, policy: ChunkPolicy, keys: list[Key]) -> Evaluation:
+        """Evaluate, each rank on its share of the initial states."""
+        own = keys[self.ranks.share(len(keys))]
+        with policy.gathered():
+            outcomes = self.losses.redo(lambda: evaluate(self.simulator, policy.mode, own))
+        return outcomes.of_all_ranks(self.ranks)
 
     def _write_iteration(
         self, metrics: dict[str, float], collect_s: float, update_s: float
@@ -292,47 +316,31 @@ class Trainer:
 
     # ---------------------------------------------------------------- requests
 
-    def _serve_requests(self) -> bool:
-        """Answer requests; return whether training is paused."""
-        saves, exports = self.requests.take()
-        for future in saves:
-            self._answer(future, self.save)
-        for future in exports:
-            self._answer(future, self.export)
-        return self.requests.wait_while_paused()
-
-    def _answer(self, future: Future[Path], work: Any) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(work())
-        except Exception as error:
-            future.set_exception(error)
+    def _is_stopping(self) -> bool:
+        return self.ranks.broadcast(self.requests.is_stopping)
 
     def save(self) -> Path:
         """Write a checkpoint; return its folder."""
-        folder = self.run_directory.checkpoints
+        folder, state = self.run_directory.checkpoints, self.state()
+        path = folder / f"{self.iteration:06d}"
+        if not self.ranks.is_first:
+            return path
         folder.mkdir(exist_ok=True)
-        path = save_checkpoint(folder / f"{self.iteration:06d}", self.state())
+        save_checkpoint(path, state)
         run_directory.drop_old_checkpoints(folder, self.config.checkpoint.keep_last)
         return path
 
     def export(self, path: Path | None = None, **entries: Any) -> Path:
         """Write the averaged policy as ONNX with its contract; return its path."""
         path = path or self.run_directory.policy
-        policy = self.deployed.policy
-        contract = policy.annotate(self.contract).with_provenance(
-            task=self.config.task,
-            algorithm=self.config.algorithm,
-            policy=self.config.policy,
-            simulator=self.config.simulator,
-            seed=self.config.seed,
-            env_steps=self.env_steps,
-            versions=run_directory.versions(),
-            config_hash=configuration.config_hash(self.config),
-            **provenance(self.run_directory),
-            **entries,
-        )
+        policy, state = self.deployed.policy, whole_tree(self.deployed.policy.state_dict())
+        if not self.ranks.is_first:
+            return path
+        if policy.shards is not None:  # they hook into what would be traced
+            policy = self._new_policy()
+            policy.load_state_dict(state)
+        origin = {**origin_of(self.config, self.env_steps), **provenance(self.run_directory)}
+        contract = policy.annotate(self.contract).with_provenance(**origin, **entries)
         example = self.losses.redo(self.simulator.observe)
         report = export_policy(policy, contract, path, example)
         write_atomically(path.with_name("contract.json"), contract.to_json().encode())
@@ -345,7 +353,7 @@ class Trainer:
 
     def _stopped(self) -> RunSummary:
         path = self.save()
-        self._serve_requests()
+        self.requests.serve(self.save, self.export, self.ranks)
         self.run_directory.set_state("stopped", iteration=self.iteration)
         files = {"checkpoint": str(path)}
         return RunSummary("stopped", str(self.run_directory.path), files, {})
@@ -368,25 +376,31 @@ class Trainer:
         }
         files = {"evaluation": str(run.write_json("evaluation.json", evaluation))}
         self.observers.on_message(f"held-out success {final}")
-        saved = checkpoints(run.checkpoints)
-        files["checkpoint"] = str(saved[-1] if saved else self.save())
+        saved = self.ranks.broadcast([str(path) for path in checkpoints(run.checkpoints)])
+        files["checkpoint"] = saved[-1] if saved else str(self.save())
         files["policy"] = str(self.export(evaluation=final.to_json()))
         run.write_json("outcomes.json", {"outcome": [int(o) for o in final.outcome.tolist()]})
         self._film("after")
-        from grpo_ros.report import write_report
+        if self.ranks.is_first:
+            from grpo_ros.report import write_report
 
-        files["report"] = str(write_report(run.path))
+            files["report"] = str(write_report(run.path))
         run.set_state(run_directory.FINISHED, iteration=self.iteration)
         return RunSummary(run_directory.FINISHED, str(run.path), files, evaluation)
 
     def _film(self, name: str) -> None:
         if not self.config.film:
             return
+        with self.deployed.policy.gathered():
+            if self.ranks.is_first:
+                self._film_here(self.run_directory.path / "films" / f"{name}.webp")
+
+    def _film_here(self, path: Path) -> None:
         from grpo_ros.report.film import film_episodes
 
         watch, self.simulator.watch = self.simulator.watch, None
-        path = self.run_directory.path / "films" / f"{name}.webp"
-        problem = self.losses.redo(lambda: film_episodes(self.simulator, self._decide, path))
+        decide = self.deployed.policy.mode
+        problem = self.losses.redo(lambda: film_episodes(self.simulator, decide, path))
         self.simulator.watch = watch
         if problem:
             self.observers.on_message(f"no film: {problem}")

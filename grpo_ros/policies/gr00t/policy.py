@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import CheckpointError, ConfigurationError, ContractError
@@ -26,7 +26,7 @@ from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.loading import load_model, prompt_tokens
 from grpo_ros.policies.gr00t.perception import Perception, seen_of
 from grpo_ros.policies.gr00t.ranges import LinearMap
-from grpo_ros.policies.gr00t.trained import choose_what_learns, learn
+from grpo_ros.policies.gr00t.trained import Groups, choose_what_learns, learn
 from grpo_ros.policies.noise_network import NoiseNetwork
 from grpo_ros.policies.normaliser import Normaliser
 
@@ -84,11 +84,14 @@ class Gr00tPolicy(ChunkPolicy):
         self.action_map = LinearMap(roles.action_columns, roles.action_scale)
         self.num_features = self.contract.state_size + backbone.size
         self.normaliser = Normaliser(self.num_features)
-        self._groups = choose_what_learns(config, self.perception, head.head, generator)
-        self._mode: Trained = config.trained
+        groups = choose_what_learns(config, self.perception, head.head, generator)
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        self._groups: Groups = {
+            mode: [names[id(p)] for p in parameters] for mode, parameters in groups.items()
+        }
+        self._learn(config.trained)
         modes = {config.trained, config.cloned_mode}
-        changed = {id(parameter) for mode in modes for parameter in self._groups[mode]}
-        self._changed = {name for name, p in self.named_parameters() if id(p) in changed}
+        self._changed = {name for mode in modes for name in self._groups[mode]}
         self.noise_network: NoiseNetwork | None = None
         if config.noise == "learned":
             bounds = config.minimum_std, config.maximum_std
@@ -105,8 +108,8 @@ class Gr00tPolicy(ChunkPolicy):
             self._learn(self.config.trained)
 
     def _learn(self, mode: Trained) -> None:
-        self._mode = mode
-        learn(self._groups, mode)
+        self._mode: Trained = mode
+        learn(dict(self.named_parameters()), self._groups, mode)
 
     # ---------------------------------------------------------------- what is seen
 
@@ -181,27 +184,33 @@ class Gr00tPolicy(ChunkPolicy):
             return self.denoiser.entropy().expand(len(obs[STATE])).cpu()
         return self.denoiser.entropy(self._std(obs)).mean(dim=-1).cpu()
 
-    def bc_loss(
-        self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Return the flow-matching loss E |v(x_t, t, obs) - (x_1 - x_0)|^2 per component.
+    def cloning_noise(self, num: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Return x_0 (num, H, C), standard normal, and t (num,).
 
-        x_0 standard normal, x_t = (1 - t) x_0 + t x_1; t = s (1 - b), b Beta distributed, with
-        the checkpoint's exponents and s (GR00T N1, 2503.14734). x_1 is the chunk where there is
-        one and 0 beyond it, as the checkpoint was trained.
+        t = s (1 - b), b Beta distributed, with the checkpoint's exponents and s (GR00T N1,
+        2503.14734).
+        """
+        x0 = torch.randn((num, *self.action_head.shape), generator=generator)
+        return {"x0": x0, "t": self._times(num, generator)}
+
+    def cloning_error(
+        self, obs: Observation, chunk: Tensor, noise: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the flow-matching error |v(x_t, t, obs) - (x_1 - x_0)|^2 per component, (B, K).
+
+        x_t = (1 - t) x_0 + t x_1. x_1 is the chunk where there is one and 0 beyond it, as the
+        checkpoint was trained.
         """
         num, (steps, size) = len(chunk), self.denoiser.block
         x1 = torch.zeros(num, *self.action_head.shape)
         x1[:, :steps, :size] = self.action_map.inverse(chunk.to(self._device)).cpu()
-        x0 = torch.randn(x1.shape, generator=generator)
-        t = self._times(num, generator)
+        x0, t = noise["x0"], noise["t"]
         at = t.view(-1, 1, 1)
         x = ((1.0 - at) * x0 + at * x1).to(self._device)
         with self._precision():
             v = self._velocity_of(obs)(x, t.to(self._device))
         error = v.float()[:, :steps, :size] - (x1 - x0)[:, :steps, :size].to(self._device)
-        per_step = error.square().mean(dim=-1).cpu()
-        return (per_step * weight).sum() / weight.sum().clamp(min=1.0)
+        return error.square().mean(dim=-1).cpu()
 
     # ---------------------------------------------------------------- copies and state
 
@@ -238,6 +247,15 @@ class Gr00tPolicy(ChunkPolicy):
                 remedy="resume with the gr00t settings that it was made with",
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return what cloning or training changes, by name."""
+        kept = self._kept()
+        return {name: p for name, p in self.named_parameters() if name in kept}
+
+    def units(self) -> list[nn.Module]:
+        """Return the layers of the action head; `Backbone` does not compute by whole layers."""
+        return _layers(self.action_head)
 
     def _kept(self) -> set[str]:
         added = {f"normaliser.{name}" for name, _ in self.normaliser.named_buffers()}
@@ -314,6 +332,13 @@ def _image_size(contract: Contract, images: tuple[str, ...]) -> tuple[int, int]:
         raise ContractError(f"images of sizes {sorted(sizes)}", expected="one size for all")
     height, width = sizes.pop()
     return height, width
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """Return the members of the outermost lists of like modules."""
+    if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1:
+        return list(module)
+    return [layer for child in module.children() for layer in _layers(child)]
 
 
 def _product(shape: tuple[int, int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,14 +11,14 @@ from torch import nn
 from grpo_ros.policies.gr00t.adapters import add_adapters
 from grpo_ros.policies.gr00t.config import Gr00tConfig, Trained
 
-Groups = dict[Trained, list[nn.Parameter]]
-"""Mode -> the parameters that learn in it."""
+Groups = dict[Trained, list[str]]
+"""Mode -> names of the parameters that learn in it."""
 
 
 def choose_what_learns(
     config: Gr00tConfig, perception: nn.Module, head: Any, generator: torch.Generator
-) -> Groups:
-    """Freeze a model but for what `config.trained` names; return what each mode would train.
+) -> dict[Trained, list[nn.Parameter]]:
+    """Return what each mode would train of a model.
 
     What is cloned or trained is held in float32. Adapters are added where a mode asks for them;
     those of the other modes then learn what is beneath.
@@ -32,7 +33,7 @@ def choose_what_learns(
         MissingExtraError: peft is not installed.
     """
     modes = {config.trained, config.cloned_mode}
-    groups: Groups = {"lora": [], "head": list(head.parameters())}
+    groups: dict[Trained, list[nn.Parameter]] = {"lora": [], "head": list(head.parameters())}
     groups["full"] = [*perception.parameters(), *groups["head"]]
     if "lora" in modes:
         groups["lora"] = add_adapters(head.model, config.lora_rank, config.lora_alpha, generator)
@@ -40,14 +41,13 @@ def choose_what_learns(
         head.float()
     if "full" in modes:
         perception.float()
-    learn(groups, config.trained)
     return groups
 
 
-def learn(groups: Groups, mode: Trained) -> None:
+def learn(parameters: Mapping[str, nn.Parameter], groups: Groups, mode: Trained) -> None:
     """Let what learns in a mode require gradients, and nothing else of the groups."""
-    for parameters in groups.values():
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-    for parameter in groups[mode]:
-        parameter.requires_grad_(True)
+    for names in groups.values():
+        for name in names:
+            parameters[name].requires_grad_(False)
+    for name in groups[mode]:
+        parameters[name].requires_grad_(True)

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.errors import TrainingError
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, generator
 from grpo_ros.simulators.base import Simulator
-from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.evaluation import HELD_OUT
+from grpo_ros.training.rollout import Rollout
 
 DEMONSTRATION = HELD_OUT + 1
 """Iteration number of demonstration keys; neither training nor evaluation uses it."""
@@ -147,11 +148,11 @@ def record(
     return to_samples(recording, simulator.contract.chunk_size)
 
 
-def fit_statistics(collector: GroupCollector, policy: ChunkPolicy, seed: int) -> None:
-    """Fit a policy's statistics, for want of demonstrations, to what its own noise leads to."""
-    rollout = collector.collect(policy, seed, DEMONSTRATION)
+def fit_statistics(rollout: Rollout, policy: ChunkPolicy, ranks: Ranks = ONE_RANK) -> None:
+    """Fit a policy's statistics to what all ranks' rollouts saw, for want of demonstrations."""
     seen = rollout.executed[:, :, 0]
-    policy.fit_statistics({name: value[seen] for name, value in rollout.obs.items()})
+    rows = {name: ranks.gather(value[seen]) for name, value in rollout.obs.items()}
+    policy.fit_statistics(rows)
 
 
 def _attempt(simulator: Simulator, keys: list[Key], action_noise: float) -> list[Episode | None]:

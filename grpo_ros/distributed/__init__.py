@@ -1,0 +1,1 @@
+"""Several ranks: processes of one training run, on several GPUs or hosts."""

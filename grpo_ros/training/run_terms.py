@@ -1,0 +1,41 @@
+"""What is written beside a run's figures: what it is judged by, and where a policy is from."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from grpo_ros import configuration
+from grpo_ros.contract import Contract
+from grpo_ros.randomness import Key
+from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.scene_state import scene_arrays
+from grpo_ros.training.checkpoint import write_atomically
+from grpo_ros.training.run_directory import RunDirectory, versions
+from grpo_ros.training.settings import TrainConfig
+
+
+def write_terms(run: RunDirectory, contract: Contract, task: Task, keys: Sequence[Key]) -> None:
+    """Write the contract, and the initial states of the held-out keys."""
+    write_atomically(run.path / "contract.json", contract.to_json().encode())
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = scene_arrays(task.sample(list(keys)))
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(run.path / "heldout.npz", buffer.getvalue())
+
+
+def origin_of(config: TrainConfig, env_steps: int) -> dict[str, Any]:
+    """Return where a policy is from, by name, as its contract keeps it."""
+    return {
+        "task": config.task,
+        "algorithm": config.algorithm,
+        "policy": config.policy,
+        "simulator": config.simulator,
+        "seed": config.seed,
+        "env_steps": env_steps,
+        "versions": versions(),
+        "config_hash": configuration.config_hash(config),
+    }

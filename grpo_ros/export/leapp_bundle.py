@@ -85,7 +85,14 @@ def export_leapp(policy_file: PolicyFile | Path | str, folder: Path | str) -> Le
         PolicyFileError: the file is not sound, or has names that LEAPP cannot carry.
     """
     source = policy_file.path if isinstance(policy_file, PolicyFile) else Path(policy_file)
-    contract = load_policy_file(source).contract
+    loaded = load_policy_file(source)
+    contract = loaded.contract
+    if loaded.companions:
+        raise PolicyFileError(
+            f"{source}: a policy in several files cannot be a bundle",
+            expected="a policy in one file",
+            remedy="train a smaller policy, or deploy it on the policy server",
+        )
     _check_names(source, contract)
     folder = Path(folder)
     bundle = LeappBundle(

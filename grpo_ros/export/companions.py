@@ -67,8 +67,9 @@ def from_json(path: Path, text: str) -> tuple[Companion, ...]:
         PolicyFileError: it is no such list, or a name is not a plain one.
     """
     try:
-        entries = json.loads(text) if len(text) < MAX_COMPANIONS * 2 * MAX_NAME else None
-        found = tuple(_companion(entry) for entry in entries)
+        if len(text) > MAX_COMPANIONS * 2 * MAX_NAME:
+            raise ValueError(f"{len(text)} characters")
+        found = tuple(_companion(entry) for entry in json.loads(text))
     except (ValueError, TypeError, KeyError, RecursionError) as problem:
         raise PolicyFileError(
             f"{path}: list of companions: {problem}",

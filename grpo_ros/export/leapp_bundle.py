@@ -33,7 +33,7 @@ from grpo_ros import __version__, typed
 from grpo_ros.contract import ActionField, Contract, ObservationField
 from grpo_ros.errors import PolicyFileError
 from grpo_ros.export.metadata import ACTION_OUTPUT, NOISE_INPUT
-from grpo_ros.export.onnx_export import OPSET
+from grpo_ros.export.parts import OPSET
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.policies.features import field_shape
 from grpo_ros.training.checkpoint import write_atomically

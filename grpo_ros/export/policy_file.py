@@ -51,6 +51,9 @@ MAX_WEIGHT_BYTES = 16 * 2**30
 DEADLINE_S = 30.0
 """For loading and one inference; TensorRT may want more to build its engine."""
 DEADLINE_PER_GB_S = 30.0
+DEADLINE_PER_GRAPH_MB_S = 60.0
+"""More for what lies beside a policy file: reading weights, and making sessions of large graphs,
+which takes ONNX Runtime a minute of a core for the head of a GR00T N1.7."""
 TENSOR_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
 Array = npt.NDArray[Any]
@@ -143,7 +146,7 @@ def load_policy_file(
         providers: ONNX Runtime's, by preference, in its own words or short: cuda, tensorrt, cpu.
             The CPU is used where none of them works; see `PolicyFile.provider`.
         max_bytes: of a graph; larger files are not even read.
-        deadline_s: for loading it and one inference; DEADLINE_PER_GB_S more for each GB beside it.
+        deadline_s: for loading it and one inference; more where there are companions.
         max_weight_bytes: of all companions together.
 
     Raises:
@@ -171,7 +174,10 @@ def load_policy_file(
         opened = _one(path, model, data)
     del model
     num_bytes = sum(companion.num_bytes for companion in companions)
-    deadline_s += DEADLINE_PER_GB_S * num_bytes / 1e9
+    if companions:
+        num_graph_bytes = len(data) + sum(c.num_bytes for c in companions if c.is_graph)
+        deadline_s += DEADLINE_PER_GB_S * num_bytes / 1e9
+        deadline_s += DEADLINE_PER_GRAPH_MB_S * num_graph_bytes / 1e6
 
     def work() -> PolicyFile:
         try:

@@ -86,6 +86,9 @@ class Gr00tPolicy(ChunkPolicy):
         self.num_features = self.contract.state_size + backbone.size
         self.normaliser = Normaliser(self.num_features)
         self._groups = choose_what_learns(config, self.perception, head.head, generator)
+        if config.checkpointing:
+            head.recompute()
+            backbone.recompute()
         self._mode: Trained = config.trained
         modes = {config.trained, config.cloned_mode}
         changed = {id(parameter) for mode in modes for parameter in self._groups[mode]}

@@ -10,14 +10,18 @@ behind in its thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from grpo_ros.errors import ConfigurationError, nearest
 
 MAX_MEMORY = 2**30
-"""Bytes that all policies of a process have together, and a policy on a GPU there."""
+"""Bytes that all policies of a process have together, and a policy on a GPU there; weights that
+lie beside a policy file come on top."""
 SUFFIX = "ExecutionProvider"
 CPU, CUDA = f"CPU{SUFFIX}", f"CUDA{SUFFIX}"
 WARNING, FATAL = 2, 4
@@ -52,12 +56,18 @@ def provider_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def open_session(data: bytes, providers: Sequence[str]) -> Any:
+def open_session(
+    data: bytes,
+    providers: Sequence[str],
+    weights: Mapping[str, npt.NDArray[np.uint8]] | None = None,
+) -> Any:
     """Return a session on the first provider that works, on the CPU if none does.
 
     Args:
         data: a serialised model.
         providers: as from `provider_names`.
+        weights: name of a file that the model refers to -> its bytes. ONNX Runtime copies them,
+            outside the arena, and opens no file.
     """
     import onnxruntime
 
@@ -66,12 +76,19 @@ def open_session(data: bytes, providers: Sequence[str]) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
     options.add_session_config_entry("session.use_env_allocators", "1")
+    weights = weights or {}
+    if weights:
+        options.add_external_initializers_from_files_in_memory(
+            list(weights),
+            [value.data for value in weights.values()],
+            list(map(len, weights.values())),
+        )
     available = set(onnxruntime.get_available_providers())
     wanted = [name for name in providers if name in available and name != CPU]
     if wanted:
         # A provider whose libraries are absent complains on stderr before it falls back.
         onnxruntime.set_default_logger_severity(FATAL)
-    limits = {CUDA: {"gpu_mem_limit": str(MAX_MEMORY)}}
+    limits = {CUDA: {"gpu_mem_limit": str(MAX_MEMORY + sum(map(len, weights.values())))}}
     try:
         for start in range(len(wanted) + 1):
             tried = [*wanted[start:], CPU]

@@ -33,7 +33,7 @@ from grpo_ros import __version__, typed
 from grpo_ros.contract import ActionField, Contract, ObservationField
 from grpo_ros.errors import PolicyFileError
 from grpo_ros.export.metadata import ACTION_OUTPUT, NOISE_INPUT
-from grpo_ros.export.onnx_export import OPSET
+from grpo_ros.export.parts import OPSET
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.policies.features import field_shape
 from grpo_ros.training.checkpoint import write_atomically
@@ -85,7 +85,14 @@ def export_leapp(policy_file: PolicyFile | Path | str, folder: Path | str) -> Le
         PolicyFileError: the file is not sound, or has names that LEAPP cannot carry.
     """
     source = policy_file.path if isinstance(policy_file, PolicyFile) else Path(policy_file)
-    contract = load_policy_file(source).contract
+    loaded = load_policy_file(source)
+    contract = loaded.contract
+    if loaded.companions:
+        raise PolicyFileError(
+            f"{source}: a policy in several files cannot be a bundle",
+            expected="a policy in one file",
+            remedy="train a smaller policy, or deploy it on the policy server",
+        )
     _check_names(source, contract)
     folder = Path(folder)
     bundle = LeappBundle(

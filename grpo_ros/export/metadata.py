@@ -9,18 +9,28 @@ from grpo_ros.contract import Contract
 CONTRACT_KEY = "metadata"
 CONTRACT_HASH_KEY = "contract_sha256"
 FILE_HASH_KEY = "file_sha256"
+COMPANIONS_KEY = "companions"
+"""Of a policy in several files: what lies beside it; see `companions`."""
 FILE_HASH_BLANK = "0" * 64
 NOISE_INPUT = "noise"
 ACTION_OUTPUT = "action"
+FEATURES = "features"
+"""What goes from the backbone's graph to the head's."""
 
 
-def policy_metadata(contract: Contract) -> dict[str, str]:
+def policy_metadata(contract: Contract, companions: str = "") -> dict[str, str]:
     """Return the metadata of a policy file, whose own hash is still blank.
 
     `metadata` holds the contract as one JSON value. The plain keys are those that mjlab-style
     controllers read: lists as comma-separated values, numbers at full precision.
+
+    Args:
+        contract: of the policy.
+        companions: the list of the files that belong to it; empty where there are none.
     """
+    beside = {COMPANIONS_KEY: companions} if companions else {}
     return {
+        **beside,
         CONTRACT_KEY: contract.to_json(),
         CONTRACT_HASH_KEY: contract.sha256,
         FILE_HASH_KEY: FILE_HASH_BLANK,

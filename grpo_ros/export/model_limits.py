@@ -11,11 +11,16 @@ runs; see `inference_session`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-MAX_PARTS = 100_000
-"""Fields of the serialised model, and elements of its packed lists. A policy here has some 500."""
+MAX_PARTS = 300_000
+"""Fields of the serialised model, and elements of its packed lists. A small policy has some 500,
+the head of a GR00T N1.7 with 32 layers, adapters and four steps 119 thousand."""
+
+ALIGNMENT = 64
+"""Bytes at whose multiples tensors begin in a file of weights."""
+FLOAT_BYTES = 4
 
 VARINT, FIXED_64, LENGTH, FIXED_32 = 0, 1, 2, 5
 """Protocol Buffers' wire types; groups, 3 and 4, are never written by ONNX."""
@@ -56,19 +61,27 @@ def count_parts(data: bytes) -> int:
     return count
 
 
-def check_graph(model: Any) -> None:
+def check_graph(model: Any, files: Mapping[str, int] | None = None) -> None:
     """Raise ModelLimitError where a model hides or multiplies what it asks for.
 
-    Refused: data outside the file, tensors whose data are not of the size that they declare,
-    sparse tensors, graphs within nodes (If, Loop, Scan), functions, training graphs, and operators
-    of other domains than ONNX's own.
+    Refused: data outside the file but in `files` (name -> bytes), which float32 tensors fill from
+    end to end, each with a part of its own; tensors whose data are not of the size that they
+    declare, sparse tensors, graphs within nodes (If, Loop, Scan), functions, training graphs, and
+    operators of other domains than ONNX's own.
     """
     if model.functions or model.training_info:
         raise ModelLimitError("functions or training graphs in it")
     if model.graph.sparse_initializer:
         raise ModelLimitError("a sparse tensor")
+    spans: dict[str, list[tuple[int, int]]] = {name: [] for name in files or {}}
     for tensor in model.graph.initializer:
-        _check_tensor(tensor)
+        if _is_external(tensor) and spans:
+            name, start, end = _span(tensor, spans)
+            spans[name].append((start, end))
+        else:
+            _check_tensor(tensor)
+    for name, found in spans.items():
+        _check_filled(name, found, (files or {})[name])
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
             raise ModelLimitError(f"operator '{node.op_type}' of domain '{node.domain}'")
@@ -89,7 +102,7 @@ def _check_tensor(tensor: Any) -> None:
     import onnx
 
     name = tensor.name or "without a name"
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+    if _is_external(tensor):
         place = next((e.value for e in tensor.external_data if e.key == "location"), "")
         raise ModelLimitError(f"tensor '{name}' lies in another file, {place!r}")
     if any(size < 0 for size in tensor.dims):
@@ -105,6 +118,62 @@ def _check_tensor(tensor: Any) -> None:
         raise ModelLimitError(
             f"tensor '{name}' declares {declared} numbers, {list(tensor.dims)}, and has {found:g}"
         )
+
+
+def external_files(model: Any) -> set[str]:
+    """Return the names of the files that a model's initializers refer to, whatever they are."""
+    return {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+
+
+def _is_external(tensor: Any) -> bool:
+    import onnx
+
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data)
+
+
+def _span(tensor: Any, files: Container[str]) -> tuple[str, int, int]:
+    """Return file, start and end of a tensor's data; raise ModelLimitError unless they fit it."""
+    import onnx
+
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    place = entries.get("location", "")
+    if place not in files:
+        raise ModelLimitError(
+            f"tensor '{tensor.name}' lies in another file, {place!r}, that is none of the policy's"
+        )
+    known = (
+        sorted(entries)
+        == ["length", "location", "offset"]
+        == sorted(entry.key for entry in tensor.external_data)
+    )
+    numbers = [entries.get(key, "") for key in ("offset", "length")]
+    if not known or not all(n.isascii() and n.isdigit() and len(n) < 16 for n in numbers):
+        raise ModelLimitError(f"tensor '{tensor.name}' lies in {place!r} at {entries}")
+    start, length = map(int, numbers)
+    is_plain = tensor.data_type == onnx.TensorProto.FLOAT and not tensor.HasField("raw_data")
+    if not is_plain or any(size < 0 for size in tensor.dims):
+        raise ModelLimitError(f"tensor '{tensor.name}' in {place!r} is no plain float32 tensor")
+    if length != FLOAT_BYTES * math.prod(tensor.dims):
+        raise ModelLimitError(
+            f"tensor '{tensor.name}' declares {list(tensor.dims)} and has {length} bytes"
+        )
+    return place, start, start + length
+
+
+def _check_filled(name: str, spans: list[tuple[int, int]], num_bytes: int) -> None:
+    """Raise ModelLimitError unless tensors fill a file, each apart, but for alignment."""
+    at = 0
+    for start, end in sorted(spans):
+        if not at <= start < at + ALIGNMENT:
+            raise ModelLimitError(f"tensors in {name!r} overlap or leave a gap at byte {at}")
+        at = end
+    if at != num_bytes:
+        raise ModelLimitError(f"tensors fill {at} of the {num_bytes} bytes of {name!r}")
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | None]]:

@@ -1,10 +1,13 @@
-"""Export: a policy as one self-contained ONNX file, compared with what it was made from."""
+"""Export: a policy as ONNX, compared with what it was made from.
+
+It is one self-contained file, or, where its weights are too many for that, several (`parts`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -17,13 +20,17 @@ from torch import Tensor, nn
 from grpo_ros.contract import Contract
 from grpo_ros.errors import PolicyFileError
 from grpo_ros.export.metadata import ACTION_OUTPUT, NOISE_INPUT, policy_metadata, sealed
+from grpo_ros.export.parts import OPSET, check_names, install, write_parts, write_synced
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
-from grpo_ros.policies.base import Policy
+from grpo_ros.policies.base import Policy, PolicyInParts
 from grpo_ros.policies.features import field_shape
 
-OPSET = 17
 MAX_ABS_DIFFERENCE = 1e-5
 NUM_RANDOM_ROWS = 256
+NUM_ROWS_IN_PARTS = 8
+"""Random rows, and given ones, that a policy in several files is compared on: it takes time."""
+ONE_FILE_BYTES = 48_000_000
+"""Of weights, that are written into one file; a policy file may have 64 MiB (`graph_file`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,8 @@ class ParityReport:
     """How an exported file compares with the policy it was made from.
 
     Attributes:
-        path: the file. num_bytes: its size. sha256: of its contract.
+        path: the file. num_bytes: its size, with all that belongs to it.
+        sha256: of its contract.
         max_abs_difference: of any action component, over all observations tried.
         num_observations: how many were tried, given and random, alone and in batches.
     """
@@ -48,40 +56,50 @@ def export_policy(
     contract: Contract,
     path: Path | str,
     observations: Mapping[str, Tensor] | None = None,
+    one_file_bytes: int = ONE_FILE_BYTES,
 ) -> ParityReport:
-    """Write the deployed policy to a file, then run the file and compare.
+    """Write the deployed policy, then load what was written, run it and compare.
 
     The graph has one input per observation field, by name (N, *field_shape), a `noise` input
     (N, *noise_shape) where the contract has a noise shape, and one output `action` (N, K, A) in
-    [-1, 1]. Normaliser and clamp are inside; N is free. The file appears under its name only when
-    it is complete and has passed the comparison.
+    [-1, 1]. Normaliser and clamp are inside; N is free. A policy of two parts whose weights are
+    more than `one_file_bytes` becomes two graphs and files of weights, which load as one policy.
+
+    The policy appears under its name only when it is complete and has passed the comparison. What
+    it replaces stays whole until then.
+
+    A policy in another precision is written, and compared, in float32.
 
     Args:
         policy: on any device; left in evaluation mode.
         contract: put in as it is.
         path: of the file; its folder is made.
         observations: field -> (N, *field_shape), compared beside random ones.
+        one_file_bytes: of float32 weights.
 
     Raises:
         PolicyFileError: the file gives other actions than the policy, or could not be written.
     """
     path = Path(path)
-    samples = [_random_observations(contract)]
+    deployed = policy.in_float32() if isinstance(policy, PolicyInParts) else policy
+    in_parts = isinstance(deployed, PolicyInParts) and _weight_bytes(deployed) > one_file_bytes
+    num_rows = NUM_ROWS_IN_PARTS if in_parts else NUM_RANDOM_ROWS
+    samples = [_random_observations(contract, num_rows)]
     if observations is not None:
-        samples.append({f.name: observations[f.name].cpu() for f in contract.observation})
-    data = _serialise(policy, contract, samples[0])
+        rows = slice(num_rows if in_parts else None)
+        samples.append({f.name: observations[f.name][rows].cpu() for f in contract.observation})
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
+    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        exported = load_policy_file(temporary)
+        staged = staging / path.name
+        if in_parts and isinstance(deployed, PolicyInParts):
+            write_parts(deployed, contract, staged, samples[0])
+        else:
+            write_synced(staged, _serialise(deployed, contract, samples[0]))
+        exported = load_policy_file(staged)
         difference, count = 0.0, 0
         for sample in samples:
-            difference = max(difference, _difference(policy, exported, sample))
+            difference = max(difference, _difference(deployed, exported, sample))
             count += len(next(iter(sample.values())))
         if not difference <= MAX_ABS_DIFFERENCE:
             raise PolicyFileError(
@@ -89,12 +107,11 @@ def export_policy(
                 expected=f"at most {MAX_ABS_DIFFERENCE:g}",
                 remedy="the graph does not compute what the policy does",
             )
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        num_bytes = sum(file.stat().st_size for file in staging.iterdir())
+        install(staged, path, exported.companions)
     finally:
-        temporary.unlink(missing_ok=True)
-    return ParityReport(path, len(data), contract.sha256, difference, count)
+        shutil.rmtree(staging, ignore_errors=True)
+    return ParityReport(path, num_bytes, contract.sha256, difference, count)
 
 
 class _Deployed(nn.Module):
@@ -117,11 +134,7 @@ def _serialise(policy: Policy, contract: Contract, example: Mapping[str, Tensor]
     import onnx
 
     names = [field.name for field in contract.observation]
-    if clash := {NOISE_INPUT, ACTION_OUTPUT} & set(names):
-        raise PolicyFileError(
-            f"observation fields {sorted(clash)} have the name of another input or output",
-            remedy="rename the field",
-        )
+    check_names(names, {NOISE_INPUT, ACTION_OUTPUT})
     values = [example[name][:2] for name in names]
     if contract.noise_shape:
         names.append(NOISE_INPUT)
@@ -151,12 +164,16 @@ def _serialise(policy: Policy, contract: Contract, example: Mapping[str, Tensor]
     return sealed(data)
 
 
-def _random_observations(contract: Contract) -> dict[str, Tensor]:
+def _weight_bytes(policy: Policy) -> int:
+    return sum(4 * parameter.numel() for _, parameter in policy.named_parameters())
+
+
+def _random_observations(contract: Contract, num_rows: int) -> dict[str, Tensor]:
     """Return observations that spread over what training saw, and beyond it."""
     generator = torch.Generator().manual_seed(0)
     obs = {}
     for field in contract.observation:
-        shape = (NUM_RANDOM_ROWS, *field_shape(field))
+        shape = (num_rows, *field_shape(field))
         if field.dtype == "uint8":
             obs[field.name] = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
             continue
@@ -189,11 +206,3 @@ def _difference(policy: Policy, exported: PolicyFile, obs: Mapping[str, Tensor])
     reference = expected.cpu().numpy()
     reference = np.concatenate([reference, reference[: len(rows) - num_rows]])
     return float(np.abs(rows - reference).max())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,15 +4,15 @@ A policy may come from anybody, and its hash only tells that it arrived as it wa
 file is judged from the outside in, each step bounded by the one before: kind and size of the file,
 number of parts, hash, contract, tensors, then one inference on zeros. Memory stays within 1.5 GB
 of what the process had: MAX_BYTES some times over, parts of a kilobyte each, and the arena of
-`inference_session`.
+`inference_session`. A policy in several files (`companions`) needs its weights besides: all of
+them, and those of one graph once more while it is opened.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,42 @@ import numpy.typing as npt
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import ContractError, PolicyFileError
+from grpo_ros.export.companion_graphs import open_in_parts
+from grpo_ros.export.companions import Companion, from_json
+from grpo_ros.export.graph_file import (
+    EXPORT_AGAIN,
+    MAX_BYTES,
+    ONLY_EXPORTED,
+    check_graph_of,
+    parse_graph,
+    read_graph,
+)
 from grpo_ros.export.inference_session import CPU, open_session, provider_names, within
 from grpo_ros.export.metadata import (
     ACTION_OUTPUT,
+    COMPANIONS_KEY,
     CONTRACT_HASH_KEY,
     CONTRACT_KEY,
     FILE_HASH_KEY,
     NOISE_INPUT,
     is_seal_intact,
 )
-from grpo_ros.export.model_limits import ModelLimitError, check_graph, count_parts
 from grpo_ros.policies.features import field_shape
 
-MAX_BYTES = 64 * 2**20
 MAX_CONTRACT_BYTES = 4 * 2**20
 MAX_NUMBERS = 2**24
 """Of all inputs, or of the output, for one robot."""
+MAX_WEIGHT_BYTES = 16 * 2**30
+"""Of all files beside a policy file."""
 DEADLINE_S = 30.0
 """For loading and one inference; TensorRT may want more to build its engine."""
+DEADLINE_PER_GB_S = 30.0
+DEADLINE_PER_GRAPH_MB_S = 60.0
+"""More for what lies beside a policy file: reading weights, and making sessions of large graphs,
+which takes ONNX Runtime a minute of a core for the head of a GR00T N1.7."""
 TENSOR_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
 Array = npt.NDArray[Any]
-EXPORT_AGAIN = "export the policy again"
-ONLY_EXPORTED = "use a file that this package exported"
 
 
 class PolicyFile:
@@ -54,11 +67,19 @@ class PolicyFile:
         contract: what it observes and commands.
         provider: the execution provider in use.
         input_names: in the graph's order.
+        companions: the files that belong to it; none of a policy in one file.
     """
 
-    def __init__(self, path: Path, contract: Contract, session: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        contract: Contract,
+        session: Any,
+        companions: tuple[Companion, ...] = (),
+    ) -> None:
         """Take a session whose inputs and outputs were checked; see `load_policy_file`."""
         self.path, self.contract, self._session = path, contract, session
+        self.companions = companions
         self.provider: str = session.get_providers()[0]
         self.input_names = tuple(value.name for value in session.get_inputs())
         self._shapes = input_shapes(contract)
@@ -116,58 +137,57 @@ def load_policy_file(
     providers: Sequence[str] = (CPU,),
     max_bytes: int = MAX_BYTES,
     deadline_s: float = DEADLINE_S,
+    max_weight_bytes: int = MAX_WEIGHT_BYTES,
 ) -> PolicyFile:
-    """Open a policy file after checking everything it claims.
+    """Open a policy file after checking everything that it and its companions claim.
 
     Args:
         path: of the ONNX file.
         providers: ONNX Runtime's, by preference, in its own words or short: cuda, tensorrt, cpu.
             The CPU is used where none of them works; see `PolicyFile.provider`.
-        max_bytes: larger files are not even read.
-        deadline_s: for loading it and one inference.
+        max_bytes: of a graph; larger files are not even read.
+        deadline_s: for loading it and one inference; more where there are companions.
+        max_weight_bytes: of all companions together.
 
     Raises:
-        PolicyFileError: absent, damaged, altered, too large, of another schema, referring to other
-            files, with inputs that do not fit its contract, or in want of more memory or time than
-            a policy may have.
+        PolicyFileError: absent, damaged, altered, too large, of another schema, referring to files
+            that it does not vouch for, with inputs that do not fit its contract, or in want of
+            more memory or time than a policy may have.
         ConfigurationError: ONNX Runtime knows no such provider.
     """
     path, providers = Path(path), provider_names(providers)
-    data = _read(path, max_bytes)
-    try:
-        count_parts(data)
-        model = _parse(path, data)
-        metadata = _metadata(path, model)
-        if not is_seal_intact(data, metadata[FILE_HASH_KEY]):
-            raise PolicyFileError(
-                f"{path}: bytes do not match {FILE_HASH_KEY}",
-                expected="an unaltered file",
-                remedy=f"copy the file once more, or {EXPORT_AGAIN}",
-            )
-        contract = _contract(path, metadata)
-        check_graph(model)
-    except ModelLimitError as problem:
+    data = read_graph(path, max_bytes)
+    model = parse_graph(path, data)
+    metadata = _metadata(path, model)
+    if not is_seal_intact(data, metadata[FILE_HASH_KEY]):
         raise PolicyFileError(
-            f"{path}: {problem}",
-            expected="a plain graph with all its data inside",
-            remedy=f"{ONLY_EXPORTED}, or {EXPORT_AGAIN}",
-        ) from problem
+            f"{path}: bytes do not match {FILE_HASH_KEY}",
+            expected="an unaltered file",
+            remedy=f"copy the file once more, or {EXPORT_AGAIN}",
+        )
+    contract = _contract(path, metadata)
+    companions: tuple[Companion, ...] = ()
+    if COMPANIONS_KEY in metadata:
+        companions = from_json(path, metadata[COMPANIONS_KEY])
+        opened = open_in_parts(path, model, data, companions, max_bytes, max_weight_bytes)
+    else:
+        opened = _one(path, model, data)
     del model
-    return _open(path, data, contract, providers, deadline_s)
-
-
-def _open(
-    path: Path, data: bytes, contract: Contract, providers: Sequence[str], deadline_s: float
-) -> PolicyFile:
-    """Return the policy once it has loaded and decided on zeros, within the deadline."""
+    num_bytes = sum(companion.num_bytes for companion in companions)
+    if companions:
+        num_graph_bytes = len(data) + sum(c.num_bytes for c in companions if c.is_graph)
+        deadline_s += DEADLINE_PER_GB_S * num_bytes / 1e9
+        deadline_s += DEADLINE_PER_GRAPH_MB_S * num_graph_bytes / 1e6
 
     def work() -> PolicyFile:
         try:
-            session = open_session(data, providers)
+            session = opened(providers)
+        except PolicyFileError:
+            raise
         except Exception as problem:  # onnxruntime's own classes share no other base
             raise _refused(path, problem) from problem
         _check_interface(path, session, contract)
-        policy = PolicyFile(path, contract, session)
+        policy = PolicyFile(path, contract, session, companions)
         policy.infer(policy.zeros())
         return policy
 
@@ -181,52 +201,15 @@ def _open(
         ) from problem
 
 
+def _one(path: Path, model: Any, data: bytes) -> Callable[[Sequence[str]], Any]:
+    """Return what opens a policy in one file, which was checked."""
+    check_graph_of(path, model, {})
+    return lambda providers: open_session(data, providers)
+
+
 def _refused(path: Path, problem: Exception) -> PolicyFileError:
     reason = " ".join(str(problem).split())
     return PolicyFileError(f"{path}: ONNX Runtime refuses it: {reason}", remedy=EXPORT_AGAIN)
-
-
-def _read(path: Path, max_bytes: int) -> bytes:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise PolicyFileError(f"{path}: not a file", expected="a policy file (.onnx)")
-        num_bytes, data = status.st_size, b""
-        if num_bytes <= max_bytes:
-            with path.open("rb") as file:
-                data = file.read(max_bytes + 1)
-            num_bytes = len(data)
-    except (OSError, ValueError) as problem:
-        raise PolicyFileError(
-            f"{path}: {getattr(problem, 'strerror', '') or problem}",
-            expected="a policy file (.onnx)",
-        ) from problem
-    if num_bytes > max_bytes:
-        raise PolicyFileError(
-            f"{path}: {num_bytes} bytes, larger than {max_bytes} bytes",
-            expected="a policy file",
-            remedy="raise the limit if it is meant to be so large",
-        )
-    if not data:
-        raise PolicyFileError(f"{path}: empty", remedy=EXPORT_AGAIN)
-    return data
-
-
-def _parse(path: Path, data: bytes) -> Any:
-    import onnx
-    from google.protobuf.message import (  # type: ignore[import-untyped, unused-ignore]
-        DecodeError,
-    )
-
-    try:
-        model = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError, RuntimeError, UnicodeDecodeError) as problem:
-        raise PolicyFileError(
-            f"{path}: truncated, or not ONNX ({problem})", remedy=EXPORT_AGAIN
-        ) from problem
-    if not model.graph.node or not model.opset_import:
-        raise PolicyFileError(f"{path}: no ONNX graph in it", remedy=EXPORT_AGAIN)
-    return model
 
 
 def _metadata(path: Path, model: Any) -> dict[str, str]:

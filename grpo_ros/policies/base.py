@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -96,3 +96,25 @@ class Policy(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters and buffers, as torch.nn.Module does."""
+
+
+@runtime_checkable
+class PolicyInParts(Policy, Protocol):
+    """A policy that can be deployed as two graphs: what it sees, and what it decides by that.
+
+    Attributes:
+        seen_names: the observation's fields that `features` takes; `decide_on` takes the others.
+    """
+
+    @property
+    def seen_names(self) -> tuple[str, ...]:
+        """Return the fields that `features` takes."""
+
+    def in_float32(self) -> PolicyInParts:
+        """Return the policy in float32 on the CPU: itself if it is, else a copy."""
+
+    def features(self, obs: Observation) -> Tensor:
+        """Return what is made of the seen fields, (N, ...) float32."""
+
+    def decide_on(self, features: Tensor, obs: Observation, noise: Tensor | None) -> Tensor:
+        """Return the chunk of `decide`, or of `mode` without noise, given the features."""

@@ -40,8 +40,11 @@ class PolicyMemory:
         perceived: name -> bytes of what is perceived, per decision.
         sampled: bytes of chunk, likelihoods and latents, per decision.
         noise: bytes of noise, per decision.
-        activations: bytes that autograd keeps, per row of a minibatch (estimated for GR00T).
-        checkpointed: the same if every block of layers were computed again when its gradient is.
+        activations: bytes that autograd keeps, per row of a minibatch (estimated for GR00T), if it
+            keeps all that it needs.
+        checkpointed: the same if every block of layers is computed again for its gradient.
+        recomputed: of these, bytes of the block that is being computed again.
+        is_checkpointed: whether it is.
         acting: greatest temporary bytes while deciding, per environment (estimated).
         device: where the model is. Perceived, sampled and noise are on the CPU.
     """
@@ -60,6 +63,13 @@ class PolicyMemory:
     checkpointed: int
     acting: int
     device: str
+    recomputed: int = 0
+    is_checkpointed: bool = False
+
+    @property
+    def kept(self) -> int:
+        """Bytes that autograd keeps, per row of a minibatch, with the settings as they are."""
+        return self.checkpointed if self.is_checkpointed else self.activations
 
 
 def weights_of(module: nn.Module, *, trained: bool) -> Weights:

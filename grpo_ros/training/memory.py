@@ -104,11 +104,11 @@ class MemoryEstimate:
         return phase["always"] + max(phase["collecting"], phase["updating"])
 
     @property
-    def checkpointed(self) -> int:
-        """What ACTIVATIONS would be if every block were computed again for its gradient."""
-        activations = self.policy.activations
-        share = self.policy.checkpointed / activations if activations else 0.0
-        return round(self.bytes_of(ACTIVATIONS) * share)
+    def other_activations(self) -> int:
+        """What ACTIVATIONS would be with gr00t.checkpointing the other way."""
+        policy = self.policy
+        other = policy.activations if policy.is_checkpointed else policy.checkpointed
+        return round(self.bytes_of(ACTIVATIONS) * other / policy.kept) if policy.kept else 0
 
     @property
     def critic_share(self) -> float:
@@ -183,7 +183,7 @@ def _passes(
     """
     is_estimate = policy.acting > 0
     passes = 2 if is_referred else 1
-    kept = passes * minibatch * policy.activations
+    kept = passes * minibatch * policy.kept
     acting = num_envs * policy.acting
     where = policy.device
     return [

@@ -45,8 +45,9 @@ def measure_memory(config: TrainConfig) -> dict[str, int]:
 
     Tensors are counted by walking policy, optimiser, average, reference, critic and rollout, so it
     works on any device. ACTIVATIONS is the most that autograd kept at a time, with what autocast
-    copied. Where the policy is on a GPU, PEAK is torch.cuda.max_memory_allocated over rollout and
-    update. The update is one pass over the rollout, in which every minibatch takes a step.
+    copied; of blocks that are computed again for their gradients, only what goes in is in it.
+    Where the policy is on a GPU, PEAK is torch.cuda.max_memory_allocated over rollout and update.
+    The update is one pass over the rollout, in which every minibatch takes a step.
 
     Raises:
         ConfigurationError, CheckpointError, ContractError, SimulatorError, MissingExtraError: as

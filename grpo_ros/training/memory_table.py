@@ -33,7 +33,7 @@ ORDER = (
     memory.CRITIC_MOMENTS,
     memory.CRITIC_INPUT,
 )
-CHECKPOINTED = "  with checkpointing (not offered)"
+CHECKPOINTED, KEPT = "  with gr00t.checkpointing", "  without gr00t.checkpointing"
 TYPES = "  held in"
 ALL = "total, all at one time"
 CRITIC_SHARE = "  what the critic adds to it"
@@ -112,11 +112,16 @@ def _names(estimates: Sequence[MemoryEstimate]) -> list[str]:
         if name == memory.TRAINED:
             names.append(TYPES)
         if name == memory.ACTIVATIONS and any(e.policy.acting for e in estimates):
-            names.append(CHECKPOINTED)
+            names.append(_other(estimates[0]))
     devices = sorted({item.device for e in estimates for item in e.items})
     names += [_total(device) for device in devices]
     names += [ALL] if len(devices) > 1 else []
     return [*names, CRITIC_SHARE, PEAK]
+
+
+def _other(estimate: MemoryEstimate) -> str:
+    """Return the row of what activations would be with checkpointing the other way."""
+    return KEPT if estimate.policy.is_checkpointed else CHECKPOINTED
 
 
 def _total(device: str) -> str:
@@ -125,7 +130,7 @@ def _total(device: str) -> str:
 
 def _estimated_cells(estimate: MemoryEstimate) -> dict[str, int | str]:
     cells: dict[str, int | str] = {item.name: item.num_bytes for item in estimate.items}
-    cells[CHECKPOINTED] = estimate.checkpointed
+    cells[_other(estimate)] = estimate.other_activations
     policy = estimate.policy
     cells[TYPES] = " and ".join(sorted({*policy.frozen.types, *policy.trained.types}))
     for device in {item.device for item in estimate.items}:
@@ -145,7 +150,7 @@ def _place(name: str, estimates: Sequence[MemoryEstimate]) -> str:
     for item in (item for e in estimates for item in e.items):
         if item.name == name and item.num_bytes:
             return item.device + ("*" if item.is_estimate else "")
-    return "*" if name.startswith("total") or name == CHECKPOINTED else ""
+    return "*" if name.startswith("total") or name in (CHECKPOINTED, KEPT) else ""
 
 
 def _rows(name: str, columns: Sequence[Mapping[str, Cells]], place: str) -> list[list[str]]:

@@ -78,6 +78,20 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportConfig:
+    """How a policy is written."""
+
+    one_file_mb: float = typed.setting(
+        48.0,
+        "float32 weights up to which policy.onnx holds them; a GR00T with more becomes two graphs "
+        "with files of weights beside them",
+        unit="MB",
+        minimum=0.0,
+        maximum=60.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class BridgeConfig:
     """Where the simulator lives; results do not depend on it."""
 
@@ -135,6 +149,7 @@ class CommonConfig:
     behaviour_cloning: BehaviourCloningConfig = typed.setting(factory=BehaviourCloningConfig)
     evaluation: EvaluationConfig = typed.setting(factory=EvaluationConfig)
     checkpoint: CheckpointConfig = typed.setting(factory=CheckpointConfig)
+    export: ExportConfig = typed.setting(factory=ExportConfig)
     grpo: GrpoConfig = typed.setting(factory=GrpoConfig)
     ppo: PpoConfig = typed.setting(factory=PpoConfig)
     gaussian: GaussianConfig = typed.setting(factory=GaussianConfig)

@@ -342,7 +342,8 @@ class Trainer:
         origin = {**origin_of(self.config, self.env_steps), **provenance(self.run_directory)}
         contract = policy.annotate(self.contract).with_provenance(**origin, **entries)
         example = self.losses.redo(self.simulator.observe)
-        report = export_policy(policy, contract, path, example)
+        limit = round(1e6 * self.config.export.one_file_mb)
+        report = export_policy(policy, contract, path, example, limit)
         write_atomically(path.with_name("contract.json"), contract.to_json().encode())
         self.observers.on_message(
             f"exported {path} (differs from torch by at most {report.max_abs_difference:.1e})"

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from grpo_ros.policies.gr00t.embodiment_layers import keep_embodiment
+from grpo_ros.policies.gr00t.recomputing import recompute
 
 
 class ActionHead(nn.Module):
@@ -42,6 +43,11 @@ class ActionHead(nn.Module):
         embodiment = torch.tensor([embodiment_id], device=device)
         self.register_buffer("embodiment", embodiment, persistent=False)
         self.register_buffer("is_image", is_image[None], persistent=False)
+
+    def recompute(self) -> None:
+        """From now on compute every block again for its gradient; see `recomputing`."""
+        recompute(self.head.model.transformer_blocks)
+        recompute(getattr(self.head.vl_self_attention, "transformer_blocks", ()))
 
     def context(self, features: Tensor) -> Tensor:
         """Return what the diffusion transformer attends to (N, L, D)."""

@@ -26,6 +26,7 @@ class Blocks:
         tokens, width: of what goes in.
         exact: elements in float32 whatever the precision: normalisation and residual stream.
         computed: elements in the precision that is computed in.
+        is_block: whether it may be computed again for its gradient.
     """
 
     num: int
@@ -33,18 +34,20 @@ class Blocks:
     width: int
     exact: int
     computed: int
+    is_block: bool = True
 
     def kept(self, element_bytes: int) -> int:
         """Return num (4 exact + b computed) bytes."""
-        return self.num * self._of_one(element_bytes)
+        return self.num * (FLOAT_BYTES * self.exact + element_bytes * self.computed)
 
-    def checkpointed(self, element_bytes: int) -> int:
-        """Return the bytes of all inputs, 4 num tokens width, and of one layer at a time."""
-        inputs = FLOAT_BYTES * self.num * self.tokens * self.width
-        return inputs + (self._of_one(element_bytes) if self.num else 0)
+    @property
+    def inputs(self) -> int:
+        """Bytes of what goes into all of them, 4 num tokens width."""
+        return FLOAT_BYTES * self.num * self.tokens * self.width
 
-    def _of_one(self, element_bytes: int) -> int:
-        return FLOAT_BYTES * self.exact + element_bytes * self.computed
+    def of_one(self, element_bytes: int) -> int:
+        """Return the bytes of one of them, 0 where there is none."""
+        return self.kept(element_bytes) // max(1, self.num)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,8 @@ def vision_blocks(visual: Any, prompt: Prompt) -> tuple[Blocks, ...]:
         len(visual.blocks), patches, width, 2 * patches * width, patches * (9 * width + 2 * inner)
     )
     num_mergers = 1 + len(visual.deepstack_merger_list)
-    return layers, Blocks(num_mergers, patches, width, patches * width, 3 * patches * width)
+    exact, computed = patches * width, 3 * patches * width
+    return layers, Blocks(num_mergers, patches, width, exact, computed, is_block=False)
 
 
 def language_blocks(language: Any, prompt: Prompt) -> tuple[Blocks, ...]:
@@ -133,10 +137,28 @@ def embodiment_values(head: Any, *, trained: bool) -> int:
     return values
 
 
+def output_bytes(head: Any) -> int:
+    """Return what the end of the diffusion transformer keeps: 12 s w bytes, s tokens of width w.
+
+    In float32: into its normalisation, out of it, and out of its scale.
+    """
+    return int(3 * FLOAT_BYTES * (head.action_horizon + 1) * head.model.inner_dim)
+
+
+def patch_values(visual: Any, prompt: Prompt) -> int:
+    """Return the elements of all patches, which the gradient of their embedding needs."""
+    config = visual.config
+    per_patch = config.in_channels * config.temporal_patch_size * config.patch_size**2
+    return int(prompt.num_images * prompt.num_patches * per_patch)
+
+
 def kept_bytes(blocks: Iterable[Blocks], element_bytes: int, *, checkpointed: bool) -> int:
-    """Return what all layers keep for one observation."""
+    """Return what all layers keep for one observation; where they are checkpointed, their inputs.
+
+    A merger is no block that is computed again.
+    """
     if checkpointed:
-        return sum(part.checkpointed(element_bytes) for part in blocks)
+        return sum(part.inputs if part.is_block else part.kept(element_bytes) for part in blocks)
     return sum(part.kept(element_bytes) for part in blocks)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from grpo_ros.errors import CheckpointError
 from grpo_ros.policies.gr00t.extra import import_extra
 from grpo_ros.policies.gr00t.loading import PromptTokens
+from grpo_ros.policies.gr00t.recomputing import recompute, recomputed
 
 QWEN = "transformers.models.qwen3_vl.modeling_qwen3_vl"
 
@@ -28,6 +29,9 @@ class VisionTower(nn.Module):
     Args:
         visual: transformers' Qwen3VLVisionModel.
         grid: (rows, columns) of patches of an image.
+
+    Attributes:
+        is_recomputed: whether its blocks are computed again for their gradients.
     """
 
     corners: Tensor
@@ -39,6 +43,7 @@ class VisionTower(nn.Module):
         super().__init__()
         vision = import_extra("transformers.vision_utils")
         self.visual = visual
+        self.is_recomputed = False
         self.deep_layers: tuple[int, ...] = tuple(visual.deepstack_visual_indexes)
         sizes = torch.tensor([[1, *grid]])
         with torch.no_grad():
@@ -68,12 +73,16 @@ class VisionTower(nn.Module):
         x = x.view(num_images, num_patches, -1) + positions.to(x.dtype)
         deep = []
         for layer, block in enumerate(visual.blocks):
-            x = x + self._attend(block.attn, block.norm1(x))
-            x = x + block.mlp(block.norm2(x))
+            x = recomputed(self._block, block, x) if self.is_recomputed else self._block(block, x)
             if layer in self.deep_layers:
                 merger = visual.deepstack_merger_list[self.deep_layers.index(layer)]
                 deep.append(self._merged(merger, x))
         return self._merged(visual.merger, x), deep
+
+    def _block(self, block: Any, x: Tensor) -> Tensor:
+        x = x + self._attend(block.attn, block.norm1(x))
+        changed: Tensor = x + block.mlp(block.norm2(x))
+        return changed
 
     def _attend(self, attention: Any, x: Tensor) -> Tensor:
         rotate = import_extra(QWEN).apply_rotary_pos_emb_vision
@@ -147,6 +156,11 @@ class Backbone(nn.Module):
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("sines", sines, persistent=False)
         self.register_buffer("mask", blocked[None, None].to(device), persistent=False)
+
+    def recompute(self) -> None:
+        """From now on compute every block again for its gradient; see `recomputing`."""
+        self.vision.is_recomputed = True
+        recompute(self.layers)
 
     @staticmethod
     def _positions(whole: Any, prompt: PromptTokens) -> Tensor:

@@ -42,6 +42,9 @@ class Gr00tConfig(DenoisingConfig):
     precision: Literal["float32", "bfloat16"] = typed.setting(
         "float32", "Of the weights that are not trained, and of what is computed"
     )
+    checkpointing: bool = typed.setting(
+        False, "Compute each block of layers again for its gradient instead of keeping it"
+    )
     device: str = typed.setting("cpu", "Where the model is: cpu, cuda, cuda:1")
 
     @property

@@ -121,7 +121,7 @@ def gr00t_memory(config: Gr00tConfig, contract: Contract) -> PolicyMemory:
         bounds = config.minimum_std, config.maximum_std
         model.noise = NoiseNetwork(num_features, block, bounds, torch.Generator())
     trained = weights_of(model, trained=True)
-    kept, checkpointed = _activations(config, model, sight.prompt, denoiser)
+    kept, checkpointed, recomputed = _activations(config, model, sight.prompt, denoiser)
     element_bytes = 2 if is_low else FLOAT_BYTES
     return PolicyMemory(
         name=sight.name,
@@ -139,13 +139,18 @@ def gr00t_memory(config: Gr00tConfig, contract: Contract) -> PolicyMemory:
         checkpointed=checkpointed,
         acting=activations.acting_bytes(model.visual, model.language, sight.prompt, element_bytes),
         device=config.device,
+        recomputed=recomputed,
+        is_checkpointed=config.checkpointing,
     )
 
 
 def _activations(
     config: Gr00tConfig, model: _Model, prompt: Prompt, denoiser: Denoiser
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Return the bytes that autograd keeps per row, without and with checkpointing.
+
+    The last number is what of the second is there for the block alone that is computed again: one
+    at a time, so the largest counts.
 
     Sum over what has a gradient: lora, the diffusion transformer and the decoder; head, the
     encoders and the self-attention over features as well; full, the vision-language model too.
@@ -162,13 +167,16 @@ def _activations(
     flow = activations.transformer_blocks(model.head, prompt, rank)
     is_trained = config.trained != "lora"
     values = activations.embodiment_values(model.head, trained=is_trained)
+    patches = activations.patch_values(model.visual, prompt) if config.trained == "full" else 0
     kept = []
     for checkpointed in (False, True):
         of_once = activations.kept_bytes(once, element_bytes, checkpointed=checkpointed)
         of_flow = activations.kept_bytes(flow, element_bytes, checkpointed=checkpointed)
-        of_flow += element_bytes * values
+        of_flow += element_bytes * values + activations.output_bytes(model.head)
+        of_once += element_bytes * patches
         kept.append(of_once + denoiser.num_draws * of_flow)
-    return kept[0], kept[1]
+    again = max(part.of_one(element_bytes) for part in (*once, *flow) if part.is_block)
+    return kept[0], kept[1] + again, again
 
 
 def _perceived(config: Gr00tConfig, sight: Sight, model: _Model) -> dict[str, int]:

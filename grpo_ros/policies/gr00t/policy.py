@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -85,6 +86,9 @@ class Gr00tPolicy(ChunkPolicy):
         self.num_features = self.contract.state_size + backbone.size
         self.normaliser = Normaliser(self.num_features)
         groups = choose_what_learns(config, self.perception, head.head, generator)
+        if config.checkpointing:
+            head.recompute()
+            backbone.recompute()
         names = {id(parameter): name for name, parameter in self.named_parameters()}
         self._groups: Groups = {
             mode: [names[id(p)] for p in parameters] for mode, parameters in groups.items()
@@ -162,6 +166,44 @@ class Gr00tPolicy(ChunkPolicy):
             x = self.denoiser.decide(self._velocity_of(seen), noise.to(self._device))
         return self._chunk(x).clamp(-1.0, 1.0).cpu()
 
+    @property
+    def seen_names(self) -> tuple[str, ...]:
+        """The images; see `features`."""
+        return self.perception.images
+
+    def features(self, obs: Observation) -> Tensor:
+        """Return what the vision-language model makes of the images, (N, L, D), where it is."""
+        with self._precision():
+            features: Tensor = self.perception(self.perception.stacked(obs))
+        return features
+
+    def decide_on(self, features: Tensor, obs: Observation, noise: Tensor | None) -> Tensor:
+        """Return the chunk of `decide`, or of `mode` without noise, given (N, L, D) and states."""
+        num = features.shape[0]
+        x0 = torch.zeros(num, *self.action_head.shape) if noise is None else noise
+        states = state_features(obs, self.contract) if obs else torch.zeros(num, 0)
+        with self._precision():
+            context = self.action_head.context(features.to(self._device))
+            velocity = self._velocity(states, context)
+            x = self.denoiser.decide(velocity, x0.to(self._device))
+        return self._chunk(x).clamp(-1.0, 1.0).cpu()
+
+    def in_float32(self) -> Gr00tPolicy:
+        """Return the policy with all weights in float32, on the CPU, and computing in it.
+
+        It is itself where it is so already, else a copy; weights that are so already are shared.
+        """
+        kept = [*self.parameters(), *self.buffers()]
+        floating = {value.dtype for value in kept if value.is_floating_point()}
+        is_exact = floating == {torch.float32} and self._device.type == "cpu"
+        if is_exact and self.config.precision == "float32":
+            return self
+        memo: dict[int, Any] = {id(value): _exact(value) for value in kept}
+        config = dataclasses.replace(self.config, precision="float32", device="cpu")
+        memo[id(self.config)] = config
+        memo[id(self.checkpoint)] = self.checkpoint
+        return self._copied(memo)
+
     def mode(self, obs: Observation) -> Tensor:
         """Return the deployed chunk (N, K, A) in [-1, 1], from x_0 = 0."""
         num = obs[self.perception.images[0]].shape[0]
@@ -221,6 +263,10 @@ class Gr00tPolicy(ChunkPolicy):
             if name not in kept:
                 memo[id(parameter)] = parameter
         memo[id(self.checkpoint)] = self.checkpoint
+        return self._copied(memo)
+
+    def _copied(self, memo: dict[int, Any]) -> Gr00tPolicy:
+        """Return a copy, in which what `memo` has by its id stands for what it is of."""
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -284,15 +330,20 @@ class Gr00tPolicy(ChunkPolicy):
     def _velocity_of(self, seen: Observation) -> Velocity:
         """Return the flow's velocity, given what was perceived."""
         head, mode = self.action_head, self._mode
-        state = self.state_map(seen[STATE].to(self._device))
-        if self.checkpoint.clip_outliers:
-            state = state.clamp(-1.0, 1.0)
-        token = head.encode_state(state)
         if mode == "full":
             context = head.context(self.perception(seen[IMAGES].to(self._device)))
         else:
             context = seen[FEATURES].to(self._device)
             context = context if mode == "lora" else head.context(context)
+        return self._velocity(seen[STATE], context)
+
+    def _velocity(self, states: Tensor, context: Tensor) -> Velocity:
+        """Return the flow's velocity, given states (N, O) and what is attended to (N, L, D)."""
+        head = self.action_head
+        state = self.state_map(states.to(self._device))
+        if self.checkpoint.clip_outliers:
+            state = state.clamp(-1.0, 1.0)
+        token = head.encode_state(state)
         return lambda x, t: head.velocity(x, t, context, token).float()
 
     def _std(self, obs: Observation) -> Tensor | None:
@@ -324,6 +375,16 @@ def _named_checkpoint(config: Gr00tConfig) -> Gr00tCheckpoint:
             "tiny one to try things with",
         )
     return read_checkpoint(config.policy_path, config.tokenizer_path, config.embodiment)
+
+
+def _exact(value: Tensor) -> Tensor:
+    """Return a parameter or buffer in float32, if it is a floating one, on the CPU."""
+    dtype = torch.float32 if value.is_floating_point() else value.dtype
+    moved = value.detach().to("cpu", dtype)
+    if isinstance(value, nn.Parameter):
+        is_same = moved.data_ptr() == value.data_ptr() and moved.dtype == value.dtype
+        return value if is_same else nn.Parameter(moved, requires_grad=value.requires_grad)
+    return moved
 
 
 def _image_size(contract: Contract, images: tuple[str, ...]) -> tuple[int, int]:

@@ -216,6 +216,34 @@ def test_noise_is_an_input_where_the_contract_says_so(config, tmp_path):
     assert report.max_abs_difference <= 1e-5
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_in_two_graphs_with_weights_beside_them_it_is_the_same_policy(config, tmp_path, precision):
+    policy = built(config, precision=precision)
+    for parameter in policy.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0.0, 0.05, generator=torch.Generator().manual_seed(0))
+    shape = policy.action_head.shape
+    contract = dataclasses.replace(policy.annotate(make_contract()), noise_shape=shape)
+    obs, path = observe(5), tmp_path / "policy.onnx"
+    report = export_policy(policy, contract, path, obs, one_file_bytes=0)
+    assert report.max_abs_difference <= 1e-5
+    served = load_policy_file(path)
+    assert {c.name for c in served.companions} | {"policy.onnx"} == {
+        p.name for p in tmp_path.iterdir()
+    }
+    exact = policy.in_float32()
+    assert (exact is policy) == (precision == "float32")
+    noise = noise_of(5, shape)
+    arrays = {field.name: obs[field.name].numpy() for field in contract.observation}
+    found = served.infer({**arrays, "noise": noise.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, exact.decide(obs, noise).numpy(), atol=1e-5)
+        trained = policy.decide(obs, noise).numpy()
+    assert np.abs(found - trained).max() <= (1e-5 if precision == "float32" else 0.05)
+    assert np.abs(np.diff(found, axis=0)).max() > 1e-3  # what is seen matters
+    assert {p.dtype for p in exact.parameters()} == {torch.float32}
+
+
 def test_without_a_checkpoint_it_says_how_to_get_one():
     with pytest.raises(ConfigurationError, match="policy_path.*make-tiny-gr00t"):
         make_policy(Gr00tConfig(), make_contract())

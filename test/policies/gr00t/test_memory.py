@@ -9,6 +9,7 @@ from grpo_ros.tasks.registry import make_task
 from grpo_ros.training import memory
 from grpo_ros.training.memory import estimate_memory
 from grpo_ros.training.memory_measured import measure_memory
+from grpo_ros.training.memory_table import Compared, memory_table
 
 pytest.importorskip("lerobot")
 
@@ -110,9 +111,24 @@ def test_a_light_critic_adds_less_than_one_percent_and_nothing_on_the_gpu():
     assert ppo.total("cuda") < ppo.total() <= ppo.total("cuda") + ppo.total("cpu")
 
 
-def test_checkpointing_would_save_most_of_what_autograd_keeps():
-    full = _real("gr00t.trained=full")
+def test_checkpointing_saves_most_of_what_autograd_keeps():
+    full, saving = (_real("gr00t.trained=full", f"gr00t.checkpointing={on}") for on in (0, 1))
     assert full.checkpointed < 0.25 * full.activations
+    assert (full.kept, saving.kept) == (full.activations, full.checkpointed)
+
+
+def test_the_table_follows_the_setting():
+    settings = ("gr00t.device=cuda", "algorithm.minibatch_size=32")
+    plain, saving = (
+        estimate_memory(_config(f"gr00t.checkpointing={on}", *settings)) for on in (0, 1)
+    )
+    assert saving.bytes_of(memory.ACTIVATIONS) == plain.other_activations
+    assert plain.bytes_of(memory.ACTIVATIONS) == saving.other_activations
+    assert saving.total("cuda") < plain.total("cuda")
+    for estimate in (plain, saving):
+        table = memory_table([Compared(estimate, {})])
+        word = "without" if estimate is saving else "with"
+        assert f"  {word} gr00t.checkpointing " in table
 
 
 def test_without_a_camera_there_is_nothing_to_count():

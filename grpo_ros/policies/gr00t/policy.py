@@ -27,7 +27,7 @@ from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.loading import load_model, prompt_tokens
 from grpo_ros.policies.gr00t.perception import Perception, seen_of
 from grpo_ros.policies.gr00t.ranges import LinearMap
-from grpo_ros.policies.gr00t.trained import Groups, choose_what_learns, learn
+from grpo_ros.policies.gr00t.trained import Groups, choose_what_learns, layers_of, learn
 from grpo_ros.policies.noise_network import NoiseNetwork
 from grpo_ros.policies.normaliser import Normaliser
 
@@ -301,7 +301,7 @@ class Gr00tPolicy(ChunkPolicy):
 
     def units(self) -> list[nn.Module]:
         """Return the layers of the action head; `Backbone` does not compute by whole layers."""
-        return _layers(self.action_head)
+        return layers_of(self.action_head)
 
     def _kept(self) -> set[str]:
         added = {f"normaliser.{name}" for name, _ in self.normaliser.named_buffers()}
@@ -393,13 +393,6 @@ def _image_size(contract: Contract, images: tuple[str, ...]) -> tuple[int, int]:
         raise ContractError(f"images of sizes {sorted(sizes)}", expected="one size for all")
     height, width = sizes.pop()
     return height, width
-
-
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """Return the members of the outermost lists of like modules."""
-    if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1:
-        return list(module)
-    return [layer for child in module.children() for layer in _layers(child)]
 
 
 def _product(shape: tuple[int, int]) -> int:

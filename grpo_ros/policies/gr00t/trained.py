@@ -51,3 +51,10 @@ def learn(parameters: Mapping[str, nn.Parameter], groups: Groups, mode: Trained)
             parameters[name].requires_grad_(False)
     for name in groups[mode]:
         parameters[name].requires_grad_(True)
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """Return the members of the outermost lists of like modules."""
+    if isinstance(module, nn.ModuleList) and len({type(member) for member in module}) == 1:
+        return list(module)
+    return [layer for child in module.children() for layer in layers_of(child)]

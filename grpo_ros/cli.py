@@ -81,7 +81,7 @@ def evaluate(options: argparse.Namespace) -> int:
     began = time.monotonic()
     keys = held_out_keys(options.episodes, options.seed, options.first_episode)
     folder = path.resolve().parent
-    result = in_process_outcomes(policy, keys, folder, options.simulator)
+    result = in_process_outcomes(policy, keys, folder, options.simulator, options.blank)
     report = {
         **result.to_json(),
         "policy": str(path),
@@ -90,6 +90,7 @@ def evaluate(options: argparse.Namespace) -> int:
         "simulator": options.simulator or run_config(policy.contract.task, folder).simulator,
         "seed": options.seed,
         "first_episode": options.first_episode,
+        "blank": options.blank,
         "wall_seconds": round(time.monotonic() - began, 2),
         "versions": versions(),
         "outcome": [int(outcome) for outcome in result.outcome.tolist()],
@@ -329,6 +330,9 @@ def _add_policy_files(commands: Any) -> None:
     command.add_argument("--seed", type=int, default=20_000, help="of the initial states")
     command.add_argument("--first-episode", type=int, default=0, help="first initial state")
     command.add_argument("--simulator", default="", help="another than it was trained in")
+    command.add_argument(
+        "--blank", action="append", default=[], metavar="FIELD", help="observed as zeros"
+    )
     command.add_argument("--output", metavar="FILE", help="where the result is written")
 
     command = _command(commands, "transfer", transfer)

@@ -66,6 +66,16 @@ def test_a_policy_is_evaluated_and_the_result_written(run, capsys):
     assert (result["successes"], result["wilson_95"]) == (final["successes"], final["wilson_95"])
 
 
+def test_a_policy_is_evaluated_without_what_it_observes(run, capsys):
+    folder, _ = run
+    words = ["evaluate", str(folder / "policy.onnx"), "--episodes", "4", "--blank"]
+    assert cli.main([*words, "goal_from_cube"]) == 0
+    result = json.loads(Path(capsys.readouterr().out.rpartition("wrote ")[2].strip()).read_text())
+    assert result["blank"] == ["goal_from_cube"] and result["episodes"] == 4
+    assert cli.main([*words, "goal_from_cub"]) != 0
+    assert "did you mean 'goal_from_cube'" in capsys.readouterr().err
+
+
 def test_a_run_is_exported_again(run, capsys, tmp_path):
     folder, _ = run
     target = tmp_path / "again.onnx"

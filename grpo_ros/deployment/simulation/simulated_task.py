@@ -13,7 +13,7 @@ from torch import Tensor
 from grpo_ros import configuration, typed
 from grpo_ros.contract import Contract, ObservationField
 from grpo_ros.deployment.matching import contract_differences
-from grpo_ros.errors import ContractError
+from grpo_ros.errors import ContractError, nearest
 from grpo_ros.export.policy_file import PolicyFile
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Observation, Simulator
@@ -98,7 +98,11 @@ def _check_offers(found: Contract, contract: Contract) -> None:
 
 
 def in_process_outcomes(
-    policy: PolicyFile, keys: Sequence[Key], run_folder: Path | None = None, simulator: str = ""
+    policy: PolicyFile,
+    keys: Sequence[Key],
+    run_folder: Path | None = None,
+    simulator: str = "",
+    blank: Sequence[str] = (),
 ) -> Evaluation:
     """Return the outcomes of a policy file without ROS: what lock step has to reproduce.
 
@@ -107,15 +111,25 @@ def in_process_outcomes(
         keys: of the initial states.
         run_folder: where the policy's run left its configuration, if it did.
         simulator: another one than it was trained in.
+        blank: observed fields that are all zeros to the policy; shows what it makes of them.
+
+    Raises:
+        ContractError: the policy does not observe a field that is to be blank.
 
     The policy is given the fields that it observes, and no others. Rows are inferred one by one,
     as on a robot, since ONNX Runtime does not promise that a row of a batch equals the same row
     alone.
     """
     names = [field.name for field in policy.contract.observation]
+    for name in blank:
+        if name not in names:
+            raise ContractError(
+                f"no observed field '{name}' to blank", remedy=nearest(name, names)
+            )
 
     def decide(obs: Observation) -> Tensor:
         arrays = {name: obs[name].numpy() for name in names}
+        arrays |= {name: np.zeros_like(arrays[name]) for name in blank}
         rows = range(len(next(iter(arrays.values()))))
         chunks = [
             policy.infer({name: value[row : row + 1] for name, value in arrays.items()})

@@ -22,6 +22,7 @@ from grpo_ros.errors import PolicyFileError
 from grpo_ros.export.metadata import ACTION_OUTPUT, NOISE_INPUT, policy_metadata, sealed
 from grpo_ros.export.parts import OPSET, check_names, install, write_parts, write_synced
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
+from grpo_ros.export.weights_beside import merge_equal_nodes
 from grpo_ros.policies.base import Policy, PolicyInParts
 from grpo_ros.policies.features import field_shape
 
@@ -29,6 +30,8 @@ MAX_ABS_DIFFERENCE = 1e-5
 NUM_RANDOM_ROWS = 256
 NUM_ROWS_IN_PARTS = 8
 """Random rows, and given ones, that a policy in several files is compared on: it takes time."""
+DEADLINE_S = 600.0
+"""For loading what was written: it is no stranger's, and training may keep the machine busy."""
 ONE_FILE_BYTES = 48_000_000
 """Of weights, that are written into one file; a policy file may have 64 MiB (`graph_file`)."""
 
@@ -96,7 +99,7 @@ def export_policy(
             write_parts(deployed, contract, staged, samples[0])
         else:
             write_synced(staged, _serialise(deployed, contract, samples[0]))
-        exported = load_policy_file(staged)
+        exported = load_policy_file(staged, deadline_s=DEADLINE_S)
         difference, count = 0.0, 0
         for sample in samples:
             difference = max(difference, _difference(deployed, exported, sample))
@@ -158,6 +161,7 @@ def _serialise(policy: Policy, contract: Contract, example: Mapping[str, Tensor]
             dynamo=False,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
+    merge_equal_nodes(model.graph)
     onnx.helper.set_model_props(model, policy_metadata(contract))
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()

@@ -65,11 +65,11 @@ def trace(
         )
     model = onnx.load_model_from_string(buffer.getvalue())
     onnx.checker.check_model(model)
-    _merge_equal_nodes(model.graph)
+    merge_equal_nodes(model.graph)
     return model
 
 
-def _merge_equal_nodes(graph: Any) -> None:
+def merge_equal_nodes(graph: Any) -> None:
     """Compute once what is computed twice, and leave out names and remarks.
 
     Steps of denoising repeat constants and shapes, and what they attend to. No operator of a

@@ -28,6 +28,7 @@ COUNTED = (
     memory.OUTCOMES,
     memory.NOISE,
 )
+FLAGS = ("false", "true")
 OF_CRITIC = (memory.CRITIC, memory.CRITIC_GRADIENTS, memory.CRITIC_MOMENTS)
 
 
@@ -112,7 +113,7 @@ def test_a_light_critic_adds_less_than_one_percent_and_nothing_on_the_gpu():
 
 
 def test_checkpointing_saves_most_of_what_autograd_keeps():
-    full, saving = (_real("gr00t.trained=full", f"gr00t.checkpointing={on}") for on in (0, 1))
+    full, saving = (_real("gr00t.trained=full", f"gr00t.checkpointing={on}") for on in FLAGS)
     assert full.checkpointed < 0.25 * full.activations
     assert (full.kept, saving.kept) == (full.activations, full.checkpointed)
 
@@ -120,7 +121,7 @@ def test_checkpointing_saves_most_of_what_autograd_keeps():
 def test_the_table_follows_the_setting():
     settings = ("gr00t.device=cuda", "algorithm.minibatch_size=32")
     plain, saving = (
-        estimate_memory(_config(f"gr00t.checkpointing={on}", *settings)) for on in (0, 1)
+        estimate_memory(_config(f"gr00t.checkpointing={on}", *settings)) for on in FLAGS
     )
     assert saving.bytes_of(memory.ACTIVATIONS) == plain.other_activations
     assert plain.bytes_of(memory.ACTIVATIONS) == saving.other_activations

@@ -328,7 +328,7 @@ FILES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "foreign_operator": (altered(domain), "'com.microsoft'"),
     "millions_of_nodes": (as_bytes(lambda: repeated([GRAPH], NODE)), "more than 300000 parts"),
     "millions_of_inputs": (as_bytes(lambda: repeated([GRAPH], INPUT)), "more than 300000 parts"),
-    "millions_of_attributes": (as_bytes(lambda: repeated([GRAPH, NODE], 5)), "more than 100000"),
+    "millions_of_attributes": (as_bytes(lambda: repeated([GRAPH, NODE], 5)), "more than 300000"),
     "millions_of_metadata": (as_bytes(lambda: repeated([], METADATA)), "more than 300000 parts"),
     "millions_of_dimensions": (
         as_bytes(lambda: repeated([GRAPH, INITIALIZER], 1, b"\1" * 2**20, count=60)),

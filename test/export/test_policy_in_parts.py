@@ -15,10 +15,12 @@ import torch
 from hostile import get_metadata, set_metadata, write_sealed
 from torch import nn
 
+from grpo_ros.deployment.inference import ThreadedInference
 from grpo_ros.errors import PolicyFileError
 from grpo_ros.export import companions, onnx_export, policy_file
 from grpo_ros.export.leapp_bundle import export_leapp
 from grpo_ros.export.metadata import COMPANIONS_KEY, FEATURES
+from grpo_ros.export.noise_source import NoiseSource
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.export.policy_file import load_policy_file
 
@@ -131,6 +133,22 @@ def test_of_an_embedding_only_the_rows_that_are_read_are_written(written):
 def test_it_is_found_through_a_link_to_its_file(folder, tmp_path):
     (tmp_path / "link.onnx").symlink_to(folder / "policy.onnx")
     assert load_policy_file(tmp_path / "link.onnx").companions
+
+
+def test_the_policy_servers_thread_gives_its_next_chunk_beside_the_loop(written):
+    policy = load_policy_file(written / "policy.onnx", ("cuda", "cpu"))
+    noise = NoiseSource(policy.contract, seed=3)
+    row = {name: value[:1].numpy() for name, value in observe().items()}
+    inference = ThreadedInference(policy.infer)
+    try:
+        for number in range(2):
+            asked = {**row, "noise": noise.draw(0, number)}
+            inference.submit(number, asked)
+            answer = inference.poll(30.0)
+            assert answer.tag == number and not answer.problem
+            assert np.array_equal(answer.chunk, policy.infer(asked))
+    finally:
+        inference.close()
 
 
 def test_little_weights_stay_in_one_file(make_contract, tmp_path):

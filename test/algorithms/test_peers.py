@@ -57,7 +57,8 @@ def surrogate(
     batch = Batch({}, sample, executed, advantages.reshape(-1, 1), executed.float())
     ratios = log_ratio(log_prob, old, executed, config.ratio)
     learner = PolicyGradient(config, Bare(entropy))
-    return float(learner._loss(ratios, batch, float(executed.sum())))
+    terms = (entropy,) if config.entropy_coefficient > 0.0 else ()
+    return float(learner._loss(ratios, terms, batch, float(executed.sum())))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Two ranks clone and improve a GR00T as one does, whatever of it learns."""
 
+import re
+
 import pytest
 import torch
 from gr00t_helpers import require_gr00t
@@ -20,10 +22,20 @@ from grpo_ros.training.rollout import Rollout
 
 GROUPS, MEMBERS = 2, 2
 NUM = GROUPS * MEMBERS
-TOLERANCE = {"cloned": 1e-5}
+TOLERANCE = {"cloned": 3e-5, "full-ppo": 3e-6}
 """1e-6 elsewhere. Of all of a GR00T some gradients are as small as Adam's epsilon and as rounding,
 and its first steps are of one size, 1e-3, whatever the gradient's."""
-UPDATE = {"num_epochs": 2, "minibatch_size": 2, "warmup_steps": 0, "kl_target": 0.0}
+KEY_BIASES = re.compile(r"to_k(\.base_layer)?\.bias|qkv\.bias")
+"""A softmax does not feel them: their gradients are rounding alone, which Adam makes steps of."""
+STEPS = 2.5e-3
+"""Two of cloning's, as far as a parameter of such a gradient may go."""
+UPDATE = {
+    "num_epochs": 2,
+    "minibatch_size": 2,
+    "warmup_steps": 0,
+    "kl_target": 0.0,
+    "learning_rate": 1e-4,  # the preset's
+}
 CASES = {
     "lora-grpo": ("lora", GrpoConfig(**UPDATE, reference_kl_coefficient=0.1)),
     "full-ppo": ("full", PpoConfig(**UPDATE)),
@@ -147,6 +159,7 @@ def test_two_ranks_change_a_gr00t_as_one_does(learned, name, parameters):
             assert found[part].keys() == state.keys()
             for key, value in state.items():
                 difference = (found[part][key] - value).abs().nan_to_num().max()
-                assert difference <= TOLERANCE.get(name, 1e-6), (part, key, float(difference))
+                allowed = STEPS if KEY_BIASES.search(key) else TOLERANCE.get(name, 1e-6)
+                assert difference <= allowed, (part, key, float(difference))
         assert its_metrics == pytest.approx(metrics, rel=1e-3, abs=1e-5, nan_ok=True)
         assert torch.allclose(its_chunk, chunk, rtol=0.0, atol=1e-5)

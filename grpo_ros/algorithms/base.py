@@ -14,6 +14,9 @@ from grpo_ros.training.rollout import Rollout
 class Algorithm(Protocol):
     """Improves a policy in place, one rollout at a time."""
 
+    def start(self) -> None:
+        """Begin at the policy as it is now: it has been cloned."""
+
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve the policy; `key` decides all randomness. Returns metrics by name.
 

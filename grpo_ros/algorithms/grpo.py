@@ -49,6 +49,10 @@ class Grpo:
         self.gradient = PolicyGradient(config, policy, ranks)
         self.num_updates = 0
 
+    def start(self) -> None:
+        """Begin at the policy as it is now, which is the reference."""
+        self.gradient.start()
+
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve the policy by all ranks' rollouts; `key` decides the order of minibatches.
 

@@ -151,6 +151,14 @@ class PolicyGradient:
             self.rate.adapt(tally.value("approx_kl"))
         return {"learning_rate": rate, **tally.metrics()}
 
+    @torch.no_grad()
+    def start(self) -> None:
+        """Take the policy as it is now, once it is cloned, for the reference."""
+        if self.reference is not None:
+            own = self.policy.state_dict()
+            for name, value in self.reference.state_dict().items():
+                value.copy_(own[name])
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return optimiser, learning rate, counters and reference as flat tensors."""
         state = {

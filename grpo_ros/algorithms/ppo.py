@@ -77,6 +77,10 @@ class Ppo:
         self.critic = Critic(size, critic.hidden, generator, critic.activation)
         self.value = ValueLearner(config.critic, self.critic, ranks)
 
+    def start(self) -> None:
+        """Begin at the policy as it is now, which is the reference."""
+        self.gradient.start()
+
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve policy and critic by all ranks' rollouts; `key` decides minibatches' order.
 

@@ -193,6 +193,7 @@ class Trainer:
             say("no demonstrations: learning from scratch")
         self.run_record.elapsed_s += time.monotonic() - began
         self.deployed.start(self.policy)
+        self.algorithm.start()
         self._film("before")
         start = self._evaluate(keys)
         self.start = start.to_json()

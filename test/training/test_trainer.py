@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import TrainingError
@@ -95,3 +96,14 @@ def test_a_finished_run_is_not_resumed(finished, tmp_path):
     summary, _ = finished
     with pytest.raises(TrainingError, match="is finished"):
         _run(tmp_path, f"resume={summary.run}")
+
+
+def test_the_reference_is_the_cloned_policy(tmp_path):
+    _, begun = _run(tmp_path, "grpo.reference_kl_coefficient=0.1", "collection.env_steps=1")
+    start = begun.algorithm.gradient.reference.state_dict()
+    assert all(torch.isfinite(value).all() for value in start.values())
+    cloned = begun.policy.state_dict()
+    assert torch.equal(start["normaliser.minimum"], cloned["normaliser.minimum"])
+    weights = [name for name, value in start.items() if value.dim() == 2]
+    change = max(float((start[name] - cloned[name]).abs().max()) for name in weights)
+    assert 0.0 < change < 0.1, "one iteration away from what was cloned"

@@ -68,11 +68,16 @@ def test_joints_whose_velocity_is_not_measured_stay() -> None:
     np.testing.assert_allclose(brought, [1.0, 2.01, 3.0])
 
 
-def test_what_is_old_is_brought_no_further_than_the_longest() -> None:
+def test_what_is_old_is_brought_a_tenth_of_a_second_or_as_far_again() -> None:
     brought = bring_joints(np.zeros(1), np.ones(1), np.array([3 * LONGEST_NS]))
     assert brought[0] == pytest.approx(0.1)
     pose = MovingPose(0, turned(0.0)).followed_by(20 * MS, turned(0.0, 0.01))
-    assert pose.at(20 * MS + 3 * LONGEST_NS)[0] == pytest.approx(0.01 + 0.05)
+    assert pose.at(20 * MS + 3 * LONGEST_NS)[0] == pytest.approx(0.02)
+
+
+def test_poses_in_quick_succession_are_no_great_speed() -> None:
+    pose = MovingPose(0, turned(0.0)).followed_by(MS // 10, turned(0.0, 0.001))
+    assert pose.at(50 * MS)[0] == pytest.approx(0.002)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

@@ -17,7 +17,7 @@ from grpo_ros.deployment.inputs.required_inputs import NANOSECONDS
 
 Array = npt.NDArray[np.float64]
 LONGEST_NS = 100_000_000
-"""Nothing is brought further, and poses further apart say nothing of how a body moves."""
+"""Joints are brought no further, and poses further apart say nothing of how a body moves."""
 
 LEAST_LIKENESS = 0.9
 """Of two quaternions, their dot product: poses 52 degrees and more apart are no steady turn."""
@@ -56,11 +56,15 @@ class MovingPose:
         return MovingPose(stamp_ns, pose, self.stamp_ns, self.pose)
 
     def at(self, now_ns: int) -> Array:
-        """Return the pose (7,) at a time: p1 + (p1 - p0) t / (t1 - t0), quaternions likewise."""
+        """Return the pose (7,) at a time: p1 + (p1 - p0) t / (t1 - t0), quaternions likewise.
+
+        It goes as far again at most, so that noise of poses that come in quick succession is not
+        taken for speed.
+        """
         time_ns, since_ns = now_ns - self.stamp_ns, self.stamp_ns - self.before_ns
         if self.before is None or time_ns <= 0 or not 0 < since_ns <= LONGEST_NS:
             return self.pose
-        share = min(time_ns, LONGEST_NS) / since_ns
+        share = min(1.0, time_ns / since_ns)
         before = self.before.copy()
         likeness = float(self.pose[3:] @ before[3:])
         if abs(likeness) < LEAST_LIKENESS:

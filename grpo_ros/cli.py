@@ -72,7 +72,7 @@ def evaluate(options: argparse.Namespace) -> int:
     """Measure a policy on held-out initial states; write and print the result."""
     from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes, run_config
     from grpo_ros.export.policy_file import load_policy_file
-    from grpo_ros.training.checkpoint import write_atomically
+    from grpo_ros.files import write_atomically
     from grpo_ros.training.evaluation import held_out_keys
     from grpo_ros.training.run_directory import versions
 
@@ -106,7 +106,7 @@ def evaluate(options: argparse.Namespace) -> int:
 def transfer(options: argparse.Namespace) -> int:
     """Measure policies in every simulator on the same initial states; print the table."""
     from grpo_ros.deployment.records.transfer import transfer_table
-    from grpo_ros.training.checkpoint import write_atomically
+    from grpo_ros.files import write_atomically
     from grpo_ros.training.run_directory import versions
 
     rows = transfer_table([Path(path) for path in options.policies], options.episodes, print)
@@ -171,10 +171,10 @@ def _export_checkpoint(run_folder: Path, path: Path | None) -> tuple[str, Path]:
 def check(options: argparse.Namespace) -> int:
     """Run the conformance suite on a simulator; write what held as JSON."""
     from grpo_ros import configuration
+    from grpo_ros.files import write_atomically
     from grpo_ros.simulators.check import check_simulator
     from grpo_ros.simulators.registry import make_simulator
     from grpo_ros.tasks.registry import make_task
-    from grpo_ros.training.checkpoint import write_atomically
     from grpo_ros.training.run_directory import versions
 
     config = configuration.load_config(options.settings)
@@ -199,7 +199,7 @@ def check(options: argparse.Namespace) -> int:
 def replay_bag(options: argparse.Namespace) -> int:
     """Run a policy on a recorded bag, in line and without sending anything; print what it did."""
     from grpo_ros.errors import MissingExtraError
-    from grpo_ros.training.checkpoint import write_atomically
+    from grpo_ros.files import write_atomically
 
     try:
         from grpo_ros.nodes.recording.replay import replay_bag as replay

@@ -1,4 +1,4 @@
-"""The packages of the extra `gr00t`: imported late, offline and without noise."""
+"""Packages of the extra `gr00t`, LeRobot's datasets among them: late, offline and quiet."""
 
 from __future__ import annotations
 

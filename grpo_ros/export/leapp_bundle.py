@@ -35,8 +35,8 @@ from grpo_ros.errors import PolicyFileError
 from grpo_ros.export.metadata import ACTION_OUTPUT, NOISE_INPUT
 from grpo_ros.export.parts import OPSET
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
+from grpo_ros.files import write_atomically
 from grpo_ros.policies.features import field_shape
-from grpo_ros.training.checkpoint import write_atomically
 
 CONFIG_VERSION = "1.3"
 """Of LEAPP's schema."""

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from grpo_ros.contract import Contract
 from grpo_ros.errors import PolicyFileError
 from grpo_ros.export.metadata import ACTION_OUTPUT, NOISE_INPUT, policy_metadata, sealed
-from grpo_ros.export.parts import OPSET, check_names, install, write_parts, write_synced
+from grpo_ros.export.parts import OPSET, check_names, install, write_parts
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.export.weights_beside import merge_equal_nodes
+from grpo_ros.files import write_synced
 from grpo_ros.policies.base import Policy, PolicyInParts
 from grpo_ros.policies.features import field_shape
 

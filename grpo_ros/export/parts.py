@@ -26,6 +26,7 @@ from grpo_ros.export.metadata import (
     sealed,
 )
 from grpo_ros.export.weights_beside import DataFile, attach_weights, set_location, trace
+from grpo_ros.files import sync, write_synced
 from grpo_ros.policies.base import PolicyInParts
 
 OPSET = 17
@@ -98,21 +99,13 @@ def install(staged: Path, path: Path, beside: Sequence[Companion]) -> None:
         file = staged.with_name(companion.name)
         file.chmod(0o644)
         file.replace(path.with_name(companion.name))
-    _sync_folder(path.parent)
+    sync(path.parent)
     staged.chmod(0o644)
     staged.replace(path)
-    _sync_folder(path.parent)
+    sync(path.parent)
     for name in old - {companion.name for companion in beside}:
         with contextlib.suppress(OSError):
             path.with_name(name).unlink()
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file, and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def check_names(names: Collection[str], taken: Collection[str]) -> None:
@@ -170,11 +163,3 @@ def _companions_of(path: Path) -> set[str]:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from grpo_ros.errors import BridgeError, SimulatorError
+from grpo_ros.files import write_atomically
 from grpo_ros.simulators.base import Observation, Simulator
 from grpo_ros.simulators.scene_renderer import SceneRenderer
-from grpo_ros.training.checkpoint import write_atomically
 from grpo_ros.training.evaluation import held_out_keys
 
 Decide = Callable[[Observation], Tensor]

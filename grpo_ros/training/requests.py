@@ -70,7 +70,10 @@ class Requests:
 
         Collective.
         """
-        saves, exports = self.take()
+        # One that was cancelled meanwhile is left out before the others hear of it.
+        saves, exports = (
+            [f for f in futures if f.set_running_or_notify_cancel()] for futures in self.take()
+        )
         num_saves, num_exports = ranks.broadcast((len(saves), len(exports)))
         for futures, num, work in ((saves, num_saves, save), (exports, num_exports, export)):
             for number in range(num):
@@ -95,8 +98,6 @@ class Requests:
 
 
 def _answer(future: Future[Path], work: Callable[[], Path]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
     try:
         future.set_result(work())
     except Exception as error:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from grpo_ros.errors import TrainingError
-from grpo_ros.training.checkpoint import checkpoints, write_atomically
+from grpo_ros.files import write_atomically
+from grpo_ros.training.checkpoint import checkpoints
 
 FINISHED = "finished"
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from grpo_ros import configuration
 from grpo_ros.contract import Contract
+from grpo_ros.files import write_atomically
 from grpo_ros.randomness import Key
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import scene_arrays
-from grpo_ros.training.checkpoint import write_atomically
 from grpo_ros.training.run_directory import RunDirectory, versions
 from grpo_ros.training.settings import TrainConfig
 

@@ -22,9 +22,11 @@ from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length
 from grpo_ros.distributed.tensors import placed_tree, whole_tree
 from grpo_ros.errors import TrainingError
 from grpo_ros.export.onnx_export import export_policy
+from grpo_ros.files import write_atomically
 from grpo_ros.policies import make_policy
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, torch_generator
+from grpo_ros.simulators.base import unwatched
 from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.remote.channel import Connector
 from grpo_ros.tasks.registry import make_task
@@ -35,11 +37,10 @@ from grpo_ros.training.checkpoint import (
     checkpoints,
     save_checkpoint,
     state_hash,
-    write_atomically,
 )
 from grpo_ros.training.collector import GroupCollector
-from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics, record
-from grpo_ros.training.demonstrations.of_run import kept_demonstrations, provenance
+from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics
+from grpo_ros.training.demonstrations.of_run import demonstrations_of, provenance
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
@@ -178,16 +179,16 @@ class Trainer:
     def _bootstrap(self) -> None:
         """Clone the demonstrator and measure where learning starts."""
         config, say = self.config, self.observers.on_message
-        kept = kept_demonstrations(
-            config.demonstrations.path, self.contract, self.run_directory, say
-        )
         keys = held_out_keys(config.evaluation.final_episodes)
         if self.ranks.is_first:
             self._measure_simulator()
             write_terms(self.run_directory, self.contract, self.task, keys)
         began = time.monotonic()
-        if kept is not None or config.demonstrations.episodes:
-            self._clone(kept or self._recorded_demonstrations())
+        data = demonstrations_of(
+            config, self.contract, self.run_directory, self.simulator, self.losses, self.observers
+        )
+        if data is not None:
+            self._clone(data)
         else:
             fit_statistics(self._rollout(DEMONSTRATION), self.policy, self.ranks)
             say("no demonstrations: learning from scratch")
@@ -204,19 +205,10 @@ class Trainer:
 
     def _measure_simulator(self) -> None:
         """Measure what groups and restores of this simulator are worth; say and keep it."""
-        watch, self.simulator.watch = self.simulator.watch, None
-        measured = self.losses.redo(lambda: measure(self.simulator))
-        self.simulator.watch = watch
+        with unwatched(self.simulator):
+            measured = self.losses.redo(lambda: measure(self.simulator))
         self.run_directory.write_json("capabilities.json", dataclasses.asdict(measured))
         self.observers.on_message(str(measured))
-
-    def _recorded_demonstrations(self) -> Demonstrations:
-        settings, seed, observers = self.config.demonstrations, self.config.seed, self.observers
-        episodes, noise = settings.episodes, settings.action_noise
-        told = observers.on_recorded
-        data = self.losses.redo(lambda: record(self.simulator, episodes, noise, seed, told))
-        observers.on_message(f"{data.episodes} demonstrations of {data.attempts} attempts")
-        return data
 
     def _clone(self, data: Demonstrations) -> None:
         config = self.config
@@ -286,11 +278,8 @@ class Trainer:
         self.run_record.elapsed_s += time.monotonic() - began
 
     def _evaluate(self, keys: list[Key]) -> Evaluation:
-        watch, self.simulator.watch = self.simulator.watch, None
-        try:
+        with unwatched(self.simulator):
             return self._outcomes(self.deployed.policy, keys)
-        finally:
-            self.simulator.watch = watch
 
     def _outcomes(self, policy: ChunkPolicy, keys: list[Key]) -> Evaluation:
         """Evaluate, each rank on its share of the initial states."""
@@ -393,16 +382,15 @@ class Trainer:
     def _film(self, name: str) -> None:
         if not self.config.film:
             return
-        with self.deployed.policy.gathered():
-            if self.ranks.is_first:
-                self._film_here(self.run_directory.path / "films" / f"{name}.webp")
-
-    def _film_here(self, path: Path) -> None:
         from grpo_ros.report.film import film_episodes
 
-        watch, self.simulator.watch = self.simulator.watch, None
-        decide = self.deployed.policy.mode
-        problem = self.losses.redo(lambda: film_episodes(self.simulator, decide, path))
-        self.simulator.watch = watch
+        path, decide = (
+            self.run_directory.path / "films" / f"{name}.webp",
+            self.deployed.policy.mode,
+        )
+        with self.deployed.policy.gathered(), unwatched(self.simulator):
+            if not self.ranks.is_first:
+                return
+            problem = self.losses.redo(lambda: film_episodes(self.simulator, decide, path))
         if problem:
             self.observers.on_message(f"no film: {problem}")

@@ -9,6 +9,7 @@ from several_ranks import on_ranks
 
 from grpo_ros.algorithms import GrpoConfig, PpoConfig, make_algorithm
 from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig, fit
+from grpo_ros.algorithms.value_learner import CriticConfig
 from grpo_ros.distributed.ranks import ONE_RANK
 from grpo_ros.distributed.rollouts import own_groups
 from grpo_ros.distributed.tensors import whole_tree
@@ -22,25 +23,25 @@ from grpo_ros.training.rollout import Rollout
 
 GROUPS, MEMBERS = 2, 2
 NUM = GROUPS * MEMBERS
-TOLERANCE = {"cloned": 3e-5, "full-ppo": 3e-6}
+TOLERANCE = {"cloned": 1e-5}
 """1e-6 elsewhere. Of all of a GR00T some gradients are as small as Adam's epsilon and as rounding,
-and its first steps are of one size, 1e-3, whatever the gradient's."""
-KEY_BIASES = re.compile(r"to_k(\.base_layer)?\.bias|qkv\.bias")
+and its first steps are of one size, 1e-4, whatever the gradient's."""
+KEY_BIASES = re.compile(r"to_k(\.base_layer)?\.bias$")
 """A softmax does not feel them: their gradients are rounding alone, which Adam makes steps of."""
-STEPS = 2.5e-3
+STEPS = 2.5e-4
 """Two of cloning's, as far as a parameter of such a gradient may go."""
 UPDATE = {
     "num_epochs": 2,
     "minibatch_size": 2,
     "warmup_steps": 0,
     "kl_target": 0.0,
-    "learning_rate": 1e-4,  # the preset's
+    "learning_rate": 5e-5,  # what the preset's settles at
 }
 CASES = {
     "lora-grpo": ("lora", GrpoConfig(**UPDATE, reference_kl_coefficient=0.1)),
-    "full-ppo": ("full", PpoConfig(**UPDATE)),
+    "full-ppo": ("full", PpoConfig(**UPDATE, critic=CriticConfig(learning_rate=1e-4))),
 }
-CLONING = BehaviourCloningConfig(num_steps=2, batch_size=3)
+CLONING = BehaviourCloningConfig(num_steps=2, batch_size=3, learning_rate=1e-4)
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -158,8 +159,12 @@ def test_two_ranks_change_a_gr00t_as_one_does(learned, name, parameters):
         for part, state in states.items():
             assert found[part].keys() == state.keys()
             for key, value in state.items():
-                difference = (found[part][key] - value).abs().nan_to_num().max()
+                difference = (found[part][key] - value).abs().nan_to_num()
+                if key.endswith("qkv.bias"):
+                    of_query, of_key, of_value = difference.chunk(3)
+                    assert of_key.max() <= STEPS, (part, key)
+                    difference = torch.cat((of_query, of_value))
                 allowed = STEPS if KEY_BIASES.search(key) else TOLERANCE.get(name, 1e-6)
-                assert difference <= allowed, (part, key, float(difference))
+                assert difference.max() <= allowed, (part, key, float(difference.max()))
         assert its_metrics == pytest.approx(metrics, rel=1e-3, abs=1e-5, nan_ok=True)
         assert torch.allclose(its_chunk, chunk, rtol=0.0, atol=1e-5)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from grpo_ros.errors import GrpoRosError
-from grpo_ros.training.checkpoint import write_atomically
+from grpo_ros.files import write_atomically
 from grpo_ros.training.evaluation import Evaluation
 from grpo_ros.training.statistics import paired_difference, wilson_interval
 

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import sqlite3
 import struct
@@ -33,6 +32,7 @@ from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from grpo_ros.errors import GrpoRosError
+from grpo_ros.files import sync
 from grpo_ros.nodes.messages import NANOSECONDS
 
 SEPARATOR = "\n" + 80 * "=" + "\n"
@@ -161,9 +161,9 @@ def write_bag(
                 writer.abort()
             raise
         for path in [*writer.path.iterdir(), writer.path]:
-            _sync(path)
+            sync(path)
         writer.path.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return number, problems
@@ -253,14 +253,6 @@ def _write(
             time.sleep(REST_S)
             began_s = time.perf_counter()
     return number, tuple(problems)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # -------------------------------------------------------------------- reading

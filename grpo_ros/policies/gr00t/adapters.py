@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from grpo_ros.policies.gr00t.extra import import_extra
+from grpo_ros.extras import import_extra
 
 NAME = "grpo"
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from grpo_ros.errors import CheckpointError
-from grpo_ros.policies.gr00t.extra import import_extra
+from grpo_ros.extras import import_extra
 from grpo_ros.policies.gr00t.loading import PromptTokens
 from grpo_ros.policies.gr00t.recomputing import recompute, recomputed
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from grpo_ros.errors import CheckpointError
-from grpo_ros.policies.gr00t.extra import import_extra, quiet_and_offline
+from grpo_ros.extras import import_extra, quiet_and_offline
 from grpo_ros.policies.gr00t.files.checkpoint import Gr00tCheckpoint
 from grpo_ros.policies.gr00t.files.image_settings import Size, output_size
 

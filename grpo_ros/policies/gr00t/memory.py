@@ -113,10 +113,7 @@ def gr00t_memory(config: Gr00tConfig, contract: Contract) -> PolicyMemory:
     sight = _default_sight(contract, model) if checkpoint is None else _sight(config, contract)
     parts = model.parts()
     keep_embodiment(model.head, 0 if checkpoint is None else checkpoint.embodiment_id)
-    groups = choose_what_learns(config, model.perception, model.head, torch.Generator())
-    learns = {id(parameter) for parameter in groups[config.trained]}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in learns)
+    choose_what_learns(config, model, model.perception, model.head, torch.Generator())
     head, block = model.head, (contract.chunk_size, contract.action_size)
     denoiser = Denoiser(config, (head.action_horizon, head.action_dim), block)
     num_features = sight.contract.state_size + model.language.config.hidden_size

@@ -27,7 +27,7 @@ from grpo_ros.policies.gr00t.images import ImageTransform
 from grpo_ros.policies.gr00t.loading import load_model, prompt_tokens
 from grpo_ros.policies.gr00t.perception import Perception, seen_of
 from grpo_ros.policies.gr00t.ranges import LinearMap
-from grpo_ros.policies.gr00t.trained import Groups, choose_what_learns, layers_of, learn
+from grpo_ros.policies.gr00t.trained import choose_what_learns, layers_of, learn
 from grpo_ros.policies.noise_network import NoiseNetwork
 from grpo_ros.policies.normaliser import Normaliser
 
@@ -85,15 +85,11 @@ class Gr00tPolicy(ChunkPolicy):
         self.action_map = LinearMap(roles.action_columns, roles.action_scale)
         self.num_features = self.contract.state_size + backbone.size
         self.normaliser = Normaliser(self.num_features)
-        groups = choose_what_learns(config, self.perception, head.head, generator)
+        self._groups = choose_what_learns(config, self, self.perception, head.head, generator)
+        self._mode: Trained = config.trained
         if config.checkpointing:
             head.recompute()
             backbone.recompute()
-        names = {id(parameter): name for name, parameter in self.named_parameters()}
-        self._groups: Groups = {
-            mode: [names[id(p)] for p in parameters] for mode, parameters in groups.items()
-        }
-        self._learn(config.trained)
         modes = {config.trained, config.cloned_mode}
         self._changed = {name for mode in modes for name in self._groups[mode]}
         self.noise_network: NoiseNetwork | None = None
@@ -112,7 +108,7 @@ class Gr00tPolicy(ChunkPolicy):
             self._learn(self.config.trained)
 
     def _learn(self, mode: Trained) -> None:
-        self._mode: Trained = mode
+        self._mode = mode
         learn(dict(self.named_parameters()), self._groups, mode)
 
     # ---------------------------------------------------------------- what is seen

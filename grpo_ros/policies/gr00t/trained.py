@@ -16,31 +16,40 @@ Groups = dict[Trained, list[str]]
 
 
 def choose_what_learns(
-    config: Gr00tConfig, perception: nn.Module, head: Any, generator: torch.Generator
-) -> dict[Trained, list[nn.Parameter]]:
-    """Return what each mode would train of a model.
+    config: Gr00tConfig,
+    whole: nn.Module,
+    perception: nn.Module,
+    head: Any,
+    generator: torch.Generator,
+) -> Groups:
+    """Freeze a model but for what `config.trained` names; return what each mode would train.
 
     What is cloned or trained is held in float32. Adapters are added where a mode asks for them;
     those of the other modes then learn what is beneath.
 
     Args:
         config: `trained`, `cloned`, and the adapters' rank and alpha.
-        perception: the vision-language model.
-        head: LeRobot's GR00TN17ActionHead.
+        whole: what names are of.
+        perception: its vision-language model.
+        head: its action head, LeRobot's GR00TN17ActionHead.
         generator: on the CPU; decides the adapters' first weights.
 
     Raises:
         MissingExtraError: peft is not installed.
     """
     modes = {config.trained, config.cloned_mode}
-    groups: dict[Trained, list[nn.Parameter]] = {"lora": [], "head": list(head.parameters())}
-    groups["full"] = [*perception.parameters(), *groups["head"]]
+    chosen: dict[Trained, list[nn.Parameter]] = {"lora": [], "head": list(head.parameters())}
+    chosen["full"] = [*perception.parameters(), *chosen["head"]]
     if "lora" in modes:
-        groups["lora"] = add_adapters(head.model, config.lora_rank, config.lora_alpha, generator)
+        chosen["lora"] = add_adapters(head.model, config.lora_rank, config.lora_alpha, generator)
     if modes != {"lora"}:
         head.float()
     if "full" in modes:
         perception.float()
+    parameters = dict(whole.named_parameters())
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    groups: Groups = {mode: [names[id(p)] for p in part] for mode, part in chosen.items()}
+    learn(parameters, groups, config.trained)
     return groups
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import DemonstrationError
-from grpo_ros.training.checkpoint import write_atomically
+from grpo_ros.files import write_atomically
 from grpo_ros.training.demonstrations.manifest import (
     RECORD_AGAIN,
     Manifest,

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from grpo_ros.contract import Contract, ObservationField
 from grpo_ros.errors import DemonstrationError, MissingExtraError
-from grpo_ros.policies.gr00t.extra import import_extra, quiet_and_offline
-from grpo_ros.training.checkpoint import write_atomically
+from grpo_ros.extras import import_extra, quiet_and_offline
+from grpo_ros.files import write_atomically
 from grpo_ros.training.demonstrations.manifest import Manifest, Origin, file_record
 from grpo_ros.training.demonstrations.matching import action_names, image_fields, state_names
 from grpo_ros.training.demonstrations.recording import Episode, Recording

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from grpo_ros.contract import Contract, ObservationField
 from grpo_ros.errors import DemonstrationError
-from grpo_ros.policies.gr00t.extra import import_extra
+from grpo_ros.extras import import_extra
 from grpo_ros.training.demonstrations import lerobot_format as names
 from grpo_ros.training.demonstrations.manifest import check_files, read_manifest
 from grpo_ros.training.demonstrations.matching import (

@@ -9,8 +9,8 @@ from checkpoint_files import change
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from grpo_ros import extras
 from grpo_ros.errors import CheckpointError, MissingExtraError
-from grpo_ros.policies.gr00t import extra
 from grpo_ros.policies.gr00t.files.checkpoint import read_checkpoint
 from grpo_ros.policies.gr00t.loading import (
     IMAGE_TOKEN,
@@ -164,4 +164,4 @@ def test_a_prompt_has_one_token_per_block_of_each_image(tiny_checkpoint, tiny_to
 
 def test_an_absent_package_comes_with_its_remedy():
     with pytest.raises(MissingExtraError, match="needs the package lerobot.*EXTRAS=gr00t"):
-        extra.import_extra("lerobot.no_such_module")
+        extras.import_extra("lerobot.no_such_module")

@@ -17,8 +17,8 @@ import torch
 
 from grpo_ros.contract import ActionField, Contract, ObservationField
 from grpo_ros.errors import CheckpointError, ContractError
+from grpo_ros.extras import import_extra, quiet_and_offline
 from grpo_ros.observations import TIP
-from grpo_ros.policies.gr00t.extra import import_extra, quiet_and_offline
 from grpo_ros.policies.gr00t.files.image_settings import (
     DEFAULT_CROP_SIZE,
     DEFAULT_TARGET_SIZE,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_ros.policies.gr00t.extra import import_extra
+from grpo_ros.extras import import_extra
 from grpo_ros.policies.gr00t.loading import IMAGE_TOKEN, formalised
 
 SPECIAL_TOKENS = (

@@ -126,6 +126,14 @@ class Client:
 
         self.node.create_subscription(kind, topic, on_message, profile)
 
+    def wait_for_publisher(self, topic: str) -> None:
+        """Return once a publisher of the topic is known, and has had time to know of us."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not self.node.count_publishers(topic):
+            assert time.monotonic() < deadline, f"nobody publishes {topic}"
+            time.sleep(0.05)
+        time.sleep(SETTLE_S)
+
     def heard(self, topic: str) -> list[Any]:
         """Return what came so far."""
         with self._changed:

@@ -85,6 +85,7 @@ def run_series(folder: Path, policy: Path, lock_step: bool, **server: Any) -> Se
             NodeProcess("simulator_bridge", folder / "bridge.log", **common),
             NodeProcess("policy_server", folder / "server.log", **common, **timing, **server),
         ]
+        client.wait_for_publisher("joint_states")  # two episodes are over within a second
         evaluator = NodeProcess("evaluator", folder / "evaluator.log", **common, **settings)
         try:
             code = evaluator.wait(200.0)

@@ -242,12 +242,12 @@ class Trainer:
 
     def _iterate(self) -> None:
         """Collect, update, record; one iteration."""
-        config, began = self.config, time.monotonic()
+        config, began, began_cpu = self.config, time.monotonic(), time.process_time()
         rollout = self._rollout(self.iteration)
         collected = time.monotonic()
         metrics = self.algorithm.update(rollout, Key(config.seed, self.iteration))
         self.deployed.update(self.policy)
-        updated = time.monotonic()
+        updated, cpu_s = time.monotonic(), time.process_time() - began_cpu
         rollout = of_all_ranks(rollout, self.ranks)
         self.iteration += 1
         self.env_steps += rollout.num_env_steps
@@ -258,7 +258,7 @@ class Trainer:
         self._curve = None
         if self.iteration % config.evaluation.every_iterations == 0 or is_last:
             self._evaluate_curve()
-        self._write_iteration(metrics, collected - began, updated - collected)
+        self._write_iteration(metrics, collected - began, updated - collected, cpu_s)
         if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
             self.save()
 
@@ -289,7 +289,7 @@ class Trainer:
         return outcomes.of_all_ranks(self.ranks)
 
     def _write_iteration(
-        self, metrics: dict[str, float], collect_s: float, update_s: float
+        self, metrics: dict[str, float], collect_s: float, update_s: float, cpu_s: float = 0.0
     ) -> None:
         entry: dict[str, Any] = {"iteration": self.iteration, "env_steps": self.env_steps}
         entry.update(metrics)
@@ -299,6 +299,7 @@ class Trainer:
         timing = {
             "collect_s": collect_s,
             "update_s": update_s,
+            "cpu_s": cpu_s,
             "lost_bridges": self.losses.bridges,
             "dropped_groups": self.losses.groups,
         }

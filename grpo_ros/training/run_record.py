@@ -48,7 +48,7 @@ class RunRecord:
 
         Args:
             metrics: what is reproducible: `iteration`, `env_steps` and any others.
-            timing: what is not: `collect_s`, `update_s`, both in CPU seconds `cpu_s`, and any others.
+            timing: what is not: `collect_s`, `update_s`, `cpu_s` (of both) and any others.
         """
         if self._tensorboard is None:
             return

@@ -17,10 +17,13 @@ from typing import Any
 import yaml
 
 from grpo_ros import presets, typed
+from grpo_ros.algorithms.hybrid import HybridSettings
+from grpo_ros.algorithms.registry import AlgorithmConfig
 from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.overrides import insert, leaves, load_yaml, parse_override
 from grpo_ros.training.settings import (
     SECTIONS_BY_SELECTOR,
+    SECTIONS_USED_TOO,
     WITHOUT_EFFECT_ON_RESULTS,
     TrainConfig,
     section_name,
@@ -28,6 +31,7 @@ from grpo_ros.training.settings import (
 
 __all__ = [
     "Layer",
+    "algorithm_settings",
     "config_hash",
     "is_ros_file",
     "leaves",
@@ -174,6 +178,14 @@ def section(config: TrainConfig, selector: str) -> Any:
     return getattr(config, section_name(selector, value) or value)
 
 
+def algorithm_settings(config: TrainConfig) -> AlgorithmConfig:
+    """Return what `make_algorithm` takes: of a hybrid also what it is made of."""
+    if config.algorithm == "hybrid":
+        return HybridSettings(config.hybrid, config.grpo, config.ppo)
+    settings: AlgorithmConfig = section(config, "algorithm")
+    return settings
+
+
 def to_yaml(config: Any) -> str:
     """Return a typed tree as YAML; `read_layer` and `merge` give it back."""
     text: str = yaml.safe_dump(typed.encode(config), sort_keys=False)
@@ -187,8 +199,9 @@ def config_hash(config: TrainConfig) -> str:
     """
     tree = typed.encode(config)
     for selector, sections in SECTIONS_BY_SELECTOR.items():
+        chosen = section_name(selector, getattr(config, selector)) or ""
         for name in sections:
-            if name != section_name(selector, getattr(config, selector)):
+            if name not in (chosen, *SECTIONS_USED_TOO.get(chosen, ())):
                 tree.pop(name, None)
     for key in WITHOUT_EFFECT_ON_RESULTS:
         *parents, last = key.split(".")

@@ -1,4 +1,4 @@
-"""How a policy learns: behaviour cloning, GRPO and PPO."""
+"""How a policy learns: behaviour cloning, GRPO, PPO and hybrids of both."""
 
 from grpo_ros.algorithms.base import Algorithm
 from grpo_ros.algorithms.behaviour_cloning import (
@@ -7,6 +7,8 @@ from grpo_ros.algorithms.behaviour_cloning import (
     fit,
 )
 from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
+from grpo_ros.algorithms.hybrid import Hybrid, HybridSettings
+from grpo_ros.algorithms.mixing import HybridConfig
 from grpo_ros.algorithms.ppo import Ppo, PpoConfig
 from grpo_ros.algorithms.registry import AlgorithmConfig, make_algorithm
 
@@ -17,6 +19,9 @@ __all__ = [
     "BehaviourCloningResult",
     "Grpo",
     "GrpoConfig",
+    "Hybrid",
+    "HybridConfig",
+    "HybridSettings",
     "Ppo",
     "PpoConfig",
     "fit",

@@ -17,6 +17,16 @@ class Algorithm(Protocol):
     def start(self) -> None:
         """Begin at the policy as it is now: it has been cloned."""
 
+    def rollouts_per_state(self, configured: int) -> int:
+        """Return how many members the groups of the next rollout have.
+
+        Args:
+            configured: as many as the settings want.
+        """
+
+    def decisions(self) -> list[str]:
+        """Return what was decided about the way of learning since the last call, with reasons."""
+
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve the policy; `key` decides all randomness. Returns metrics by name.
 

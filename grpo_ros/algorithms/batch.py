@@ -24,6 +24,7 @@ class Batch:
         advantages: (B, 1) float32.
         weight: (B, K) float32, of each step in the loss; 0 where not executed.
         num_bad_rows: executed rows that were masked because a value was not finite.
+        fresh: (B,) bool, rows that the present policy sampled; None: all of them.
     """
 
     obs: Mapping[str, Tensor]
@@ -32,6 +33,7 @@ class Batch:
     advantages: Tensor
     weight: Tensor
     num_bad_rows: int = 0
+    fresh: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.executed)
@@ -44,7 +46,15 @@ class Batch:
             self.executed[index],
             self.advantages[index],
             self.weight[index],
+            fresh=None if self.fresh is None else self.fresh[index],
         )
+
+    @property
+    def fresh_steps(self) -> Tensor:
+        """(B, K) bool, steps carried out that the present policy had sampled."""
+        if self.fresh is None:
+            return self.executed
+        return self.executed & self.fresh.unsqueeze(1)
 
     def filler(self) -> Batch:
         """Return one row that changes nothing, for a rank that has none of a minibatch."""
@@ -54,7 +64,9 @@ class Batch:
         )
 
 
-def flatten_rollout(rollout: Rollout, advantages: Tensor, weight: Tensor) -> Batch:
+def flatten_rollout(
+    rollout: Rollout, advantages: Tensor, weight: Tensor, fresh: Tensor | None = None
+) -> Batch:
     """Return the rows of a rollout, environment-major.
 
     A row that holds a NaN or an infinity is zeroed and masked; one bad reading must not reach the
@@ -64,6 +76,7 @@ def flatten_rollout(rollout: Rollout, advantages: Tensor, weight: Tensor) -> Bat
         rollout: leading dimensions (N, T).
         advantages: (N,) of each episode, or (N, T) of each decision.
         weight: (N,) or (N, T), of each row in the loss.
+        fresh: (N,) bool, episodes of the present policy; None: all of them.
     """
     num_decisions = rollout.executed.shape[1]
     executed = rollout.executed.flatten(0, 1)
@@ -88,6 +101,7 @@ def flatten_rollout(rollout: Rollout, advantages: Tensor, weight: Tensor) -> Bat
         _per_row(advantages, num_decisions),
         torch.where(executed, row_weight, 0.0),
         num_bad_rows,
+        None if fresh is None else fresh.repeat_interleave(num_decisions),
     )
 
 

@@ -200,13 +200,13 @@ class PolicyGradient:
         """Take one gradient step, unless the minibatch must be skipped."""
         terms, old = self.gradients.compute(lambda: self._terms(batch)), batch.sample.log_prob
         log_prob = terms[0]
-        step_ratios = losses.log_ratio(log_prob, old, batch.executed, "step").detach()
+        step_ratios = losses.log_ratio(log_prob, old, batch.fresh_steps, "step").detach()
         if tally.ratio_error is None:
             tolerance = self.config.ratio_tolerance
             tally.ratio_error = check_first_ratio(self.policy, step_ratios, tolerance, self.ranks)
         if divisor == 0.0:
             return
-        kl = self._kl_per_chunk(step_ratios, batch.executed)
+        kl = self._kl_per_chunk(step_ratios, batch.fresh_steps)
         if math.isfinite(kl):
             tally.add({"approx_kl": kl})
         if self.rate.is_too_far(kl):

@@ -6,11 +6,13 @@ import torch
 
 from grpo_ros.algorithms.base import Algorithm
 from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
+from grpo_ros.algorithms.hybrid import Hybrid, HybridSettings
 from grpo_ros.algorithms.ppo import Ppo, PpoConfig
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
+from grpo_ros.errors import ConfigurationError
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 
-AlgorithmConfig = GrpoConfig | PpoConfig
+AlgorithmConfig = GrpoConfig | PpoConfig | HybridSettings
 """The configuration of any algorithm; its class says which."""
 
 
@@ -27,7 +29,17 @@ def make_algorithm(
         policy: changed in place by updates.
         generator: decides a critic's first weights; the same ones every time if absent.
         ranks: whose rollouts it learns from, as many rows on each.
+
+    Raises:
+        ConfigurationError: what is wanted is not made for several ranks.
     """
     if isinstance(config, PpoConfig):
         return Ppo(config, policy, generator, ranks)
+    if isinstance(config, HybridSettings):
+        return Hybrid(config, policy, generator, ranks)
+    if config.success_buffer and ranks.num > 1:
+        raise ConfigurationError(
+            f"'grpo.success_buffer' = {config.success_buffer} on {ranks.num} ranks",
+            expected="0: a buffer is not shared between ranks",
+        )
     return Grpo(config, policy, ranks)

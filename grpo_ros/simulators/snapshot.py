@@ -38,6 +38,24 @@ class Snapshot:
         chosen = torch.as_tensor(list(index), dtype=torch.long)
         return Snapshot(self.engine, {name: array[chosen] for name, array in self.arrays.items()})
 
+    @classmethod
+    def joined(cls, snapshots: Sequence[Snapshot]) -> Snapshot:
+        """Return all rows of several snapshots of one engine.
+
+        Raises:
+            SimulatorError: they are of different engines.
+        """
+        engines = {snapshot.engine for snapshot in snapshots}
+        if len(engines) != 1:
+            raise SimulatorError(
+                f"snapshots of {sorted(engines) or 'nothing'} joined", expected="one engine"
+            )
+        names = snapshots[0].arrays
+        return cls(
+            engines.pop(),
+            {name: torch.cat([each.arrays[name] for each in snapshots]) for name in names},
+        )
+
     def row_hashes(self) -> list[str]:
         """Return one hash per row; equal hashes mean bit-identical state."""
         digests = [

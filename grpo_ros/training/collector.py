@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,7 @@ from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Simulator, StepResult
 from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.training.rollout import Rollout
+from grpo_ros.training.starts.starts import Starts
 
 
 class GroupCollector:
@@ -26,6 +28,7 @@ class GroupCollector:
         antithetic: whether members 2i and 2i + 1 of a group get opposite noise.
         first_group: number of the first group; the others count on from it. States and noise
             belong to a group's number, so ranks that share them draw what one would.
+        starts: draws where groups start; None: at the task's initial states.
     """
 
     def __init__(
@@ -35,26 +38,45 @@ class GroupCollector:
         group_size: int,
         antithetic: bool = False,
         first_group: int = 0,
+        starts: Starts | None = None,
     ) -> None:
         if simulator.num_envs != num_groups * group_size:
             raise SimulatorError(
                 f"{simulator.num_envs} environments for {num_groups} groups of {group_size}",
                 expected=f"{num_groups * group_size}",
             )
-        self.simulator = simulator
+        self.simulator, self.starts = simulator, starts
         self.num_groups, self.group_size = num_groups, group_size
         self.antithetic = antithetic
-        self._groups = range(first_group, first_group + num_groups)
+        self._first_env = first_group * group_size
 
-    def collect(self, policy: Policy, seed: int, iteration: int) -> Rollout:
-        """Draw M initial states and roll out G members of each; see `collect_from`."""
-        keys = [Key(seed, iteration, group) for group in self._groups]
-        ids = torch.arange(self.num_groups) * self.group_size
-        self.simulator.reset(self.simulator.task.sample(keys), ids, keys)
-        return self.collect_from(policy, self.simulator.snapshot(ids), seed, iteration)
+    def collect(
+        self, policy: Policy, seed: int, iteration: int, group_size: int | None = None
+    ) -> Rollout:
+        """Draw M initial states and roll out G members of each; see `collect_from`.
+
+        Args:
+            policy: decides.
+            seed, iteration: with a group's number, of its state; with a member's, of its noise.
+            group_size: of this rollout, in as many groups as fill the environments; None: G.
+        """
+        size = self.group_size if group_size is None else group_size
+        keys = [Key(seed, iteration, group) for group in self._groups(size)]
+        ids = torch.arange(len(keys)) * size
+        if self.starts is None:
+            self.simulator.reset(self.simulator.task.sample(keys), ids, keys)
+            return self.collect_from(policy, self.simulator.snapshot(ids), seed, iteration, size)
+        drawn = self.starts.draw(keys, ids)
+        rollout = self.collect_from(policy, drawn.snapshot, seed, iteration, size)
+        return dataclasses.replace(rollout, starts=drawn.kinds)
 
     def collect_from(
-        self, policy: Policy, snapshot: Snapshot, seed: int, iteration: int
+        self,
+        policy: Policy,
+        snapshot: Snapshot,
+        seed: int,
+        iteration: int,
+        group_size: int | None = None,
     ) -> Rollout:
         """Roll out G members from each row of a snapshot, at whatever moment it was taken.
 
@@ -62,16 +84,19 @@ class GroupCollector:
             SimulatorError: members of a group do not start from the same state, or two members
                 would draw the same noise.
         """
-        rows = torch.arange(self.num_groups).repeat_interleave(self.group_size)
+        size = self.group_size if group_size is None else group_size
+        rows = torch.arange(snapshot.num_rows).repeat_interleave(size)
         obs = self.simulator.restore(snapshot, rows)
-        self._check_groups(snapshot)
-        keys = self._member_keys(seed, iteration)
+        self._check_groups(snapshot, size)
+        keys = self._member_keys(seed, iteration, size)
         noise = self._noise(policy, keys)
         observations: list[dict[str, Tensor]] = []
         samples: list[ActionSample] = []
         results: list[StepResult] = []
         with torch.no_grad():
             for decision in range(noise.shape[1]):
+                if self.starts is not None:
+                    self.starts.note()
                 seen = policy.perceive(obs)
                 sample = policy.act(seen, noise[:, decision])
                 result = self.simulator.step(sample.chunk)
@@ -81,24 +106,29 @@ class GroupCollector:
                 obs = result.obs
                 if bool((result.terminated | result.truncated).all()):
                     break
-        return self._rollout(observations, samples, results)
+        return self._rollout(observations, samples, results, size)
 
-    def _check_groups(self, snapshot: Snapshot) -> None:
-        expected = [h for h in snapshot.row_hashes() for _ in range(self.group_size)]
+    def _groups(self, size: int) -> range:
+        """Return the numbers of the groups of this size that fill the environments."""
+        first = self._first_env // size
+        return range(first, first + self.simulator.num_envs // size)
+
+    def _check_groups(self, snapshot: Snapshot, size: int) -> None:
+        expected = [h for h in snapshot.row_hashes() for _ in range(size)]
         found = self.simulator.snapshot().row_hashes()
         for env, (want, got) in enumerate(zip(expected, found, strict=True)):
             if want != got:
                 raise SimulatorError(
-                    f"environment {env} of group {env // self.group_size} starts from state {got}",
+                    f"environment {env} of group {env // size} starts from state {got}",
                     expected=f"state {want}, bit for bit",
                     remedy="the simulator's restore is not exact",
                 )
 
-    def _member_keys(self, seed: int, iteration: int) -> list[Key]:
+    def _member_keys(self, seed: int, iteration: int, size: int) -> list[Key]:
         keys = [
             Key(seed, iteration, group, member)
-            for group in self._groups
-            for member in range(self.group_size)
+            for group in self._groups(size)
+            for member in range(size)
         ]
         if len(set(keys)) != len(keys):
             raise SimulatorError("two members of a rollout share a noise key")
@@ -130,6 +160,7 @@ class GroupCollector:
         observations: list[dict[str, Tensor]],
         samples: list[ActionSample],
         results: list[StepResult],
+        size: int,
     ) -> Rollout:
         last = results[-1]
         return Rollout(
@@ -145,7 +176,7 @@ class GroupCollector:
             final_obs=last.final_obs,
             outcome=last.outcome.float(),
             score=last.score,
-            num_groups=self.num_groups,
-            group_size=self.group_size,
+            num_groups=len(last.outcome) // size,
+            group_size=size,
             reward_names=tuple(self.simulator.task.reward_names),
         )

@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 
 from grpo_ros import configuration
+from grpo_ros.algorithms.hybrid import HybridSettings
+from grpo_ros.algorithms.policy_gradient import PolicyGradientConfig
 from grpo_ros.algorithms.ppo import PpoConfig
 from grpo_ros.policies import make_policy
 from grpo_ros.policies.critic import Critic
@@ -137,7 +139,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate:
     num_envs = collection.num_groups * collection.group_size
     num_decisions = math.ceil(task.horizon / contract.chunk_size)
     rows = num_envs * num_decisions
-    algorithm = configuration.section(config, "algorithm")
+    algorithm, critic = _settings(config)
     # As `minibatches` deals them out: equal parts of about the wanted size.
     minibatch = math.ceil(rows / max(1, round(rows / algorithm.minibatch_size)))
     per_decision = contract.chunk_size * (1 + FLOAT_BYTES * len(task.reward_names))
@@ -149,10 +151,18 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate:
         ),
         *_rollout(policy, rows, minibatch, rows * per_decision + ends),
     ]
-    if isinstance(algorithm, PpoConfig):
-        items += _critic(algorithm, policy.num_features, rows)
+    if critic is not None:
+        items += _critic(critic, policy.num_features, rows)
     setting = f"{collection.num_groups} x {collection.group_size} x {num_decisions}"
     return MemoryEstimate(config.algorithm, method, policy, rows, minibatch, setting, tuple(items))
+
+
+def _settings(config: TrainConfig) -> tuple[PolicyGradientConfig, PpoConfig | None]:
+    """Return the settings of the update, and of the critic if there is one."""
+    settings = configuration.algorithm_settings(config)
+    if isinstance(settings, HybridSettings):
+        return settings.grpo, settings.ppo
+    return settings, settings if isinstance(settings, PpoConfig) else None
 
 
 def _learned(policy: PolicyMemory, *, is_referred: bool) -> list[Item]:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from grpo_ros import configuration
+from grpo_ros.algorithms import make_algorithm
 from grpo_ros.algorithms.grpo import Grpo
-from grpo_ros.algorithms.ppo import Ppo, PpoConfig
+from grpo_ros.algorithms.hybrid import Hybrid
+from grpo_ros.algorithms.ppo import Ppo
 from grpo_ros.policies import make_policy
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.memory import sample_bytes, tensor_bytes, weights_of
@@ -94,20 +96,23 @@ def _one_update(config: TrainConfig) -> TrainConfig:
     )
 
 
-def _algorithm(config: TrainConfig, policy: ChunkPolicy) -> Grpo | Ppo:
-    settings = configuration.section(config, "algorithm")
-    return Ppo(settings, policy) if isinstance(settings, PpoConfig) else Grpo(settings, policy)
+def _algorithm(config: TrainConfig, policy: ChunkPolicy) -> Grpo | Ppo | Hybrid:
+    algorithm = make_algorithm(configuration.algorithm_settings(config), policy)
+    assert isinstance(algorithm, Grpo | Ppo | Hybrid)
+    return algorithm
 
 
-def _weights(policy: ChunkPolicy, algorithm: Grpo | Ppo) -> list[Tensor]:
+def _weights(policy: ChunkPolicy, algorithm: Grpo | Ppo | Hybrid) -> list[Tensor]:
     """Return the weights of policy, reference and critic, which autograd need not keep."""
     reference = algorithm.gradient.reference
     copies = [p for _, p in reference.named_parameters()] if reference is not None else []
-    critic = algorithm.critic.parameters() if isinstance(algorithm, Ppo) else ()
+    critic = () if isinstance(algorithm, Grpo) else algorithm.critic.parameters()
     return [*policy.parameters(), *copies, *critic]
 
 
-def _learned(policy: ChunkPolicy, average: PolicyAverage, algorithm: Grpo | Ppo) -> dict[str, int]:
+def _learned(
+    policy: ChunkPolicy, average: PolicyAverage, algorithm: Grpo | Ppo | Hybrid
+) -> dict[str, int]:
     own = list(policy.parameters())
     optimizer, reference = algorithm.gradient.optimizer, algorithm.gradient.reference
     measured = {
@@ -119,11 +124,11 @@ def _learned(policy: ChunkPolicy, average: PolicyAverage, algorithm: Grpo | Ppo)
     }
     if reference is not None:
         measured[memory.REFERENCE] = _bytes_beside(reference.named_parameters(), own)
-    if isinstance(algorithm, Ppo):
+    if not isinstance(algorithm, Grpo):
         critic = list(algorithm.critic.parameters())
         measured[memory.CRITIC] = sum(map(tensor_bytes, critic))
         measured[memory.CRITIC_GRADIENTS] = _gradient_bytes(critic)
-        measured[memory.CRITIC_MOMENTS] = _moment_bytes(algorithm.value.optimizer)
+        measured[memory.CRITIC_MOMENTS] = _moment_bytes(algorithm.estimator.value.optimizer)
     return measured
 
 

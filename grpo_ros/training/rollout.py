@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from grpo_ros.policies.base import ActionSample
+
+START_KINDS = ("initial", "branch", "demonstration")
+"""Where a group may start: as an episode does, on the way of a rollout, or of a demonstration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Rollout:
         outcome: (N,) float32, 1 where the verified outcome holds.
         score: (N,) float32 in [0, 1], partial credit.
         num_groups: M. group_size: G.
+        starts: (M,) int64, of START_KINDS; None: every group starts as an episode does.
     """
 
     obs: Mapping[str, Tensor]
@@ -41,8 +47,101 @@ class Rollout:
     num_groups: int
     group_size: int
     reward_names: tuple[str, ...]
+    starts: Tensor | None = None
 
     @property
     def num_env_steps(self) -> int:
         """Control steps carried out, summed over environments."""
         return int(self.executed.sum())
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Rollout:
+        """Return a rollout each of whose tensors with a row per episode is changed."""
+        sample = self.sample
+        return dataclasses.replace(
+            self,
+            obs={name: change(value) for name, value in self.obs.items()},
+            sample=ActionSample(
+                change(sample.chunk),
+                change(sample.log_prob),
+                {name: change(value) for name, value in sample.latents.items()},
+            ),
+            executed=change(self.executed),
+            reward_terms=change(self.reward_terms),
+            terminated=change(self.terminated),
+            truncated=change(self.truncated),
+            final_obs={name: change(value) for name, value in self.final_obs.items()},
+            outcome=change(self.outcome),
+            score=change(self.score),
+        )
+
+    def with_groups(self, groups: Sequence[int] | Tensor) -> Rollout:
+        """Return the rollouts of the given groups, in that order."""
+        chosen = torch.as_tensor(groups, dtype=torch.long)
+        members = torch.arange(self.group_size)
+        rows = (chosen.unsqueeze(1) * self.group_size + members).flatten()
+        starts = None if self.starts is None else self.starts[chosen]
+        part = self.changed(lambda value: value[rows])
+        return dataclasses.replace(part, num_groups=len(chosen), starts=starts)
+
+    def lengthened(self, num_decisions: int) -> Rollout:
+        """Return the rollout with at least so many decisions.
+
+        Added ones repeat the last, and are not executed: rows of an episode that ended earlier
+        than another are there and masked.
+        """
+        present = self.executed.shape[1]
+        missing = num_decisions - present
+        if missing <= 0:
+            return self
+
+        def longer(value: Tensor) -> Tensor:
+            return torch.cat([value, value[:, -1:].expand(-1, missing, *value.shape[2:])], dim=1)
+
+        sample = self.sample
+        executed, rewards = longer(self.executed), longer(self.reward_terms)
+        executed[:, present:], rewards[:, present:] = False, 0.0
+        return dataclasses.replace(
+            self,
+            obs={name: longer(value) for name, value in self.obs.items()},
+            sample=ActionSample(
+                longer(sample.chunk),
+                longer(sample.log_prob),
+                {name: longer(value) for name, value in sample.latents.items()},
+            ),
+            executed=executed,
+            reward_terms=rewards,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor with a row per episode, by name."""
+        sample = self.sample
+        return {
+            **{f"obs/{name}": value for name, value in self.obs.items()},
+            **{f"final_obs/{name}": value for name, value in self.final_obs.items()},
+            **{f"latents/{name}": value for name, value in sample.latents.items()},
+            "chunk": sample.chunk,
+            "log_prob": sample.log_prob,
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Rollout:
+        """Return a rollout of the same group size whose `tensors` are these."""
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            start = f"{prefix}/"
+            return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+        sample = ActionSample(tensors["chunk"], tensors["log_prob"], below("latents"))
+        plain: dict[str, Any] = {name: tensors[name] for name in _PLAIN}
+        return dataclasses.replace(
+            self,
+            obs=below("obs"),
+            final_obs=below("final_obs"),
+            sample=sample,
+            num_groups=len(tensors["chunk"]) // self.group_size,
+            starts=None,
+            **plain,
+        )
+
+
+_PLAIN = ("executed", "reward_terms", "terminated", "truncated", "outcome", "score")

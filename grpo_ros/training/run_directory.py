@@ -43,6 +43,11 @@ class RunDirectory:
         return self.path / "timing.jsonl"
 
     @property
+    def decisions(self) -> Path:
+        """One JSON line for each change of the way of learning, with its reason."""
+        return self.path / "decisions.jsonl"
+
+    @property
     def evaluation(self) -> Path:
         """Held-out result, JSON."""
         return self.path / "evaluation.json"
@@ -58,8 +63,8 @@ class RunDirectory:
             file.write(json.dumps(entry) + "\n")
 
     def cut_back(self, iteration: int) -> None:
-        """Drop lines of metrics and timing beyond an iteration, for a resume."""
-        for path in (self.metrics, self.timing):
+        """Drop lines of metrics, timing and decisions beyond an iteration, for a resume."""
+        for path in (self.metrics, self.timing, self.decisions):
             if not path.exists():
                 continue
             kept = []

@@ -60,6 +60,11 @@ class RunRecord:
         iteration_s = timing["collect_s"] + timing["update_s"]
         self._observer.on_iteration(metrics, self._progress(metrics, iteration_s))
 
+    def decision(self, iteration: int, text: str) -> None:
+        """Write and tell what the algorithm decided, and why."""
+        self._run.append(self._run.decisions, {"iteration": iteration, "decision": text})
+        self._observer.on_message(text)
+
     def close(self) -> None:
         """Flush; idempotent."""
         if self._tensorboard is not None:

@@ -13,7 +13,7 @@ from grpo_ros.contract import Contract
 from grpo_ros.files import write_atomically
 from grpo_ros.randomness import Key
 from grpo_ros.tasks.base import Task
-from grpo_ros.tasks.scene_state import scene_arrays
+from grpo_ros.tasks.scene_state import SceneState, scene_arrays, scene_hash
 from grpo_ros.training.run_directory import RunDirectory, versions
 from grpo_ros.training.settings import TrainConfig
 
@@ -38,4 +38,14 @@ def origin_of(config: TrainConfig, env_steps: int) -> dict[str, Any]:
         "env_steps": env_steps,
         "versions": versions(),
         "config_hash": configuration.config_hash(config),
+    }
+
+
+def circumstances(config: TrainConfig, held_out: SceneState, train_s: float) -> dict[str, Any]:
+    """Return what a result was found with, by name, as evaluation.json keeps it."""
+    return {
+        "train_seconds": round(train_s, 2),
+        "seed": config.seed,
+        "heldout_sha256": scene_hash(held_out),
+        "versions": versions(),
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from grpo_ros import typed
 from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig
 from grpo_ros.algorithms.grpo import GrpoConfig
+from grpo_ros.algorithms.mixing import HybridConfig
 from grpo_ros.algorithms.ppo import PpoConfig
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.policies.flow import FlowConfig
@@ -18,6 +19,7 @@ from grpo_ros.simulators.mujoco.simulator import MujocoConfig
 from grpo_ros.tasks import environment
 from grpo_ros.tasks.environment import EnvironmentConfig
 from grpo_ros.tasks.registry import TASKS
+from grpo_ros.training.starts.config import StartConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,7 @@ class CommonConfig:
     output: str = typed.setting("runs", "Folder that run directories are made in")
     film: bool = typed.setting(True, "Film episodes before and after, where a renderer works")
     collection: CollectionConfig = typed.setting(factory=CollectionConfig)
+    starts: StartConfig = typed.setting(factory=StartConfig)
     demonstrations: DemonstrationConfig = typed.setting(factory=DemonstrationConfig)
     behaviour_cloning: BehaviourCloningConfig = typed.setting(factory=BehaviourCloningConfig)
     evaluation: EvaluationConfig = typed.setting(factory=EvaluationConfig)
@@ -152,6 +155,7 @@ class CommonConfig:
     export: ExportConfig = typed.setting(factory=ExportConfig)
     grpo: GrpoConfig = typed.setting(factory=GrpoConfig)
     ppo: PpoConfig = typed.setting(factory=PpoConfig)
+    hybrid: HybridConfig = typed.setting(factory=HybridConfig)
     gaussian: GaussianConfig = typed.setting(factory=GaussianConfig)
     flow: FlowConfig = typed.setting(factory=FlowConfig)
     gr00t: Gr00tConfig = typed.setting(factory=Gr00tConfig)
@@ -192,7 +196,7 @@ else:
 
 SECTIONS_BY_SELECTOR = {
     "task": tuple(TASKS),
-    "algorithm": ("grpo", "ppo"),
+    "algorithm": ("grpo", "ppo", "hybrid"),
     "policy": ("gaussian", "flow", "gr00t"),
     "simulator": ("mujoco", "isaaclab"),
 }
@@ -204,6 +208,10 @@ def section_name(selector: str, value: str) -> str | None:
     if selector == "task" and value.startswith(environment.PREFIX):
         return environment.SECTION
     return value if value in SECTIONS_BY_SELECTOR[selector] else None
+
+
+SECTIONS_USED_TOO = {"hybrid": ("grpo", "ppo")}
+"""Chosen section -> others of its selector that it is made of."""
 
 
 WITHOUT_EFFECT_ON_RESULTS = (

@@ -30,14 +30,9 @@ from grpo_ros.simulators.base import unwatched
 from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.remote.channel import Connector
 from grpo_ros.tasks.registry import make_task
-from grpo_ros.tasks.scene_state import scene_hash
 from grpo_ros.training import run_directory
 from grpo_ros.training.averaging import PolicyAverage
-from grpo_ros.training.checkpoint import (
-    checkpoints,
-    save_checkpoint,
-    state_hash,
-)
+from grpo_ros.training.checkpoint import checkpoints, save_checkpoint, state_hash
 from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics
 from grpo_ros.training.demonstrations.of_run import demonstrations_of, provenance
@@ -50,8 +45,9 @@ from grpo_ros.training.resume import Resumed, open_run_on_ranks
 from grpo_ros.training.rollout import Rollout
 from grpo_ros.training.run_directory import RunDirectory
 from grpo_ros.training.run_record import RunRecord
-from grpo_ros.training.run_terms import origin_of, write_terms
+from grpo_ros.training.run_terms import circumstances, origin_of, write_terms
 from grpo_ros.training.settings import TrainConfig
+from grpo_ros.training.starts.starts import make_starts
 
 
 class Trainer:
@@ -110,18 +106,20 @@ class Trainer:
         self.policy = self._new_policy()
         self.deployed = PolicyAverage(self.policy, config.collection.averaging)
         self.algorithm = make_algorithm(
-            configuration.section(config, "algorithm"),
+            configuration.algorithm_settings(config),
             self.policy,
             torch_generator("critic_weights", Key(config.seed)),
             self.ranks,
         )
         self.ranks.shard(self.deployed.policy)
+        self.starts = make_starts(config, self.simulator, self.policy, self.ranks)
         self.collector = GroupCollector(
             self.simulator,
             len(groups),
             collection.group_size,
             collection.antithetic,
             groups.start,
+            self.starts,
         )
 
     def _new_policy(self) -> ChunkPolicy:
@@ -136,6 +134,7 @@ class Trainer:
             "policy": whole_tree(self.policy.state_dict()),
             "deployed": whole_tree(self.deployed.state_dict()),
             "algorithm": whole_tree(self.algorithm.state_dict()),
+            "starts": self.starts.state_dict(),
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "gradient_steps": self.gradient_steps,
@@ -147,6 +146,7 @@ class Trainer:
         self.policy.load_state_dict(placed_tree(state["policy"], self.policy.state_dict()))
         self.deployed.load_state_dict(state["deployed"])
         self.algorithm.load_state_dict(state["algorithm"])
+        self.starts.load_state_dict(state["starts"])
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
         self.gradient_steps = state["gradient_steps"]
@@ -187,6 +187,8 @@ class Trainer:
         data = demonstrations_of(
             config, self.contract, self.run_directory, self.simulator, self.losses, self.observers
         )
+        with unwatched(self.simulator):
+            self.losses.redo(lambda: self.starts.begin(config.demonstrations.action_noise))
         if data is not None:
             self._clone(data)
         else:
@@ -245,8 +247,10 @@ class Trainer:
         config, began, began_cpu = self.config, time.monotonic(), time.process_time()
         rollout = self._rollout(self.iteration)
         collected = time.monotonic()
-        metrics = self.algorithm.update(rollout, Key(config.seed, self.iteration))
+        key = Key(config.seed, self.iteration)
+        metrics = self.algorithm.update(rollout, key)
         self.deployed.update(self.policy)
+        metrics |= self.starts.learn(rollout, key)
         updated, cpu_s = time.monotonic(), time.process_time() - began_cpu
         rollout = of_all_ranks(rollout, self.ranks)
         self.iteration += 1
@@ -254,6 +258,8 @@ class Trainer:
         self.gradient_steps += int(metrics.get("gradient_steps", 0))
         metrics = {**rollout_metrics(rollout), **metrics, "gradient_steps": self.gradient_steps}
         self.run_record.elapsed_s += updated - began
+        for decision in self.algorithm.decisions():
+            self.run_record.decision(self.iteration, decision)
         is_last = self.env_steps >= config.collection.env_steps
         self._curve = None
         if self.iteration % config.evaluation.every_iterations == 0 or is_last:
@@ -264,10 +270,11 @@ class Trainer:
 
     def _rollout(self, iteration: int) -> Rollout:
         """Roll out this rank's groups, with as many decisions as all ranks have."""
+        size = self.algorithm.rollouts_per_state(self.collector.group_size)
         with self.policy.gathered():
             rollout = self.losses.redo(
-                lambda: self.collector.collect(self.policy, self.config.seed, iteration),
-                self.collector.num_groups,
+                lambda: self.collector.collect(self.policy, self.config.seed, iteration, size),
+                self.simulator.num_envs // size,
             )
         return of_one_length(rollout, self.ranks)
 
@@ -361,10 +368,7 @@ class Trainer:
             "start": self.start,
             "env_steps": self.env_steps,
             "gradient_steps": self.gradient_steps,
-            "train_seconds": round(self.run_record.elapsed_s, 2),
-            "seed": config.seed,
-            "heldout_sha256": scene_hash(self.task.sample(keys)),
-            "versions": run_directory.versions(),
+            **circumstances(config, self.task.sample(keys), self.run_record.elapsed_s),
         }
         files = {"evaluation": str(run.write_json("evaluation.json", evaluation))}
         self.observers.on_message(f"held-out success {final}")
@@ -385,13 +389,10 @@ class Trainer:
             return
         from grpo_ros.report.film import film_episodes
 
-        path, decide = (
-            self.run_directory.path / "films" / f"{name}.webp",
-            self.deployed.policy.mode,
-        )
-        with self.deployed.policy.gathered(), unwatched(self.simulator):
+        policy, path = self.deployed.policy, self.run_directory.path / "films" / f"{name}.webp"
+        with policy.gathered(), unwatched(self.simulator):
             if not self.ranks.is_first:
                 return
-            problem = self.losses.redo(lambda: film_episodes(self.simulator, decide, path))
+            problem = self.losses.redo(lambda: film_episodes(self.simulator, policy.mode, path))
         if problem:
             self.observers.on_message(f"no film: {problem}")

@@ -63,8 +63,7 @@ def test_only_a_cut_episode_counts_on_what_would_have_followed(make_contract):
     rollout = roll_out(policy, outcome=torch.zeros(64))
     terminated = torch.arange(64) < 32
     rollout = dataclasses.replace(rollout, terminated=terminated, truncated=~terminated)
-    features = algorithm.features({n: v.flatten(0, 1) for n, v in rollout.obs.items()})
-    judged = algorithm.judge(rollout, features.view(64, 2, -1))
+    judged = algorithm.estimator.judge(rollout)
     gamma = CONFIG.discount**policy.contract.chunk_size
     last = judged.advantages[:, -1]
     torch.testing.assert_close(last[terminated], torch.full((32,), -2.0))
@@ -79,8 +78,7 @@ def test_what_a_short_episode_never_saw_has_no_weight(make_contract):
     executed[:32, 1] = False
     executed[:32, 0, 2:] = False
     rollout = dataclasses.replace(rollout, executed=executed)
-    features = algorithm.features({n: v.flatten(0, 1) for n, v in rollout.obs.items()})
-    judged = algorithm.judge(rollout, features.view(64, 2, -1))
+    judged = algorithm.estimator.judge(rollout)
     assert not judged.valid[:32, 1].any() and judged.valid[:32, 0].all()
     assert judged.advantages[:32, 1].tolist() == [0.0] * 32
 

@@ -14,6 +14,7 @@ from grpo_ros.errors import TrainingError
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, generator
 from grpo_ros.simulators.base import Simulator
+from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.training.evaluation import HELD_OUT
 from grpo_ros.training.rollout import Rollout
 
@@ -32,11 +33,13 @@ class Episode:
         obs: field -> (T, *shape), what was observed before each step.
         action: (T, A) float32, what the demonstrator wanted: this is cloned.
         executed: (T, A) float32, what was sent: the same with noise.
+        states: T rows, the exact state before each step; None where it was not kept.
     """
 
     obs: dict[str, Tensor]
     action: Tensor
     executed: Tensor
+    states: Snapshot | None = None
 
     @property
     def num_steps(self) -> int:
@@ -82,6 +85,7 @@ def record_episodes(
     action_noise: float,
     seed: int,
     on_episode: OnEpisode | None = None,
+    keep_states: bool = False,
 ) -> Recording:
     """Record successful episodes of the task's demonstrator.
 
@@ -93,6 +97,7 @@ def record_episodes(
         action_noise: standard deviation of noise on what is executed; labels stay clean.
         seed: which initial states and noise.
         on_episode: told about each success.
+        keep_states: whether the exact state before each step is kept.
 
     Raises:
         TrainingError: fewer than half of the attempts succeed.
@@ -103,7 +108,7 @@ def record_episodes(
     while len(kept) < episodes:
         num = min(simulator.num_envs, episodes - len(kept) + 2)
         keys = [Key(seed, DEMONSTRATION, attempts + i) for i in range(num)]
-        for episode in _attempt(simulator, keys, action_noise):
+        for episode in _attempt(simulator, keys, action_noise, keep_states):
             if len(kept) == episodes:
                 break
             attempts += 1
@@ -155,7 +160,9 @@ def fit_statistics(rollout: Rollout, policy: ChunkPolicy, ranks: Ranks = ONE_RAN
     policy.fit_statistics(rows)
 
 
-def _attempt(simulator: Simulator, keys: list[Key], action_noise: float) -> list[Episode | None]:
+def _attempt(
+    simulator: Simulator, keys: list[Key], action_noise: float, keep_states: bool
+) -> list[Episode | None]:
     """Run the demonstrator once from each key; None where it failed."""
     task, num = simulator.task, len(keys)
     padded = keys + [keys[-1]] * (simulator.num_envs - num)
@@ -165,7 +172,10 @@ def _attempt(simulator: Simulator, keys: list[Key], action_noise: float) -> list
         np.stack([generator("demonstration_noise", key).standard_normal(shape) for key in padded])
     )
     observations, wanted, sent, executed = [], [], [], []
+    trail: list[Snapshot] = []
     for step in range(task.horizon):
+        if keep_states:
+            trail.append(simulator.snapshot(range(num)))
         action = task.demonstrate(simulator.scene(), simulator.controller_state())
         noisy = (action + action_noise * noise[:, step] * _is_continuous(simulator)).float()
         result = simulator.step(noisy.unsqueeze(1))
@@ -184,11 +194,17 @@ def _attempt(simulator: Simulator, keys: list[Key], action_noise: float) -> list
             {name: value[env][used[env]] for name, value in stacked.items()},
             actions[env][used[env]],
             noisy_actions[env][used[env]],
+            _states(trail, env, int(used[env].sum())) if keep_states else None,
         )
         if bool(result.outcome[env])
         else None
         for env in range(num)
     ]
+
+
+def _states(trail: list[Snapshot], env: int, num_steps: int) -> Snapshot:
+    """Return the states of one environment before each of its steps."""
+    return Snapshot.joined([snapshot.rows([env]) for snapshot in trail[:num_steps]])
 
 
 def _is_continuous(simulator: Simulator) -> Tensor:

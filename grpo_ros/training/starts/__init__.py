@@ -1,0 +1,1 @@
+"""Where groups start: at initial states, on the way of rollouts, along demonstrations."""

@@ -21,6 +21,7 @@ from typing import Any
 from grpo_ros import __version__, typed
 from grpo_ros.demonstrate import add_arguments, demonstrate
 from grpo_ros.errors import GrpoRosError
+from grpo_ros.experiments import command as experiments
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 METHODS, ALGORITHMS = ("lora", "head", "full"), ("grpo", "ppo")
@@ -281,6 +282,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_training(commands)
     _add_policy_files(commands)
+    _add_experiments(commands)
     _command(commands, "tasks", tasks)
     return parser
 
@@ -321,6 +323,12 @@ def _add_training(commands: Any) -> None:
     _takes_settings(command, "robot:=ur5e")
     command.add_argument("--task", default="pick_place", help="what it fits (pick_place)")
     command.add_argument("--seed", type=int, default=0, help="decides the weights (0)")
+
+
+def _add_experiments(commands: Any) -> None:
+    command = _command(commands, "protocol", experiments.protocol)
+    experiments.add_arguments(command)
+    _takes_settings(command, "policy:=flow simulator:=mujoco")
 
 
 def _add_policy_files(commands: Any) -> None:

@@ -72,6 +72,10 @@ class TrainingError(GrpoRosError):
     """Training cannot go on without giving wrong results."""
 
 
+class ExperimentError(GrpoRosError):
+    """A study cannot be run, or its results cannot be read."""
+
+
 class RankError(TrainingError):
     """Another rank of the run failed, or was not there in time."""
 

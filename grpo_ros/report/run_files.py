@@ -20,6 +20,7 @@ class RunFiles:
         config, contract, evaluation, status: of config.yaml, contract.json, evaluation.json and
             status.json.
         metrics, timing: one mapping per iteration.
+        decisions: one mapping per change of the way of learning.
         films: name -> animated WebP.
     """
 
@@ -31,6 +32,7 @@ class RunFiles:
     metrics: Sequence[Mapping[str, Any]]
     timing: Sequence[Mapping[str, Any]]
     films: Mapping[str, bytes]
+    decisions: Sequence[Mapping[str, Any]] = ()
 
     def series(self, *names: str) -> list[tuple[float, ...]]:
         """Return (env_steps, value of each name) of the iterations that have all of them."""
@@ -54,6 +56,7 @@ def read_run(path: Path) -> RunFiles:
         _lines(path / "metrics.jsonl"),
         _lines(path / "timing.jsonl"),
         films,
+        _lines(path / "decisions.jsonl"),
     )
 
 

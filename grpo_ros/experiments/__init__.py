@@ -1,0 +1,1 @@
+"""Which algorithm for which task: studies, their statistics and their report."""

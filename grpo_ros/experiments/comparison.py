@@ -1,0 +1,242 @@
+"""Statistics of a study: over seeds, paired by seed and by held-out initial state."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grpo_ros.experiments.results import Point, Result
+from grpo_ros.training.statistics import wilson_interval
+
+STUDENT_95 = (
+    math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
+    2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
+)  # fmt: skip
+"""Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % interval; infinitely wide where one value cannot tell its spread.
+
+    Attributes:
+        mean, low, high: of the values.
+        num: how many values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    num: int
+
+    @property
+    def half(self) -> float:
+        """Half of the width."""
+        return 0.5 * (self.high - self.low)
+
+    def excludes(self, value: float) -> bool:
+        """Whether a value lies outside."""
+        return value < self.low or value > self.high
+
+    def text(self, digits: int = 3, *, signed: bool = False) -> str:
+        """Return `mean [low, high]`, or the mean alone where there is but one value."""
+        sign = "+" if signed else ""
+        mean = f"{self.mean:{sign}.{digits}f}"
+        if not math.isfinite(self.low):
+            return f"{mean} [one seed]"
+        return f"{mean} [{self.low:{sign}.{digits}f}, {self.high:{sign}.{digits}f}]"
+
+
+def student_interval(values: Sequence[float]) -> Interval:
+    """Return mean and 95 % interval by Student's t: mean +- t s / sqrt(n) (Student, 1908)."""
+    n = len(values)
+    if n == 0:
+        return Interval(math.nan, -math.inf, math.inf, 0)
+    mean = float(np.mean(values))
+    if n == 1:
+        return Interval(mean, -math.inf, math.inf, 1)
+    t = STUDENT_95[n - 1] if n - 1 < len(STUDENT_95) else 1.96
+    half = t * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def success(runs: Mapping[int, Result]) -> Interval:
+    """Return the mean success over seeds, within [0, 1].
+
+    Seeds are what varies: each seed's own rate is known to within its Wilson interval. One seed
+    alone has that interval.
+    """
+    if len(runs) == 1:
+        (run,) = runs.values()
+        low, high = wilson_interval(run.successes, len(run.outcomes))
+        return Interval(run.success_rate, low, high, 1)
+    found = student_interval([run.success_rate for run in runs.values()])
+    return Interval(found.mean, max(0.0, found.low), min(1.0, found.high), found.num)
+
+
+def paired(first: Mapping[int, Result], second: Mapping[int, Result]) -> Interval:
+    """Return the mean over common seeds of first - second on the same held-out states.
+
+    A seed shares demonstrations, clone and held-out states between arms, so that what it brings to
+    both cancels. With one common seed the interval is that of its episodes' differences.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if len(seeds) == 1:
+        a, b = (_array(runs[seeds[0]].outcomes) for runs in (first, second))
+        difference = a - b
+        deviation = float(difference.std(ddof=1)) if len(difference) > 1 else 1.0
+        half = 1.96 * deviation / math.sqrt(len(difference)) + 1.0 / len(difference)
+        mean = float(difference.mean())
+        return Interval(mean, mean - half, mean + half, 1)
+    return student_interval([first[s].success_rate - second[s].success_rate for s in seeds])
+
+
+@dataclasses.dataclass(frozen=True)
+class Reached:
+    """When runs first reached a success.
+
+    Attributes:
+        steps: seed -> environment steps; of a run that never did, its whole budget.
+        censored: seeds of runs that never did.
+    """
+
+    steps: Mapping[int, float]
+    censored: frozenset[int]
+
+    def text(self) -> str:
+        """Return the median, and how many never arrived."""
+        if not self.steps:
+            return "no runs"
+        values = sorted(
+            math.inf if seed in self.censored else value for seed, value in self.steps.items()
+        )
+        middle = values[(len(values) - 1) // 2]
+        median = f"{middle / 1e3:,.0f} k" if math.isfinite(middle) else "not reached"
+        never = f", {len(self.censored)} of {len(self.steps)} never" if self.censored else ""
+        return f"{median}{never}"
+
+
+def steps_to(runs: Mapping[int, Result], threshold: float) -> Reached:
+    """Return when each run's curve first reached a success, between points by a straight line."""
+    steps, censored = {}, set()
+    for seed, run in runs.items():
+        found = first_reached(run.points, threshold)
+        if found is None:
+            censored.add(seed)
+        steps[seed] = float(run.env_steps) if found is None else found
+    return Reached(steps, frozenset(censored))
+
+
+def first_reached(points: Sequence[Point], threshold: float) -> float | None:
+    """Return the environment steps at which a curve first reaches a success; None: never."""
+    before: tuple[float, float] | None = None
+    for point in points:
+        at, value = float(point.env_steps), point.values["eval_success"]
+        if value >= threshold:
+            if before is None or value == before[1]:
+                return at
+            share = (threshold - before[1]) / (value - before[1])
+            return before[0] + share * (at - before[0])
+        before = at, value
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """Steps of one arm over those of another, by the same seeds.
+
+    Attributes:
+        interval: geometric mean and 95 % interval (Student's t on logarithms).
+        is_upper_bound: runs of the second never arrived, so the true ratio is smaller.
+        is_lower_bound: runs of the first never arrived, so it is greater.
+    """
+
+    interval: Interval
+    is_upper_bound: bool
+    is_lower_bound: bool
+
+    def text(self) -> str:
+        """Return the ratio, with what is known of it where runs never arrived."""
+        if not self.interval.num:
+            return "no common seeds"
+        sign = {(True, True): "~ ", (True, False): "<= ", (False, True): ">= "}.get(
+            (self.is_upper_bound, self.is_lower_bound), ""
+        )
+        return sign + self.interval.text(2)
+
+
+def step_ratio(first: Reached, second: Reached) -> Ratio:
+    """Return how many of the second's steps the first needs; censored runs count their budget."""
+    seeds = sorted(first.steps.keys() & second.steps.keys())
+    if any(first.steps[s] <= 0.0 or second.steps[s] <= 0.0 for s in seeds):
+        seeds = []  # there before any learning: nothing to compare
+    logs = [math.log(first.steps[s] / second.steps[s]) for s in seeds]
+    found = student_interval(logs)
+    interval = Interval(
+        math.exp(found.mean) if seeds else math.nan,
+        math.exp(found.low) if math.isfinite(found.low) else -math.inf,
+        math.exp(found.high) if math.isfinite(found.high) else math.inf,
+        found.num,
+    )
+    return Ratio(
+        interval,
+        bool(second.censored & set(seeds)),
+        bool(first.censored & set(seeds)),
+    )
+
+
+def band(
+    runs: Mapping[int, Result], name: str, axis: str = "env_steps", num: int = 60
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Return a curve over seeds: x, mean, lowest and highest of each x.
+
+    A run that ended early, as it could not do better, keeps its last value; where a curve begins
+    later than another, x begins with the latest.
+
+    Args:
+        runs: by seed.
+        name: of SERIES.
+        axis: env_steps | gradient_steps | wall_s | cpu_s.
+        num: points of x.
+    """
+    curves = []
+    for run in runs.values():
+        chosen = [p for p in run.points if name in p.values]
+        if chosen:
+            x = [float(getattr(point, axis)) for point in chosen]
+            curves.append((x, [point.values[name] for point in chosen]))
+    if not curves:
+        return [], [], [], []
+    low, high = max(x[0] for x, _ in curves), max(x[-1] for x, _ in curves)
+    grid = np.linspace(low, high, num)
+    values = np.stack([np.interp(grid, x, y) for x, y in curves])
+    return (
+        grid.tolist(),
+        values.mean(axis=0).tolist(),
+        values.min(axis=0).tolist(),
+        values.max(axis=0).tolist(),
+    )
+
+
+def more_seeds(interval: Interval, margin: float) -> int | None:
+    """Return how many values in all would narrow an interval to +- margin; None if unknown.
+
+    By the spread seen so far: n' = n (half / margin)^2, at least one more than there are.
+    """
+    if interval.num < 2 or not math.isfinite(interval.half) or margin <= 0.0:
+        return None
+    t_now = STUDENT_95[min(interval.num - 1, len(STUDENT_95) - 1)]
+    deviation = interval.half * math.sqrt(interval.num) / t_now
+    for num in range(interval.num + 1, 10_000):
+        t = STUDENT_95[num - 1] if num - 1 < len(STUDENT_95) else 1.96
+        if t * deviation / math.sqrt(num) <= margin:
+            return num
+    return 10_000
+
+
+def _array(outcomes: str) -> NDArray[np.float64]:
+    return np.array([float(outcome) for outcome in outcomes])

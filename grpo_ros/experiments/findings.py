@@ -1,0 +1,250 @@
+"""Findings: what a study's numbers say of each task, and of what the field expects."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from grpo_ros.experiments.comparison import (
+    Interval,
+    Ratio,
+    paired,
+    step_ratio,
+    steps_to,
+    success,
+)
+from grpo_ros.experiments.results import Results
+
+CONTROL, PPO, GRPO = "cloning", "ppo", "grpo_8"
+"""Arms that others are compared with."""
+GROUP_ARMS = ("grpo_4", "grpo_8", "grpo_16")
+CLOSE = 0.02
+"""A difference of success that nobody would notice."""
+MANY_FEWER = 0.6
+"""Share of plain GRPO's steps that an exact-state option would have to need at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendation:
+    """What to use for a task.
+
+    Attributes:
+        arm: recommended. best: with the highest mean success; often the same.
+        success: of the recommended arm.
+        equals: arms that cannot be told apart from the best.
+        worse: arm -> the best's lead over it, where it is one.
+    """
+
+    arm: str
+    best: str
+    success: Interval
+    equals: tuple[str, ...]
+    worse: dict[str, Interval]
+
+
+def recommend(results: Results, scenario: str) -> Recommendation | None:
+    """Return what to use on a scenario; None where fewer than two arms have learned on it.
+
+    The arm of highest mean success, unless an earlier phase has one that cannot be told apart from
+    it and is within CLOSE: then that one, as it is simpler.
+    """
+    arms = [arm for arm in results.arms_on(scenario) if arm != CONTROL]
+    if len(arms) < 2:
+        return None
+    rates = {arm: success(results.of(scenario, arm)) for arm in arms}
+    best = max(arms, key=lambda arm: rates[arm].mean)
+    leads = {
+        arm: paired(results.of(scenario, best), results.of(scenario, arm))
+        for arm in arms
+        if arm != best
+    }
+    equals = tuple(arm for arm, lead in leads.items() if not lead.low > 0.0)
+    simple = [
+        arm
+        for arm in equals
+        if results.study.arms[arm].phase < results.study.arms[best].phase
+        and leads[arm].mean <= CLOSE
+    ]
+    arm = max(simple, key=lambda arm: rates[arm].mean, default=best)
+    worse = {arm: lead for arm, lead in leads.items() if lead.low > 0.0}
+    return Recommendation(arm, best, rates[arm], equals, worse)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """One comparison.
+
+    Attributes:
+        scenario, first, second: what was compared.
+        difference: success of the first minus the second's, paired.
+        ratio: steps of the first over the second's, to the scenario's threshold.
+    """
+
+    scenario: str
+    first: str
+    second: str
+    difference: Interval
+    ratio: Ratio
+
+
+def compare(results: Results, scenario: str, first: str, second: str) -> Evidence | None:
+    """Return one comparison; None where an arm has no runs."""
+    a, b = results.of(scenario, first), results.of(scenario, second)
+    if not a.keys() & b.keys():
+        return None
+    threshold = results.study.scenarios[scenario].threshold
+    ratio = step_ratio(steps_to(a, threshold), steps_to(b, threshold))
+    return Evidence(scenario, first, second, paired(a, b), ratio)
+
+
+@dataclasses.dataclass(frozen=True)
+class Confronted:
+    """One expectation, and what was measured.
+
+    Attributes:
+        claim: what the field expects. source: who.
+        verdict: confirmed | contradicted | mixed | not conclusive | not tested.
+        evidence: the comparisons.
+    """
+
+    claim: str
+    source: str
+    verdict: str
+    evidence: tuple[Evidence, ...]
+
+
+def confront(results: Results) -> list[Confronted]:
+    """Return each expectation with what was measured."""
+
+    def by_trait(trait: str) -> list[str]:
+        return [n for n, each in results.study.scenarios.items() if trait in each.traits]
+
+    every = list(results.study.scenarios)
+    found = [
+        _confronted(
+            results,
+            "On short-horizon tasks with binary outcomes GRPO beats PPO",
+            "SimpleVLA-RL (2509.09674), RIPT-VLA (2505.17016)",
+            [(s, GRPO, PPO) for s in by_trait("short_horizon")],
+        ),
+        _confronted(
+            results,
+            "For fine-tuning after demonstrations GRPO is at least as good as PPO",
+            "SimpleVLA-RL (2509.09674), RIPT-VLA (2505.17016)",
+            [(s, GRPO, PPO) for s in every],
+        ),
+        _confronted(
+            results,
+            "On long horizons PPO beats GRPO",
+            "RL4VLA (2505.19789), Learning without critics? (2511.03527)",
+            [(s, PPO, GRPO) for s in by_trait("long_horizon")],
+        ),
+        _confronted(
+            results,
+            "On tasks of several stages PPO beats GRPO",
+            "RL4VLA (2505.19789)",
+            [(s, PPO, GRPO) for s in by_trait("multi_stage")],
+        ),
+        _confronted(
+            results,
+            "From scratch PPO beats GRPO",
+            "Learning without critics? (2511.03527)",
+            [(s, "ppo_scratch", "grpo_scratch") for s in every],
+        ),
+        _confronted(
+            results,
+            "Larger groups are better",
+            "GRPO (2402.03300), with 64 to a group",
+            [(s, "grpo_16", "grpo_4") for s in every],
+        ),
+    ]
+    return found
+
+
+def exact_state_arms(results: Results) -> list[str]:
+    """Return the arms whose groups start where only an exact state can, or which choose starts."""
+    names = ("starts.", "grpo.success_buffer")
+    return [
+        arm
+        for arm, each in results.study.arms.items()
+        if any(setting.startswith(names) for setting in each.settings)
+    ]
+
+
+def exact_state_evidence(results: Results) -> list[Evidence]:
+    """Return each exact-state option against plain GRPO on each task that it was tried on."""
+    found = [
+        compare(results, scenario, arm, GRPO)
+        for arm in exact_state_arms(results)
+        for scenario in results.study.scenarios
+    ]
+    return [each for each in found if each is not None]
+
+
+def saves_samples(results: Results, evidence: Evidence) -> bool:
+    """Return whether an option needs at most 0.6 of GRPO's steps, and no more than PPO's.
+
+    Its interval must lie below 1, and all its runs must have arrived.
+    """
+    ratio = evidence.ratio
+    is_many_fewer = (
+        ratio.interval.num >= 2
+        and ratio.interval.mean <= MANY_FEWER
+        and ratio.interval.high < 1.0
+        and not ratio.is_lower_bound
+    )
+    against = compare(results, evidence.scenario, evidence.first, PPO)
+    is_no_more = against is not None and against.ratio.interval.high <= 1.0
+    return is_many_fewer and is_no_more
+
+
+def conclusion_on_exact_states(results: Results) -> str:
+    """Return what may be said of snapshots and sample efficiency, in a sentence or two."""
+    evidence = exact_state_evidence(results)
+    if not evidence:
+        return "No exact-state option was tried."
+    saving = [each for each in evidence if saves_samples(results, each)]
+    if saving:
+        parts = [
+            f"{results.study.title_of(e.first)} on {e.scenario} ({e.ratio.text()} of its steps)"
+            for e in saving
+        ]
+        return (
+            "At most 0.6 of plain GRPO's environment steps, and no more than PPO's, to the same "
+            "success: " + "; ".join(parts) + "."
+        )
+    better = [e for e in evidence if e.difference.low > 0.0]
+    parts = [
+        f"{results.study.title_of(e.first)} on {e.scenario}, "
+        f"{e.difference.text(signed=True)} of success at the same steps"
+        for e in better
+    ]
+    told = f" Better than plain GRPO was {'; '.join(parts)}." if parts else ""
+    return (
+        "No exact-state option reached a given success with at most 0.6 of plain GRPO's "
+        "environment steps and no more than PPO's: snapshots buy exact groups, replay and "
+        f"debugging, not sample efficiency.{told}"
+    )
+
+
+def _confronted(
+    results: Results, claim: str, source: str, pairs: Sequence[tuple[str, str, str]]
+) -> Confronted:
+    found = [compare(results, *pair) for pair in pairs]
+    evidence = tuple(each for each in found if each is not None)
+    return Confronted(claim, source, _verdict(evidence), evidence)
+
+
+def _verdict(evidence: Sequence[Evidence]) -> str:
+    if not evidence:
+        return "not tested"
+    known = [e for e in evidence if e.difference.num >= 2]
+    wins = sum(e.difference.low > 0.0 for e in known)
+    losses = sum(e.difference.high < 0.0 for e in known)
+    if wins and losses:
+        return "mixed"
+    if losses:
+        return "contradicted"
+    if wins == len(evidence):
+        return "confirmed"
+    return "partly confirmed" if wins else "not conclusive"

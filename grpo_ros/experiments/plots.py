@@ -1,0 +1,135 @@
+"""The plots of a study, as SVG."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from grpo_ros.experiments.comparison import band
+from grpo_ros.experiments.findings import CONTROL, GROUP_ARMS, GRPO, PPO
+from grpo_ros.experiments.results import Results
+
+COLOURS = (
+    "#2464a8", "#d9822b", "#2e9e5b", "#c0504d", "#7a5ba6", "#3aa3b0", "#a07a3d", "#d36fa1",
+    "#6b7780", "#9bb23c",
+)  # fmt: skip
+AXES = {
+    "env_steps": "environment steps",
+    "gradient_steps": "gradient steps",
+    "cpu_s": "CPU seconds of rollouts and updates",
+}
+
+
+def success_plot(results: Results, scenario: str, arms: Sequence[str]) -> str:
+    """Return success over environment steps, gradient steps and time; bands: all seeds."""
+    with _figure(11.0, 3.6, 3) as (figure, axes):
+        for axis, (name, label) in zip(axes, AXES.items(), strict=True):
+            for arm in arms:
+                x, mean, low, high = band(results.of(scenario, arm), "eval_success", name)
+                if not x:
+                    continue
+                colour = _colours(arms)[arm]
+                axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+                title = results.study.title_of(arm)
+                axis.plot(x, mean, color=colour, linewidth=1.5, label=title)
+            control = results.of(scenario, CONTROL)
+            if control:
+                rate = sum(run.success_rate for run in control.values()) / len(control)
+                axis.axhline(rate, color="#555555", linewidth=1.0, linestyle=":")
+            axis.set_xlabel(label)
+            axis.set_ylim(-0.02, 1.02)
+            axis.xaxis.set_major_formatter(_thousands)
+        axes[0].set_ylabel("success")
+        if axes[0].get_legend_handles_labels()[0]:
+            axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+        return _svg(figure)
+
+
+def group_plot(results: Results, scenario: str) -> str:
+    """Return what the groups were like: no difference, reward, diversity, by environment steps."""
+    names = {
+        "zero_variance_fraction": "groups without a difference",
+        "train_success": "success while exploring",
+        "diversity": "spread of actions in a group",
+    }
+    with _figure(11.0, 3.2, 3) as (figure, axes):
+        for axis, (name, label) in zip(axes, names.items(), strict=True):
+            for arm in (PPO, *GROUP_ARMS):
+                is_single = arm == PPO and name != "train_success"  # it has no groups
+                x, mean, low, high = band(results.of(scenario, arm), name)
+                if not x or is_single:
+                    continue
+                colour = _colours((PPO, *GROUP_ARMS))[arm]
+                axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+                axis.plot(x, mean, color=colour, linewidth=1.3, label=results.study.title_of(arm))
+            axis.set_title(label, fontsize=9.5)
+            axis.set_xlabel("environment steps")
+            axis.xaxis.set_major_formatter(_thousands)
+            axis.set_ylim(bottom=0.0)
+        if axes[1].get_legend_handles_labels()[0]:
+            axes[1].legend(frameon=False, fontsize=8)
+        return _svg(figure)
+
+
+def reward_plot(results: Results, scenario: str, arm: str = GRPO) -> str:
+    """Return how groups' rewards were distributed: all failed, mixed, all succeeded."""
+    with _figure(5.0, 3.0, 1) as (figure, axes):
+        x, fail, _, _ = band(results.of(scenario, arm), "all_fail_fraction")
+        _, whole, _, _ = band(results.of(scenario, arm), "all_success_fraction")
+        if x and whole:
+            mixed = [max(0.0, 1.0 - f - s) for f, s in zip(fail, whole, strict=True)]
+            axes[0].stackplot(
+                x,
+                fail,
+                mixed,
+                whole,
+                colors=("#c0504d", "#9aa3ab", "#2e9e5b"),
+                alpha=0.75,
+                labels=("all failed", "mixed: these teach", "all succeeded"),
+            )
+            axes[0].legend(fontsize=8, framealpha=0.85)
+        axes[0].set_ylim(0.0, 1.0)
+        axes[0].set_title(f"groups of {results.study.title_of(arm)}", fontsize=9.5)
+        axes[0].set_xlabel("environment steps")
+        axes[0].xaxis.set_major_formatter(_thousands)
+        return _svg(figure)
+
+
+@contextlib.contextmanager
+def _figure(width: float, height: float, columns: int) -> Iterator[tuple[Any, list[Any]]]:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    settings: Any = {"svg.hashsalt": "grpo_ros", "svg.fonttype": "none", "font.size": 9.0}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = list(figure.subplots(1, columns, squeeze=False)[0])
+        for axis in axes:
+            axis.grid(alpha=0.25, linewidth=0.6)
+            axis.spines[["top", "right"]].set_visible(False)
+        yield figure, axes
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _colours(arms: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each arm: PPO and plain GRPO have the same in every plot."""
+    fixed = {PPO: COLOURS[0], GRPO: COLOURS[1]}
+    others = [arm for arm in arms if arm not in fixed]
+    free = COLOURS[2:]
+    return fixed | {arm: free[index % len(free)] for index, arm in enumerate(others)}
+
+
+def _thousands(value: float, _: int) -> str:
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g} M"
+    return f"{value / 1e3:g} k" if abs(value) >= 1e3 else f"{value:g}"

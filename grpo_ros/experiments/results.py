@@ -1,0 +1,210 @@
+"""Results of a study: what each run's files say, in one file that the report is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grpo_ros import typed
+from grpo_ros.errors import ExperimentError
+from grpo_ros.experiments.run_of_cell import finished_run
+from grpo_ros.experiments.study import Cell, Study
+from grpo_ros.files import write_atomically
+from grpo_ros.report.run_files import RunFiles, read_run
+
+SCHEMA = 1
+SERIES = (
+    "eval_success",
+    "train_success",
+    "reward_mean",
+    "all_fail_fraction",
+    "all_success_fraction",
+    "zero_variance_fraction",
+    "diversity",
+    "entropy",
+    "explained_variance",
+    "group_weight",
+    "approx_kl",
+    "replayed_fraction",
+    "curriculum_distance",
+    "start_branch_success",
+    "start_demonstration_success",
+    "start_initial_fraction",
+)
+"""Metrics that are kept of each curve point."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A run where its success was measured.
+
+    Attributes:
+        env_steps, gradient_steps: so far.
+        wall_s, cpu_s: seconds of rollouts and updates so far; evaluations are in neither.
+        values: metric -> value of that iteration, of SERIES.
+    """
+
+    env_steps: int
+    gradient_steps: int
+    wall_s: float
+    cpu_s: float
+    values: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One finished run.
+
+    Attributes:
+        scenario, arm, seed: which.
+        outcomes: of the held-out episodes at the end, a "1" or "0" each.
+        start_successes: of as many held-out episodes, before learning.
+        env_steps, gradient_steps: in all.
+        points: the curve.
+        heldout_sha256: of the held-out initial states.
+        versions: that results depend on.
+        decisions: that the algorithm took on the way, with reasons.
+    """
+
+    scenario: str
+    arm: str
+    seed: int
+    outcomes: str
+    start_successes: int
+    env_steps: int
+    gradient_steps: int
+    points: tuple[Point, ...]
+    heldout_sha256: str
+    versions: Mapping[str, str]
+    decisions: tuple[str, ...] = ()
+
+    @property
+    def successes(self) -> int:
+        """Held-out episodes whose outcome was verified."""
+        return self.outcomes.count("1")
+
+    @property
+    def success_rate(self) -> float:
+        """successes / episodes."""
+        return self.successes / max(1, len(self.outcomes))
+
+    @property
+    def start_rate(self) -> float:
+        """Success before learning."""
+        return self.start_successes / max(1, len(self.outcomes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What is known of a study.
+
+    Attributes:
+        study: what was compared.
+        runs: the finished ones.
+        missing: names of those that are not.
+        command: what reproduces it.
+    """
+
+    study: Study
+    runs: tuple[Result, ...]
+    missing: tuple[str, ...] = ()
+    command: str = ""
+
+    def of(self, scenario: str, arm: str) -> dict[int, Result]:
+        """Return the runs of an arm on a scenario, by seed."""
+        return {r.seed: r for r in self.runs if r.scenario == scenario and r.arm == arm}
+
+    def arms_on(self, scenario: str) -> list[str]:
+        """Return the arms with a run on a scenario, in the study's order."""
+        found = {r.arm for r in self.runs if r.scenario == scenario}
+        return [arm for arm in self.study.arms if arm in found]
+
+    def write(self, path: Path) -> Path:
+        """Write them as JSON, atomically; return the path."""
+        tree = {"schema": SCHEMA, **typed.encode(self)}
+        write_atomically(path, (json.dumps(tree, indent=None) + "\n").encode())
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Return what `write` wrote.
+
+        Raises:
+            ExperimentError: the file is absent, damaged or of another schema.
+        """
+        try:
+            tree = json.loads(path.read_text())
+        except (OSError, ValueError) as problem:
+            raise ExperimentError(
+                f"results {path} cannot be read: {problem}", expected="a study's results.json"
+            ) from problem
+        found = tree.pop("schema", None) if isinstance(tree, dict) else None
+        if found != SCHEMA:
+            raise ExperimentError(f"results {path} have schema {found}", expected=f"{SCHEMA}")
+        return typed.decode(cls, tree, path="results", error=ExperimentError)
+
+
+def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> Results:
+    """Return what the finished runs among some cells say."""
+    runs, missing = [], []
+    for cell in cells:
+        run = finished_run(cell, output)
+        found = _result(cell, read_run(run.path)) if run is not None else None
+        if found is None:
+            missing.append(cell.name)
+        else:
+            runs.append(found)
+    return Results(study, tuple(runs), tuple(missing), command)
+
+
+def _result(cell: Cell, files: RunFiles) -> Result | None:
+    """Return what a run's files say; None where one is absent or damaged."""
+    evaluation = files.evaluation
+    outcomes = _json(files.path / "outcomes.json").get("outcome")
+    if not isinstance(outcomes, list) or "start" not in evaluation:
+        return None
+    decisions = [str(line.get("decision", "")) for line in files.decisions]
+    return Result(
+        cell.scenario,
+        cell.arm,
+        cell.seed,
+        "".join("1" if outcome else "0" for outcome in outcomes),
+        int(evaluation["start"]["successes"]),
+        int(evaluation["env_steps"]),
+        int(evaluation["gradient_steps"]),
+        tuple(_points(files)),
+        str(evaluation.get("heldout_sha256", "")),
+        {str(k): str(v) for k, v in evaluation.get("versions", {}).items()},
+        tuple(decisions),
+    )
+
+
+def _points(files: RunFiles) -> list[Point]:
+    times: dict[int, tuple[float, float]] = {}
+    wall_s = cpu_s = 0.0
+    for entry in files.timing:
+        wall_s += float(entry.get("collect_s", 0.0)) + float(entry.get("update_s", 0.0))
+        cpu_s += float(entry.get("cpu_s", 0.0))
+        times[int(entry["iteration"])] = (wall_s, cpu_s)
+    points = []
+    for entry in files.metrics:
+        if "eval_success" not in entry:
+            continue
+        wall, cpu = times.get(int(entry["iteration"]), (0.0, 0.0))
+        values = {name: round(float(entry[name]), 5) for name in SERIES if name in entry}
+        gradient_steps = int(entry.get("gradient_steps", 0))
+        points.append(
+            Point(int(entry["env_steps"]), gradient_steps, round(wall, 2), round(cpu, 2), values)
+        )
+    return points
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

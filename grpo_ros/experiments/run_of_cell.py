@@ -1,0 +1,58 @@
+"""The run of a cell: where it is, whether it is done, and how far it has come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from grpo_ros.configuration import config_hash, merge, read_layer
+from grpo_ros.errors import ConfigurationError
+from grpo_ros.experiments.study import Cell
+from grpo_ros.training.run_directory import FINISHED, RunDirectory
+from grpo_ros.training.settings import TrainConfig
+
+
+def folder_of(cell: Cell, output: Path) -> Path:
+    """Return the folder that a cell's runs are made in."""
+    return output / "runs" / cell.name
+
+
+def finished_run(cell: Cell, output: Path) -> RunDirectory | None:
+    """Return the newest finished run with the cell's settings; None where there is none.
+
+    Settings are compared as they are understood today: one that came later counts with its
+    default in runs from before.
+    """
+    wanted = config_hash(cell.config())
+    for run in runs_of(cell, output):
+        status = run.read_json("status.json") or {}
+        if status.get("state") == FINISHED and _hash_of(run) == wanted:
+            return run
+    return None
+
+
+def runs_of(cell: Cell, output: Path) -> Iterator[RunDirectory]:
+    """Yield all runs of a cell, the newest first."""
+    found = folder_of(cell, output).glob("*/*/*/config.yaml")
+    for path in sorted(found, key=lambda path: path.parent.name, reverse=True):
+        if not path.parent.is_symlink():
+            yield RunDirectory(path.parent)
+
+
+def env_steps_done(cell: Cell, output: Path) -> int:
+    """Return how far the newest run of a cell has come."""
+    for run in runs_of(cell, output):
+        try:
+            last = run.metrics.read_text().splitlines()[-1]
+            return int(json.loads(last)["env_steps"])
+        except (OSError, IndexError, ValueError, KeyError, TypeError):
+            return 0
+    return 0
+
+
+def _hash_of(run: RunDirectory) -> str:
+    try:
+        return config_hash(merge(TrainConfig, [read_layer(run.path / "config.yaml")]))
+    except ConfigurationError:
+        return ""  # of other settings than there are today

@@ -1,0 +1,217 @@
+"""Study: which scenarios, arms and seeds are compared, as a YAML file says it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from grpo_ros import presets, typed
+from grpo_ros.configuration import load_config, read_layer
+from grpo_ros.errors import ConfigurationError, nearest
+from grpo_ros.training.settings import TrainConfig
+
+KIND = "studies"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """A task as it is compared on: the same budget for all arms."""
+
+    task: str = typed.setting(description="What is to be done")
+    difficulty: str = typed.setting("", "easy | medium | hard; empty: the task's plain preset")
+    env_steps: int = typed.setting(0, "Budget of each run; 0: the preset's", minimum=0)
+    threshold: float = typed.setting(
+        0.8, "Success whose first reaching is timed", minimum=0.0, maximum=1.0
+    )
+    traits: tuple[str, ...] = typed.setting(
+        (), "short_horizon, long_horizon, multi_stage: what expectations are about"
+    )
+    settings: tuple[str, ...] = typed.setting((), "key=value, of all arms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way of learning."""
+
+    phase: int = typed.setting(1, "Of the protocol", minimum=1)
+    title: str = typed.setting("", "In tables and plots; empty: its name")
+    settings: tuple[str, ...] = typed.setting((), "key=value, above the presets")
+    scenarios: tuple[str, ...] = typed.setting((), "Those it is tried on; empty: all")
+    seeds: int = typed.setting(0, "How many; 0: the study's", minimum=0)
+    seeds_in: Mapping[str, int] = typed.setting(
+        factory=dict, description="Scenario -> how many seeds, instead"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+        limits: what may not be concluded from it, for the report.
+        tuning: how settings were chosen, for the report.
+    """
+
+    title: str
+    scenarios: Mapping[str, Scenario]
+    arms: Mapping[str, Arm]
+    seeds: int = typed.setting(5, "Seeds of each arm: 0, 1, ...", minimum=1)
+    settings: tuple[str, ...] = typed.setting((), "key=value, of all runs")
+    limits: str = ""
+    tuning: str = ""
+    first_seed: int = typed.setting(0, "Seeds count on from here", minimum=0)
+
+    def cells(self, phases: Collection[int] = ()) -> list[Cell]:
+        """Return the runs of some phases, or of all: a seed of everything before the next."""
+        counts = [
+            (scenario, arm, self._num_seeds(scenario, arm))
+            for scenario in self.scenarios
+            for arm, each in self.arms.items()
+            if (not phases or each.phase in phases)
+            and (not each.scenarios or scenario in each.scenarios)
+        ]
+        most = max((num for _, _, num in counts), default=0)
+        return [
+            Cell(self, scenario, arm, self.first_seed + seed)
+            for seed in range(most)
+            for scenario, arm, num in counts
+            if seed < num
+        ]
+
+    def _num_seeds(self, scenario: str, arm: str) -> int:
+        each = self.arms[arm]
+        return each.seeds_in.get(scenario, each.seeds or self.seeds)
+
+    def title_of(self, arm: str) -> str:
+        """Return what an arm is called in tables and plots."""
+        return self.arms[arm].title or arm
+
+    def narrowed(
+        self,
+        tasks: Sequence[str] = (),
+        seeds: int | None = None,
+        settings: Sequence[str] = (),
+    ) -> Study:
+        """Return the study with some tasks, another number of seeds, and more settings.
+
+        Raises:
+            ConfigurationError: no scenario has such a task or name.
+        """
+        scenarios = dict(self.scenarios)
+        for task in tasks:
+            if all(task not in (name, each.task) for name, each in scenarios.items()):
+                known = {*scenarios, *(each.task for each in scenarios.values())}
+                raise ConfigurationError(f"task '{task}'", remedy=nearest(task, sorted(known)))
+        if tasks:
+            scenarios = {n: s for n, s in scenarios.items() if n in tasks or s.task in tasks}
+        arms = dict(self.arms)
+        if seeds is not None:
+            arms = {
+                name: dataclasses.replace(arm, seeds=0, seeds_in={}) for name, arm in arms.items()
+            }
+        for name, arm in arms.items():
+            kept = tuple(s for s in arm.scenarios if s in scenarios)
+            if arm.scenarios and kept:
+                arms[name] = dataclasses.replace(arm, scenarios=kept)
+        arms = {
+            name: arm
+            for name, arm in arms.items()
+            if not arm.scenarios or any(s in scenarios for s in arm.scenarios)
+        }
+        return dataclasses.replace(
+            self,
+            scenarios=scenarios,
+            arms=arms,
+            seeds=self.seeds if seeds is None else seeds,
+            settings=(*self.settings, *settings),
+        )
+
+    def checked(self) -> Study:
+        """Return the study, once every run of it has a valid configuration.
+
+        Raises:
+            ConfigurationError: of the first that has not, naming it.
+        """
+        for name, arm in self.arms.items():
+            for scenario in (*arm.scenarios, *arm.seeds_in):
+                if scenario not in self.scenarios:
+                    raise ConfigurationError(
+                        f"arm '{name}' is to be tried on '{scenario}'",
+                        remedy=nearest(scenario, self.scenarios),
+                    )
+        for cell in self.cells():
+            if cell.seed == self.first_seed:
+                cell.config()
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    study: Study
+    scenario: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return its name, which is its folder's path below the study's."""
+        return f"{self.scenario}/{self.arm}/seed_{self.seed}"
+
+    def settings(self) -> list[str]:
+        """Return what `grpo-ros train` is given, but for the output."""
+        scenario = self.study.scenarios[self.scenario]
+        found = [f"task={scenario.task}"]
+        if scenario.difficulty:
+            found.append(f"difficulty={scenario.difficulty}")
+        if scenario.env_steps:
+            found.append(f"collection.env_steps={scenario.env_steps}")
+        arm = self.study.arms[self.arm]
+        return [
+            *found,
+            *self.study.settings,
+            *scenario.settings,
+            *arm.settings,
+            f"seed={self.seed}",
+        ]
+
+    def config(self) -> TrainConfig:
+        """Return its configuration.
+
+        Raises:
+            ConfigurationError: a setting is unknown or out of range; names the run.
+        """
+        try:
+            return load_config(self.settings())
+        except ConfigurationError as problem:
+            raise ConfigurationError(
+                f"run {self.name}: {problem.what}",
+                expected=problem.expected,
+                remedy=problem.remedy,
+            ) from None
+
+
+def load_study(name: str) -> Study:
+    """Return a study by the name of a preset (config/studies) or from a YAML file.
+
+    Raises:
+        ConfigurationError: there is none, or a mistake in it.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        found = presets.preset_file(KIND, name)
+        if found is None:
+            raise ConfigurationError(
+                f"no study '{name}'",
+                expected="a YAML file, or one of " + ", ".join(presets.preset_names(KIND)),
+                remedy=nearest(name, presets.preset_names(KIND)),
+            )
+        path = found
+    return typed.decode(Study, read_layer(path).tree, path="study").checked()
+
+
+def tasks_of(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield the scenarios of some cells, each once."""
+    yield from dict.fromkeys(cell.scenario for cell in cells)

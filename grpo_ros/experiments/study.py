@@ -83,6 +83,16 @@ class Study:
         each = self.arms[arm]
         return each.seeds_in.get(scenario, each.seeds or self.seeds)
 
+    def _scenarios_of(self, task: str) -> list[str]:
+        """Return the scenario of a name, or else those of a task."""
+        if task in self.scenarios:
+            return [task]
+        found = [name for name, each in self.scenarios.items() if each.task == task]
+        if not found:
+            known = {*self.scenarios, *(each.task for each in self.scenarios.values())}
+            raise ConfigurationError(f"task '{task}'", remedy=nearest(task, sorted(known)))
+        return found
+
     def title_of(self, arm: str) -> str:
         """Return what an arm is called in tables and plots."""
         return self.arms[arm].title or arm
@@ -99,12 +109,9 @@ class Study:
             ConfigurationError: no scenario has such a task or name.
         """
         scenarios = dict(self.scenarios)
-        for task in tasks:
-            if all(task not in (name, each.task) for name, each in scenarios.items()):
-                known = {*scenarios, *(each.task for each in scenarios.values())}
-                raise ConfigurationError(f"task '{task}'", remedy=nearest(task, sorted(known)))
         if tasks:
-            scenarios = {n: s for n, s in scenarios.items() if n in tasks or s.task in tasks}
+            chosen = {name for task in tasks for name in self._scenarios_of(task)}
+            scenarios = {name: each for name, each in scenarios.items() if name in chosen}
         arms = dict(self.arms)
         if seeds is not None:
             arms = {

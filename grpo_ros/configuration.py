@@ -87,7 +87,8 @@ def load_config(
 
     Args:
         overrides: `key=value` or `key:=value`; a dotted key or one of SHORT_NAMES; `task.x` is
-            setting x of the chosen task, and so for algorithm, policy and simulator.
+            setting x of the chosen task, and so for algorithm, policy and simulator; of what is
+            made of others, in each that has it.
         params_file: YAML of the same tree, plain or under `/**: ros__parameters:`.
         parameters: dotted key -> value, as ROS parameters are; above the file, below overrides.
 
@@ -114,8 +115,9 @@ def load_config(
         _refuse_selectors(layer)
     command: dict[str, Any] = {}
     for text in overrides:
-        key, value = parse_override(TrainConfig, text, SHORT_NAMES, chosen)
-        insert(command, key, value)
+        for each in _spread(text, chosen):
+            key, value = parse_override(TrainConfig, each, SHORT_NAMES, chosen)
+            insert(command, key, value)
     return merge(TrainConfig, [*layers, *user, Layer(COMMAND_LINE, command)])
 
 
@@ -245,6 +247,18 @@ def _difficulty_preset(task: str, difficulty: str) -> Path:
             expected=" | ".join(known) or "none: this task has one difficulty",
         )
     return path
+
+
+def _spread(text: str, chosen: Mapping[str, str]) -> list[str]:
+    """Return an override for each section that it is about; `algorithm.x` of a hybrid: several."""
+    selector, dot, rest = text.partition(".")
+    used = SECTIONS_USED_TOO.get(chosen.get(selector.strip(), ""), ())
+    if not dot or not used:
+        return [text]
+    name = rest.partition("=")[0].rstrip(": ")
+    known = {leaf.key for leaf in leaves(TrainConfig())}
+    sections = [s for s in (chosen[selector.strip()], *used) if f"{s}.{name}" in known]
+    return [f"{section}.{rest}" for section in sections] or [text]
 
 
 def _keyed_overrides(overrides: Sequence[str], keys: Collection[str]) -> list[Layer]:

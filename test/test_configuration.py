@@ -314,3 +314,20 @@ def test_every_task_has_three_difficulties(task, difficulty):
     config = load_config([f"task={task}", f"difficulty={difficulty}"])
     made = make_task(task, getattr(config, task))
     assert made.name == task and made.horizon == getattr(config, task).horizon
+
+
+def test_what_a_hybrid_is_made_of_is_set_by_its_name_and_counts():
+    config = load_config(["algorithm=hybrid", "algorithm.objectives=[score]"])
+    assert config.grpo.objectives == config.ppo.objectives == ("score",)
+    assert load_config(["algorithm=hybrid", "algorithm.discount=0.5"]).ppo.discount == 0.5
+    chosen = load_config(["algorithm=hybrid", "algorithm.mode=mix"])
+    assert chosen.hybrid.mode == "mix"
+    hashes = {
+        config_hash(load_config(["algorithm=hybrid", *more]))
+        for more in ([], ["grpo.clip_low=0.1"], ["ppo.discount=0.5"], ["hybrid.patience=9"])
+    }
+    assert len(hashes) == 4
+    plain = [config_hash(load_config(more)) for more in ([], ["hybrid.patience=9"])]
+    assert plain[0] == plain[1], "a hybrid's settings are nothing to GRPO"
+    with pytest.raises(ConfigurationError, match="algorithm.modus"):
+        load_config(["algorithm=hybrid", "algorithm.modus=mix"])

@@ -14,6 +14,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from grpo_ros import __version__
 from grpo_ros.errors import TrainingError
 from grpo_ros.files import write_atomically
 from grpo_ros.training.checkpoint import checkpoints
@@ -189,8 +190,8 @@ def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     from importlib import metadata
 
-    found = {"python": platform.python_version()}
-    for package in ("grpo_ros", "torch", "numpy", "mujoco", "onnxruntime-gpu"):
+    found = {"python": platform.python_version(), "grpo_ros": __version__}
+    for package in ("torch", "numpy", "mujoco", "onnxruntime-gpu"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

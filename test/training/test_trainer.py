@@ -78,8 +78,21 @@ def test_metrics_hold_no_wall_clock_time(finished):
         ("policy=flow",),
         ("algorithm=ppo",),
         ("task=navigate", "task.randomisation.enabled=true"),
+        ("algorithm=hybrid", "hybrid.patience=1"),
+        ("starts.branch_fraction=0.4", "starts.branch_at=divergence", "starts.selection=learned"),
+        ("starts.curriculum_fraction=0.7", "starts.curriculum_demonstrations=4"),
+        ("grpo.success_buffer=4",),
     ],
-    ids=["gaussian", "flow", "ppo", "navigate"],
+    ids=[
+        "gaussian",
+        "flow",
+        "ppo",
+        "navigate",
+        "hybrid",
+        "branches",
+        "curriculum",
+        "success_buffer",
+    ],
 )
 def test_a_stopped_and_resumed_run_equals_one_that_was_never_stopped(tmp_path, chosen):
     whole, straight = _run(tmp_path / "a", *chosen)

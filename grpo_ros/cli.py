@@ -326,9 +326,10 @@ def _add_training(commands: Any) -> None:
 
 
 def _add_experiments(commands: Any) -> None:
-    command = _command(commands, "protocol", experiments.protocol)
-    experiments.add_arguments(command)
-    _takes_settings(command, "policy:=flow simulator:=mujoco")
+    for name, run, add in experiments.COMMANDS:
+        command = _command(commands, name, run)
+        add(command)
+        _takes_settings(command, "policy:=flow behaviour_cloning.num_steps:=3000")
 
 
 def _add_policy_files(commands: Any) -> None:

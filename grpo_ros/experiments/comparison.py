@@ -10,13 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grpo_ros.experiments.results import Point, Result
-from grpo_ros.training.statistics import wilson_interval
+from grpo_ros.training.statistics import Z_95, wilson_interval
 
-STUDENT_95 = (
-    math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
-    2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
+_STUDENT_95 = (
+    math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
 )  # fmt: skip
-"""Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table)."""
+
+
+def student_quantile(freedom: int) -> float:
+    """Return the two-sided 95 % quantile of Student's t.
+
+    From a table up to 20 degrees of freedom n; beyond, z + (z^3 + z) / 4n + (5 z^5 + 16 z^3 + 3 z)
+    / 96n^2 (Cornish-Fisher), to within 1e-3.
+    """
+    if freedom < len(_STUDENT_95):
+        return _STUDENT_95[freedom]
+    z, n = Z_95, float(freedom)
+    return z + (z**3 + z) / (4.0 * n) + (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / (96.0 * n * n)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +70,7 @@ def student_interval(values: Sequence[float]) -> Interval:
     mean = float(np.mean(values))
     if n == 1:
         return Interval(mean, -math.inf, math.inf, 1)
-    t = STUDENT_95[n - 1] if n - 1 < len(STUDENT_95) else 1.96
-    half = t * float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = student_quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -89,7 +99,7 @@ def paired(first: Mapping[int, Result], second: Mapping[int, Result]) -> Interva
         a, b = (_array(runs[seeds[0]].outcomes) for runs in (first, second))
         difference = a - b
         deviation = float(difference.std(ddof=1)) if len(difference) > 1 else 1.0
-        half = 1.96 * deviation / math.sqrt(len(difference)) + 1.0 / len(difference)
+        half = Z_95 * deviation / math.sqrt(len(difference)) + 1.0 / len(difference)
         mean = float(difference.mean())
         return Interval(mean, mean - half, mean + half, 1)
     return student_interval([first[s].success_rate - second[s].success_rate for s in seeds])
@@ -229,11 +239,9 @@ def more_seeds(interval: Interval, margin: float) -> int | None:
     """
     if interval.num < 2 or not math.isfinite(interval.half) or margin <= 0.0:
         return None
-    t_now = STUDENT_95[min(interval.num - 1, len(STUDENT_95) - 1)]
-    deviation = interval.half * math.sqrt(interval.num) / t_now
+    deviation = interval.half * math.sqrt(interval.num) / student_quantile(interval.num - 1)
     for num in range(interval.num + 1, 10_000):
-        t = STUDENT_95[num - 1] if num - 1 < len(STUDENT_95) else 1.96
-        if t * deviation / math.sqrt(num) <= margin:
+        if student_quantile(num - 1) * deviation / math.sqrt(num) <= margin:
             return num
     return 10_000
 

@@ -27,6 +27,7 @@ SERIES = (
     "entropy",
     "explained_variance",
     "group_weight",
+    "episode_steps",
     "approx_kl",
     "replayed_fraction",
     "curriculum_distance",
@@ -145,6 +146,13 @@ class Results:
         if found != SCHEMA:
             raise ExperimentError(f"results {path} have schema {found}", expected=f"{SCHEMA}")
         return typed.decode(cls, tree, path="results", error=ExperimentError)
+
+
+def episodes_of(run: Result) -> int:
+    """Return how many episodes a run took, in training and in its measurement at the end."""
+    lengths = [p.values["episode_steps"] for p in run.points if "episode_steps" in p.values]
+    mean = sum(lengths) / len(lengths) if lengths else 1.0
+    return round(run.env_steps / max(1.0, mean)) + len(run.outcomes)
 
 
 def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> Results:

@@ -1,0 +1,115 @@
+"""Findings: PPO can win, GRPO can win, and what cannot be told apart is said to be so."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from study_helpers import made_up, made_up_study, run
+
+from grpo_ros.experiments import tables
+from grpo_ros.experiments.findings import (
+    conclusion_on_exact_states,
+    confront,
+    exact_state_evidence,
+    recommend,
+    saves_samples,
+)
+from grpo_ros.experiments.report import write_report
+from grpo_ros.experiments.results import Results
+
+PPO_WINS = {"ppo": [90, 92, 91], "grpo_8": [80, 83, 81]}
+GRPO_WINS = {"ppo": [70, 72, 71], "grpo_8": [85, 88, 86]}
+LEVEL = {"ppo": [80, 90, 85], "grpo_8": [85, 84, 88]}
+
+
+def test_whichever_wins_is_recommended():
+    found = recommend(made_up(PPO_WINS), "pick")
+    assert found.arm == found.best == "ppo" and set(found.worse) == {"grpo_8"}
+    assert recommend(made_up(GRPO_WINS), "pick").arm == "grpo_8"
+
+
+def test_what_cannot_be_told_apart_is_said_and_the_simpler_is_used():
+    found = recommend(made_up(LEVEL), "pick")
+    assert found.best == "grpo_8" and found.equals == ("ppo",) and not found.worse
+    assert found.arm == "ppo", "of an earlier phase, and within 2 points"
+    apart = {"ppo": [60, 90, 75], "grpo_8": [85, 84, 88]}
+    assert recommend(made_up(apart), "pick").arm == "grpo_8", "10 points are not nothing"
+    assert recommend(made_up({"ppo": [1]}), "pick") is None
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdict"),
+    [(GRPO_WINS, "confirmed"), (PPO_WINS, "contradicted"), (LEVEL, "not conclusive")],
+)
+def test_expectations_are_confronted_with_what_was_measured(rates, verdict):
+    found = {each.claim: each.verdict for each in confront(made_up(rates))}
+    assert found["On short-horizon tasks with binary outcomes GRPO beats PPO"] == verdict
+    assert found["From scratch PPO beats GRPO"] == "not tested"
+    assert found["On long horizons PPO beats GRPO"] == "not tested"
+
+
+def curves(**found):
+    runs = [run(arm, s, 90, curve) for arm, curve in found.items() for s in range(3)]
+    return Results(made_up_study(), tuple(runs))
+
+
+SLOW, FAST = (0.0, 0.4, 0.8, 0.9), (0.0, 0.9, 0.9)
+
+
+def test_an_exact_state_option_saves_samples_only_against_both():
+    better = curves(selection=FAST, grpo_8=SLOW, ppo=SLOW)
+    (evidence,) = exact_state_evidence(better)
+    assert saves_samples(better, evidence)
+    assert "At most 0.6" in conclusion_on_exact_states(better)
+    faster_ppo = curves(selection=FAST, grpo_8=SLOW, ppo=(0.0, 1.0))
+    assert not saves_samples(faster_ppo, exact_state_evidence(faster_ppo)[0])
+    no_better = curves(selection=SLOW, grpo_8=SLOW, ppo=SLOW)
+    said = conclusion_on_exact_states(no_better)
+    assert "not sample efficiency" in said and "replay and debugging" in said
+    never = curves(selection=(0.0, 0.1), grpo_8=SLOW, ppo=SLOW)
+    assert not saves_samples(never, exact_state_evidence(never)[0])
+
+
+def test_the_report_needs_nothing_beside_itself_and_says_it_all(tmp_path):
+    results = made_up({**PPO_WINS, "cloning": [60, 61, 62], "selection": [82, 84, 81]})
+    runs = [
+        dataclasses.replace(each, points=run(each.arm, 0, 1, SLOW).points) for each in results.runs
+    ]
+    decided = dataclasses.replace(runs[-1], seed=0, decisions=("update 9: the critic judges",))
+    results = dataclasses.replace(
+        results, runs=(*runs, decided), missing=("pick/ppo/seed_9",), command="grpo-ros protocol"
+    )
+    html, markdown = write_report(results, tmp_path, [["task", "bytes"], ["pick", "1 <2>"]])
+    page, text = html.read_text(), markdown.read_text()
+    for found in (page, text):
+        for words in (
+            "1 of 14 runs are not finished",
+            "What to use",
+            "contradicted",
+            "+0.097",
+            "PPO",
+            "sample efficiency",
+            "the critic judges",
+            "grpo-ros protocol",
+            "cloned",
+        ):
+            assert words in found, words
+    assert page.count("<svg") >= 3 and "http://www.w3.org" in page
+    assert "src=" not in page and "<link" not in page and "<script" not in page
+    assert "1 &lt;2&gt;" in page
+    assert text.count("data:image/svg+xml;base64,") >= 3
+
+
+def test_tables_have_a_cell_for_each_of_their_columns():
+    results = made_up({**PPO_WINS, "cloning": [60, 61, 62], "selection": [82, 84, 81]})
+    found = [
+        tables.success_table(results, "pick"),
+        tables.seed_table(results, "pick"),
+        tables.group_table(results, "pick"),
+        tables.recommendation_table(results),
+        tables.expectation_table(results),
+        tables.exact_state_table(results),
+    ]
+    for rows in found:
+        assert len(rows) > 1 and len({len(row) for row in rows}) == 1, rows[0]

@@ -1,0 +1,139 @@
+"""The queue of a study: killed at any moment and started again, it loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from study_helpers import write_small
+
+from grpo_ros.errors import ExperimentError
+from grpo_ros.experiments.results import Results
+from grpo_ros.experiments.run_of_cell import env_steps_done, finished_run
+from grpo_ros.experiments.run_queue import RunQueue, free_cores
+from grpo_ros.experiments.study import load_study
+
+pytestmark = pytest.mark.timeout(300)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def protocol(study: Path, output: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "grpo_ros", "protocol", "--study", str(study)]
+    return subprocess.Popen(
+        [*command, "--output", str(output), *more],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def runs_under(output: Path) -> list[int]:
+    """Processes that train into a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"output={output}/" in path.read_text().replace("\0", " "):
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(condition, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def metrics_of(cell, output: Path) -> str:
+    return finished_run(cell, output).metrics.read_text()
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_results(tmp_path):
+    study = write_small(tmp_path, 6000)
+    output, cells = tmp_path / "killed", load_study(str(study)).cells()
+    killed = protocol(study, output, "--workers", "1")
+    wait_until(lambda: env_steps_done(cells[0], output) > 0)
+    (run,) = runs_under(output)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    wait_until(lambda: not runs_under(output))
+    assert run not in runs_under(output), "runs end with the queue, however it ends"
+    assert finished_run(cells[0], output) is None
+    rest = protocol(study, output)
+    said, _ = rest.communicate(timeout=250)
+    assert rest.returncode == 0, said
+    assert "2 of 2 runs; wrote" in said and "left" in said
+    assert "resuming" in (output / "runs" / cells[0].name / "log").read_text()
+    straight = tmp_path / "straight"
+    assert RunQueue(cells[:1], straight, free_cores(1), lambda _: None).run()
+    assert metrics_of(cells[0], output) == metrics_of(cells[0], straight)
+
+    # What it left can be read, and nothing is run again.
+    results = Results.read(output / "results.json")
+    assert [run.arm for run in results.runs] == ["ppo", "grpo_8"] and not results.missing
+    assert len(results.runs[0].outcomes) == 12 and results.runs[0].points
+    assert (output / "report.html").stat().st_size > 1000
+    again = protocol(study, output)
+    said, _ = again.communicate(timeout=100)
+    assert again.returncode == 0 and said.startswith("2 of 2 runs done"), said
+
+
+def test_one_interrupt_saves_all_runs_and_writes_what_there_is(tmp_path):
+    study = write_small(tmp_path, 400_000)
+    output, cells = tmp_path / "study", load_study(str(study)).cells()
+    process = protocol(study, output)
+    wait_until(
+        lambda: all(env_steps_done(cell, output) > 0 for cell in cells[: len(free_cores(None))])
+    )
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, said
+    assert "0 of 2 runs; wrote" in said and not runs_under(output)
+    (status,) = (output / "runs" / cells[0].name).glob("*/*/*/status.json")
+    assert json.loads(status.read_text())["state"] == "stopped"
+    assert len(Results.read(output / "results.json").missing) == 2
+
+
+def test_other_settings_are_other_runs(tmp_path):
+    study = write_small(tmp_path, 400)
+    cells = load_study(str(study)).cells()
+    said = []
+    assert RunQueue(cells[1:], tmp_path, free_cores(1), said.append).run()
+    assert finished_run(cells[1], tmp_path) is not None
+    changed = load_study(str(study)).narrowed(settings=["grpo.clip_low=0.1"]).cells()[1]
+    assert finished_run(changed, tmp_path) is None
+    assert any("finished in" in line for line in said)
+
+
+def test_a_run_that_fails_is_tried_again_and_then_reported(tmp_path):
+    study = write_small(tmp_path, 400)
+    text = study.read_text().replace("demonstrations.episodes=3", "demonstrations.path=absent")
+    study.write_text(text)
+    process = protocol(study, tmp_path / "study", "--phases", "1")
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "to be tried again" in said and "failed with code 2" in said and "log" in said
+    assert "0 of 1 runs; wrote" in said
+
+
+def test_more_runs_at_a_time_than_cores_are_refused():
+    with pytest.raises(ExperimentError, match="1 to"):
+        free_cores(10_000)
+
+
+def test_results_that_are_none_are_refused(tmp_path):
+    path = tmp_path / "results.json"
+    for text, message in (("{", "cannot be read"), ('{"schema": 9}', "schema 9"), ("[]", "None")):
+        path.write_text(text)
+        with pytest.raises(ExperimentError, match=message):
+            Results.read(path)
+    with pytest.raises(ExperimentError, match="cannot be read"):
+        Results.read(tmp_path / "absent.json")

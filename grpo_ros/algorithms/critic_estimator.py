@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +39,11 @@ class PpoConfig(PolicyGradientConfig):
         0.95, "Weight of the next decision's advantage (lambda)", minimum=0.0, maximum=1.0
     )
     normalise_advantages: bool = typed.setting(True, "Zero mean and unit spread in each rollout")
+    time_limit: Literal["auto", "end", "bootstrap"] = typed.setting(
+        "auto",
+        "What follows an episode that its time limit cuts: nothing (end), or what the critic "
+        "expects of its last state (bootstrap); auto: bootstrap only where a reward term counts",
+    )
     critic: CriticConfig = typed.setting(factory=CriticConfig, description="The value estimate")
 
 
@@ -112,7 +118,8 @@ class CriticEstimator:
         ended = torch.arange(acted.shape[1]) == last.unsqueeze(1)
         final = self.value.estimate(ends).unsqueeze(1)
         next_values = torch.where(ended, final, following)
-        terminated = ended & rollout.terminated.unsqueeze(1)
+        is_over = torch.ones_like(rollout.terminated) if self._is_end() else rollout.terminated
+        terminated = ended & is_over.unsqueeze(1)
         advantages = generalised_advantages(
             rewards, discounts, values, next_values, terminated, ended, self.config.trace_decay
         )
@@ -122,6 +129,18 @@ class CriticEstimator:
         returns = torch.where(valid, advantages + values, 0.0)
         advantages = torch.where(valid, advantages, 0.0)
         return Judged(features, advantages, values, returns, valid)
+
+    def _is_end(self) -> bool:
+        """Return whether nothing follows where the time limit cuts an episode.
+
+        What is verified is verified within the limit. An estimate of what might have followed
+        would reward waiting in states that usually succeed, and the critic would then learn from
+        its own estimates that this is as good as success.
+        """
+        is_verified = set(self.config.objectives) <= {"outcome", "score"}
+        return self.config.time_limit == "end" or (
+            self.config.time_limit == "auto" and is_verified
+        )
 
     def fit(self, judged: Judged, key: Key) -> dict[str, float]:
         """Fit the critic to all ranks' returns; `key` decides minibatches. Returns metrics."""

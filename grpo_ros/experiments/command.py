@@ -53,7 +53,7 @@ def add_advise_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--task", required=True, help="any that `grpo-ros tasks` lists")
     command.add_argument("--minutes", type=float, default=10.0, help="for the pilot (10)")
     command.add_argument(
-        "--steps", type=int, metavar="N", help="environment steps of a run (a fifth of the budget)"
+        "--steps", type=int, metavar="N", help="of a run at most (the task's budget)"
     )
     command.add_argument("--workers", type=int, metavar="N", help="runs at a time (all cores)")
     command.add_argument("--output", default="", metavar="DIR", help="(advice/TASK)")

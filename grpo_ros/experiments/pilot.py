@@ -26,9 +26,12 @@ MARGIN = 0.05
 """A difference of success that matters."""
 FIRST_SEED = 1000
 """Of the pilot: training afterwards, with small seeds, does not repeat it."""
-PILOT_SHARE = 0.2
-"""Of a task's own budget that a pilot's runs have."""
-MAXIMUM_PAIRS = 20
+CALIBRATION_SHARE = 0.05
+"""Of a task's own budget: runs that only show how long others take."""
+PAIRS, MINIMUM_PAIRS, MAXIMUM_PAIRS = 6, 3, 20
+"""As many as should be, as few as may be, as many as are of use."""
+CURVE_SHARE = 1.25
+"""What a run's curve adds to the time of its rollouts and updates."""
 HOPELESS = 0.02
 """Success below which nothing is compared."""
 
@@ -56,6 +59,27 @@ class Advice:
     more_episodes: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a pair of runs takes, one after the other.
+
+    Attributes:
+        fixed_s: whatever its steps: imports, demonstrations, cloning, measurements.
+        step_s: per environment step of both.
+    """
+
+    fixed_s: float
+    step_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How many pairs, of how many environment steps each run."""
+
+    pairs: int
+    steps: int
+
+
 def run_pilot(
     task: str,
     limit_s: float,
@@ -66,30 +90,30 @@ def run_pilot(
 ) -> int:
     """Run pairs of PPO and GRPO for some minutes, and advise; return the exit code.
 
-    How many pairs is fixed after the first, by its duration alone: nothing is stopped because it
-    looks good.
+    How many pairs, and of what length, is fixed after a short first pair by its duration alone:
+    nothing is stopped because it looks good.
 
     Raises:
         ConfigurationError: a setting is unknown or out of range.
     """
-    study, cores = pilot_study(task, steps, settings), free_cores(workers)
-    output = Path(folder or f"advice/{task}")
+    cores, output = free_cores(workers), Path(folder or f"advice/{task}")
+    budget = load_config([f"task={task}", *settings]).collection.env_steps
+    short = steps or max(1, round(CALIBRATION_SHARE * budget))
     interrupts = Interrupts()
 
-    def run(num_pairs: int) -> int:
-        """Run so many pairs; return 0, or the exit code where they are not done."""
-        cells = dataclasses.replace(study, seeds=num_pairs).cells()
-        queue = RunQueue(cells, output, cores, say)
+    def run(study: Study, folder: Path) -> int:
+        """Run a study; return 0, or the exit code where not all of it is done."""
+        queue = RunQueue(study.cells(), folder, cores, say)
         interrupts.attach(queue.stop, can_keep=lambda: True)
         is_done = queue.run()
         return INTERRUPTED if interrupts.has_come else 0 if is_done else INCOMPLETE
 
-    pair_s, code = _first_pair(output, run)
+    first = pilot_study(task, short, settings)
+    plan, code = _planned(output, first, run, limit_s, steps or budget, len(cores))
+    study = dataclasses.replace(pilot_study(task, plan.steps, settings), seeds=plan.pairs)
     if code == 0:
-        num_pairs = pairs_within(limit_s, pair_s, len(cores))
-        say(f"a pair takes {pair_s:.0f} s: {num_pairs} pairs in all")
-        study = dataclasses.replace(study, seeds=num_pairs)
-        code = run(num_pairs)
+        say(f"{plan.pairs} pairs of runs of {plan.steps:,} environment steps")
+        code = run(study, output)
     if code == INTERRUPTED:
         say("interrupted; the same command goes on")
     if code:
@@ -107,22 +131,21 @@ def run_pilot(
     return 0
 
 
-def pilot_study(task: str, steps: int | None, settings: Sequence[str]) -> Study:
-    """Return a pilot's pairs of runs; how many is decided later.
+def pilot_study(task: str, steps: int, settings: Sequence[str]) -> Study:
+    """Return a pilot's pairs of runs of so many environment steps; how many is decided later.
 
     Raises:
         ConfigurationError: the task is unknown, or a setting.
     """
     config = load_config([f"task={task}", *settings])
-    if steps is not None and steps < 1:
+    if steps < 1:
         raise ConfigurationError(f"'steps' = {steps}", expected="at least 1")
-    budget = steps or max(1, round(PILOT_SHARE * config.collection.env_steps))
     rollouts = config.collection.num_groups * config.collection.group_size
     measured = ("evaluation.final_episodes=400", "evaluation.episodes=128")
     single = ("algorithm=ppo", f"num_groups={rollouts}", "group_size=1")
     return Study(
         f"Pilot of {task}",
-        {task: Scenario(task, env_steps=budget)},
+        {task: Scenario(task, env_steps=steps)},
         {PPO: Arm(title="PPO", settings=single), GRPO: Arm(2, title="GRPO")},
         seeds=1,
         settings=("film=false", *measured, *settings),
@@ -131,17 +154,28 @@ def pilot_study(task: str, steps: int | None, settings: Sequence[str]) -> Study:
     ).checked()
 
 
-def pairs_within(limit_s: float, pair_s: float, num_cores: int) -> int:
-    """Return how many pairs fit into the time, the first included; at least 2.
+def plan(limit_s: float, cost: Cost, budget: int, num_cores: int) -> Plan:
+    """Return how many pairs fit into the time, and of what length.
+
+    The whole budget is best, since who leads early need not lead in the end; pairs are few rather
+    than short; what time is left then makes them more.
 
     Args:
         limit_s: for all.
-        pair_s: that the first pair took.
-        num_cores: a run at a time on each; the first pair had two of them, if there are.
+        cost: of a pair.
+        budget: most environment steps of a run.
+        num_cores: a run at a time on each.
     """
-    at_once = max(1, num_cores // 2)
-    more = math.floor((limit_s - pair_s) / max(1e-9, pair_s)) * at_once
-    return min(MAXIMUM_PAIRS, max(2, 1 + more))
+    whole_s = limit_s * num_cores
+    for pairs in (PAIRS, *range(PAIRS - 1, MINIMUM_PAIRS - 1, -1)):
+        each_s = whole_s / pairs - cost.fixed_s
+        steps = min(budget, math.floor(each_s / cost.step_s))
+        if steps >= CALIBRATION_SHARE * budget:
+            break
+    else:
+        return Plan(MINIMUM_PAIRS, max(1, round(CALIBRATION_SHARE * budget)))
+    fitting = math.floor(whole_s / (cost.fixed_s + cost.step_s * steps) + 1e-9)
+    return Plan(min(MAXIMUM_PAIRS, max(pairs, fitting)), steps)
 
 
 def judge(results: Results, task: str) -> Advice:
@@ -182,17 +216,32 @@ def judge(results: Results, task: str) -> Advice:
     )
 
 
-def _first_pair(output: Path, run: Callable[[int], int]) -> tuple[float, int]:
-    """Run the first pair; return how long it takes, also where it was run before, and the code."""
-    path = output / "pilot.json"
+def _planned(
+    output: Path,
+    first: Study,
+    run: Callable[[Study, Path], int],
+    limit_s: float,
+    budget: int,
+    num_cores: int,
+) -> tuple[Plan, int]:
+    """Run a first pair, unless a plan was made before; return the plan and the exit code."""
+    path, folder = output / "plan.json", output / "first"
+    asked = {"limit_s": limit_s, "budget": budget}
     try:
-        return float(json.loads(path.read_text())["pair_s"]), 0
+        found = json.loads(path.read_text())
+        if {name: found[name] for name in asked} == asked:
+            return Plan(int(found["pairs"]), int(found["steps"])), 0
     except (OSError, ValueError, KeyError, TypeError):
         pass
     began_s = time.monotonic()
-    code = run(1)
-    pair_s = time.monotonic() - began_s
-    if code == 0:
-        output.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps({"pair_s": round(pair_s, 2)}) + "\n").encode())
-    return pair_s, code
+    code = run(first, folder)
+    took_s = (time.monotonic() - began_s) * min(2, num_cores)
+    if code:
+        return Plan(1, 1), code
+    runs = collect(first, first.cells(), folder, "").runs
+    step_s = CURVE_SHARE * sum(r.points[-1].wall_s / max(1, r.env_steps) for r in runs)
+    steps = sum(r.env_steps for r in runs) / len(runs)
+    made = plan(limit_s, Cost(max(0.0, took_s - step_s * steps), step_s), budget, num_cores)
+    text = json.dumps({**asked, **dataclasses.asdict(made)}) + "\n"
+    write_atomically(path, text.encode())
+    return made, 0

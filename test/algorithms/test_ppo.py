@@ -55,9 +55,22 @@ def test_the_critic_learns_which_state_is_better(make_contract):
     assert after["value_loss"] < 0.1 * before["value_loss"]
 
 
-def test_only_a_cut_episode_counts_on_what_would_have_followed(make_contract):
+@pytest.mark.parametrize(
+    ("time_limit", "objective", "has_future"),
+    [
+        ("auto", "outcome", False),
+        ("auto", "score", False),
+        ("auto", "effort", True),
+        ("bootstrap", "outcome", True),
+        ("end", "effort", False),
+    ],
+)
+def test_a_cut_episode_has_a_future_unless_its_outcome_is_verified_by_then(
+    make_contract, time_limit, objective, has_future
+):
     policy = make_policy(GAUSSIAN, make_contract())
-    algorithm = make_algorithm(CONFIG, policy)
+    config = dataclasses.replace(CONFIG, time_limit=time_limit, objectives=(objective,))
+    algorithm = make_algorithm(config, policy)
     torch.nn.init.constant_(algorithm.critic.network[-1].bias, 2.0)
     torch.nn.init.zeros_(algorithm.critic.network[-1].weight)
     rollout = roll_out(policy, outcome=torch.zeros(64))
@@ -67,7 +80,8 @@ def test_only_a_cut_episode_counts_on_what_would_have_followed(make_contract):
     gamma = CONFIG.discount**policy.contract.chunk_size
     last = judged.advantages[:, -1]
     torch.testing.assert_close(last[terminated], torch.full((32,), -2.0))
-    torch.testing.assert_close(last[~terminated], torch.full((32,), 2.0 * gamma - 2.0))
+    expected = 2.0 * gamma - 2.0 if has_future else -2.0
+    torch.testing.assert_close(last[~terminated], torch.full((32,), expected))
 
 
 def test_what_a_short_episode_never_saw_has_no_weight(make_contract):

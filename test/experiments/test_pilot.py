@@ -1,0 +1,105 @@
+"""Advice: whichever algorithm wins a pilot, or why nothing can be said."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from study_helpers import made_up
+
+from grpo_ros.errors import ConfigurationError
+from grpo_ros.experiments.pilot import Cost, Plan, judge, pilot_study, plan
+from grpo_ros.experiments.results import Point
+
+
+def advice(**rates):
+    return judge(made_up(rates), "pick")
+
+
+def test_whichever_wins_is_advised_with_its_settings():
+    found = advice(ppo=[95, 96, 97], grpo_8=[80, 82, 81])
+    assert found.verdict == "ppo" and found.settings == ("task=pick", "algorithm=ppo")
+    assert found.difference[1] > 0.0 and "3 pairs" in found.reason and "+0.150" in found.reason
+    found = advice(ppo=[80, 82, 81], grpo_8=[95, 96, 97])
+    assert found.verdict == "grpo" and found.settings[1] == "algorithm=grpo"
+
+
+def test_two_that_are_as_good_are_said_to_be():
+    found = advice(ppo=[95, 96, 97, 95], grpo_8=[95, 97, 97, 96])
+    assert found.verdict == "either" and "within 5%" in found.reason
+    assert found.settings[1] == "algorithm=grpo"
+
+
+def test_what_is_not_conclusive_says_how_much_more_would_settle_it():
+    found = advice(ppo=[95, 70, 85], grpo_8=[80, 82, 75])
+    assert found.verdict == "not conclusive" and not found.settings
+    assert found.more_pairs > 0 and found.more_episodes > found.more_pairs
+    assert f"{found.more_pairs} more pairs" in found.reason
+    few = advice(ppo=[95], grpo_8=[80])
+    assert few.verdict == "ppo", "one pair has the interval of its episodes"
+
+
+def test_more_pairs_of_the_same_kind_do_settle_it():
+    rates = {"ppo": [95, 70, 85], "grpo_8": [80, 72, 75]}
+    found = judge(made_up(rates), "pick")
+    assert found.verdict == "not conclusive"
+    times = 1 + -(-found.more_pairs // 3)
+    many = {arm: values * times for arm, values in rates.items()}
+    assert judge(made_up(many), "pick").verdict in ("ppo", "either")
+
+
+def test_where_nobody_learns_the_remedy_is_named():
+    found = advice(ppo=[0, 1, 0], grpo_8=[1, 0, 0])
+    assert found.verdict == "neither" and "demonstrations" in found.reason
+    assert not found.settings
+
+
+def test_episodes_are_those_of_training_and_measurement():
+    results = made_up({"ppo": [95, 70, 85], "grpo_8": [80, 82, 75]})
+    point = Point(4000, 0, 0.0, 0.0, {"eval_success": 0.5, "episode_steps": 40.0})
+    runs = [dataclasses.replace(r, env_steps=4000, points=(point,)) for r in results.runs]
+    found = judge(dataclasses.replace(results, runs=tuple(runs)), "pick")
+    assert found.more_episodes == found.more_pairs * 2 * (4000 // 40 + 100)
+
+
+def test_runs_are_as_long_as_six_pairs_allow_and_then_pairs_are_more():
+    cost = Cost(fixed_s=60.0, step_s=2e-4)
+    assert plan(600.0, cost, 80_000, 2) == Plan(15, 80_000)
+    assert plan(600.0, cost, 2_000_000, 2) == Plan(6, 700_000)
+    assert plan(120.0, cost, 2_000_000, 2) == Plan(3, 100_000)
+    assert plan(6000.0, cost, 80_000, 8) == Plan(20, 80_000)
+
+
+def test_a_pilot_gives_both_the_same_rollouts_and_steps():
+    study = pilot_study("insert", 50_000, ())
+    configs = {cell.arm: cell.config() for cell in study.cells()}
+    collections = [config.collection for config in configs.values()]
+    assert {c.num_groups * c.group_size for c in collections} == {192}
+    assert {c.env_steps for c in collections} == {50_000}
+    assert configs["ppo"].algorithm == "ppo" and configs["grpo_8"].algorithm == "grpo"
+    assert configs["ppo"].collection.group_size == 1
+    with pytest.raises(ConfigurationError, match="did you mean 'insert'"):
+        pilot_study("insrt", 1, ())
+    with pytest.raises(ConfigurationError, match="steps"):
+        pilot_study("insert", 0, ())
+
+
+@pytest.mark.timeout(300)
+def test_the_command_ends_with_advice_and_the_files_that_it_wrote(tmp_path):
+    command = [sys.executable, "-m", "grpo_ros", "advise", "--task", "pick_place"]
+    command += ["--minutes", "0.1", "--steps", "400", "--output", str(tmp_path)]
+    command += ["collection.num_groups=3", "collection.group_size=4", "seed=0"]
+    command += ["demonstrations.episodes=3", "behaviour_cloning.num_steps=40"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads((tmp_path / "advice.json").read_text())
+    assert found["pairs"] == 3
+    last = ended.stdout.strip().splitlines()[-1]
+    for name in ("advice.json", "results.json", "report.html", "report.md"):
+        assert str(tmp_path / name) in last and (tmp_path / name).stat().st_size > 100
+    assert "3 pairs of runs of 20 environment steps" in ended.stdout

@@ -6,7 +6,13 @@ import pytest
 import torch
 from several_ranks import on_ranks
 
-from grpo_ros.algorithms import GrpoConfig, PpoConfig, make_algorithm
+from grpo_ros.algorithms import (
+    GrpoConfig,
+    HybridConfig,
+    HybridSettings,
+    PpoConfig,
+    make_algorithm,
+)
 from grpo_ros.configuration import load_config
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length, own_groups
@@ -28,6 +34,7 @@ UPDATE = {
     "ratio_tolerance": 1e9,
 }
 GRPO, PPO = GrpoConfig(**UPDATE), PpoConfig(**UPDATE)
+HYBRID = HybridSettings(HybridConfig(mode="mix"), GRPO, PPO)
 GAUSSIAN, FLOW = GaussianConfig(hidden=(32,)), FlowConfig(hidden=(32,))
 EVERYTHING = dataclasses.replace(GRPO, entropy_coefficient=0.01, reference_kl_coefficient=0.1)
 TOO_FAR = dataclasses.replace(GRPO, kl_target=1e-4)
@@ -37,6 +44,7 @@ CASES = {
     "ppo-gaussian": (PPO, GAUSSIAN),
     "grpo-flow": (GRPO, FLOW),
     "ppo-flow": (PPO, FLOW),
+    "mix-gaussian": (HYBRID, GAUSSIAN),
     "entropy-and-reference": (EVERYTHING, LEARNED),
     "skipped-steps": (TOO_FAR, GAUSSIAN),
     "masked-rows": (GRPO, GAUSSIAN),

@@ -38,7 +38,7 @@ def test_the_full_study_gives_all_arms_of_a_task_the_same_budget():
 
 def test_phases_tasks_seeds_and_settings_narrow_it(tmp_path):
     study = load_study("full")
-    assert {c.arm for c in study.cells([2])} == {"grpo_4", "grpo_8", "grpo_16"}
+    assert {c.arm for c in study.narrowed(["stack"]).cells([2])} == {"grpo_4", "grpo_8", "grpo_16"}
     few = study.narrowed(["insert"], 2, ["policy=flow"])
     assert {c.scenario for c in few.cells()} == {"insert"}
     assert {c.seed for c in few.cells()} == {0, 1}

@@ -24,6 +24,7 @@ OWN = {
         "resume",
     },
     "evaluate": {"policy", "episodes", "seed"},
+    "protocol": {"study", "quick", "phases", "tasks", "seeds", "workers", "output", "settings"},
 }
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from grpo_ros import typed
 from grpo_ros.errors import ExperimentError
@@ -171,7 +170,7 @@ def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> 
 def _result(cell: Cell, files: RunFiles) -> Result | None:
     """Return what a run's files say; None where one is absent or damaged."""
     evaluation = files.evaluation
-    outcomes = _json(files.path / "outcomes.json").get("outcome")
+    outcomes = files.outcomes.get("outcome")
     if not isinstance(outcomes, list) or "start" not in evaluation:
         return None
     decisions = [str(line.get("decision", "")) for line in files.decisions]
@@ -208,11 +207,3 @@ def _points(files: RunFiles) -> list[Point]:
             Point(int(entry["env_steps"]), gradient_steps, round(wall, 2), round(cpu, 2), values)
         )
     return points
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}

@@ -21,6 +21,7 @@ class RunFiles:
             status.json.
         metrics, timing: one mapping per iteration.
         decisions: one mapping per change of the way of learning.
+        outcomes: of outcomes.json.
         films: name -> animated WebP.
     """
 
@@ -33,6 +34,7 @@ class RunFiles:
     timing: Sequence[Mapping[str, Any]]
     films: Mapping[str, bytes]
     decisions: Sequence[Mapping[str, Any]] = ()
+    outcomes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def series(self, *names: str) -> list[tuple[float, ...]]:
         """Return (env_steps, value of each name) of the iterations that have all of them."""
@@ -57,6 +59,7 @@ def read_run(path: Path) -> RunFiles:
         _lines(path / "timing.jsonl"),
         films,
         _lines(path / "decisions.jsonl"),
+        _json(path / "outcomes.json"),
     )
 
 

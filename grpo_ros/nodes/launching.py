@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from grpo_ros.errors import ConfigurationError
 PACKAGE = "grpo_ros"
 SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "20", "10"
 BOOLEANS = ["true", "false"]
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code of a process that was asked to end, and did."""
 
 
 def common_arguments(use_sim_time: str = "true") -> list[DeclareLaunchArgument]:
@@ -102,7 +105,8 @@ def decides(name: str) -> Callable[..., Any]:
     """Return a handler for the node whose end is the end, and whose code is the launch's."""
 
     def on_exit(event: Any, context: Any) -> Sequence[Any]:
-        if event.returncode != 0:
+        is_interrupted = context.is_shutdown and event.returncode == INTERRUPTED
+        if event.returncode != 0 and not is_interrupted:
             raise RuntimeError(f"{name} ended with exit code {event.returncode}")
         return [] if context.is_shutdown else [EmitEvent(event=Shutdown(reason=f"{name} is done"))]
 

@@ -98,3 +98,7 @@ def test_the_exit_status_of_a_launch_is_that_of_its_nodes() -> None:
     with pytest.raises(RuntimeError, match="policy_server ended with exit code 0"):
         launching.must_outlive("policy_server")(Ended(0), context)
     assert len(launching.decides("evaluator")(Ended(0), context)) == 1
+    with pytest.raises(RuntimeError, match="130"):
+        launching.decides("evaluator")(Ended(130), context)
+    context._set_is_shutdown(True)
+    assert launching.decides("evaluator")(Ended(130), context) == []

@@ -1,6 +1,6 @@
-"""Reference of all settings, generated from the typed tree.
+"""Reference of all settings and metrics, generated from their definitions.
 
-python -m grpo_ros.reference writes docs/reference/configuration.md.
+python -m grpo_ros.reference writes docs/reference/configuration.md and metrics.md.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from grpo_ros.configuration import SHORT_NAMES
 from grpo_ros.overrides import Leaf, leaves
+from grpo_ros.training.metric_definitions import metrics_reference
 from grpo_ros.training.settings import SECTIONS_BY_SELECTOR, TrainConfig
 
-PATH = Path(__file__).resolve().parents[1] / "docs" / "reference" / "configuration.md"
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 HEAD = """\
 # Settings of training
 
@@ -79,13 +80,21 @@ def _range(leaf: Leaf) -> str:
     return f"≤ {_value(high)}" if low is None else f"{_value(low)} to {_value(high)}"
 
 
+def pages() -> dict[Path, str]:
+    """Return each page by its path."""
+    return {
+        FOLDER / "configuration.md": reference(),
+        FOLDER / "metrics.md": metrics_reference(),
+    }
+
+
 def main() -> int:
-    """Write the page, or with --check tell whether it is current."""
-    text = reference()
+    """Write the pages, or with --check tell whether they are current."""
     if "--check" in sys.argv[1:]:
-        return 0 if PATH.is_file() and PATH.read_text() == text else 1
-    PATH.parent.mkdir(parents=True, exist_ok=True)
-    PATH.write_text(text)
+        return int(any(not p.is_file() or p.read_text() != t for p, t in pages().items()))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path, text in pages().items():
+        path.write_text(text)
     return 0
 
 

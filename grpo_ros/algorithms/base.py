@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from grpo_ros.randomness import Key
+from grpo_ros.training.histograms import Histogram
 from grpo_ros.training.rollout import Rollout
 
 
@@ -26,6 +27,9 @@ class Algorithm(Protocol):
 
     def decisions(self) -> list[str]:
         """Return what was decided about the way of learning since the last call, with reasons."""
+
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Return those of the last update, by name."""
 
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve the policy; `key` decides all randomness. Returns metrics by name.

@@ -15,6 +15,7 @@ from grpo_ros.algorithms.success_buffer import SuccessBuffer
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, torch_generator
+from grpo_ros.training.histograms import Histogram
 from grpo_ros.training.rollout import Rollout
 
 __all__ = ["Grpo", "GrpoConfig"]
@@ -45,6 +46,10 @@ class Grpo:
         """Return nothing: GRPO decides nothing on the way."""
         return []
 
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Return those of the last update: of advantages."""
+        return self.gradient.histograms
+
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve the policy by all ranks' rollouts; `key` decides the order of minibatches.
 
@@ -63,6 +68,7 @@ class Grpo:
             rollout, fresh = self.buffer.fill(rollout, self.config.objectives, self.num_updates)
             estimate = self.groups.estimate(rollout)
             metrics["replayed_fraction"] = float((~fresh).float().mean())
+        metrics["staleness"] = self.buffer.staleness
         batch = flatten_rollout(rollout, estimate.advantages, estimate.weight, fresh)
         metrics["masked_rows"] = float(self.ranks.sum(torch.tensor(batch.num_bad_rows)))
         metrics["weighted_steps"] = float(self.ranks.sum(batch.weight.sum()))

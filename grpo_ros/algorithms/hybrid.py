@@ -18,6 +18,7 @@ from grpo_ros.algorithms.policy_gradient import PolicyGradient, take
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, torch_generator
+from grpo_ros.training.histograms import Histogram
 from grpo_ros.training.rollout import Rollout
 
 STD_EPSILON = 1e-8
@@ -71,6 +72,10 @@ class Hybrid:
     def decisions(self) -> list[str]:
         """Return what was decided since the last call, with the reasons."""
         return self.mixing.decisions()
+
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Return those of the last update: of advantages."""
+        return self.gradient.histograms
 
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve policy and critic by all ranks' rollouts; `key` decides minibatches' order.

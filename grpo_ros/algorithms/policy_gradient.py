@@ -25,6 +25,7 @@ from grpo_ros.distributed.tensors import placed_like
 from grpo_ros.errors import CheckpointError, ConfigurationError
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.normal import normal_kl
+from grpo_ros.training.histograms import ADVANTAGE_EDGES, Histogram, edge_histogram
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ class PolicyGradient:
             config.maximum_learning_rate,
         )
         self.num_gradient_steps = 0
+        self.histograms: dict[str, Histogram] = {}
+        """Of the last update."""
         self.gradients = SummedGradients(policy, ranks)
 
     def improve(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
@@ -135,6 +138,7 @@ class PolicyGradient:
         span = self.ranks.span(len(batch))
         has_weight = self.ranks.gather((batch.weight != 0).any(dim=1))
         total = float(self.ranks.sum(batch.weight.sum()))
+        self.histograms = {"advantage_histogram": self._advantages_of(batch)}
         tally, rate = Tally(), self.rate.rate
         num_epochs = self.config.num_epochs if total > 0.0 else 1
         for epoch in range(num_epochs):
@@ -150,6 +154,11 @@ class PolicyGradient:
             tally.raise_if_all_non_finite()
             self.rate.adapt(tally.value("approx_kl"))
         return {"learning_rate": rate, **tally.metrics()}
+
+    def _advantages_of(self, batch: Batch) -> Histogram:
+        """Return how the advantages of all ranks' decisions with weight are distributed."""
+        counted = batch.advantages[(batch.weight != 0).any(dim=1), 0]
+        return edge_histogram(self.ranks.gather(counted), ADVANTAGE_EDGES)
 
     @torch.no_grad()
     def start(self) -> None:
@@ -213,7 +222,7 @@ class PolicyGradient:
             tally.skipped_too_far += 1
             return
         ratios = losses.log_ratio(log_prob, old, batch.executed, self.config.ratio)
-        loss = self._loss(ratios, terms[1:], batch, divisor)
+        loss, divergence = self._loss(ratios, terms[1:], batch, divisor)
         whole_loss = float(self.ranks.sum(loss.detach()))
         grad_norm = self._gradient(loss) if math.isfinite(whole_loss) else math.nan
         if not math.isfinite(grad_norm):
@@ -223,6 +232,8 @@ class PolicyGradient:
         self._step()
         tally.gradient_steps += 1
         tally.add({"policy_loss": whole_loss, "grad_norm": grad_norm})
+        if divergence is not None:
+            tally.add({"reference_kl": float(self.ranks.sum(divergence.detach()))})
         if tally.is_last_epoch:
             tally.add(self._statistics(ratios.detach(), batch))
 
@@ -253,7 +264,8 @@ class PolicyGradient:
 
     def _loss(
         self, ratios: Tensor, terms: tuple[Tensor, ...], batch: Batch, divisor: float
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the loss, and the mean divergence from the reference if there is one."""
         config, remaining = self.config, list(terms)
         values = losses.clipped_surrogate(
             ratios, batch.advantages, config.clip_low, config.clip_high
@@ -264,8 +276,12 @@ class PolicyGradient:
             mean, std = remaining
             with torch.no_grad():
                 reference = self._reference_of(self.reference, batch)
-            values = values + config.reference_kl_coefficient * normal_kl(mean, std, *reference)
-        return losses.weighted_sum(values, batch.weight) / divisor
+            divergence = normal_kl(mean, std, *reference)
+            values = values + config.reference_kl_coefficient * divergence
+        loss = losses.weighted_sum(values, batch.weight) / divisor
+        if self.reference is None:
+            return loss, None
+        return loss, losses.weighted_sum(divergence, batch.weight) / divisor
 
     def _reference_of(self, reference: ChunkPolicy, batch: Batch) -> tuple[Tensor, Tensor]:
         if reference.shards is None:

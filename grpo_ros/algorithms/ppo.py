@@ -14,6 +14,7 @@ from grpo_ros.algorithms.policy_gradient import PolicyGradient
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, torch_generator
+from grpo_ros.training.histograms import Histogram
 from grpo_ros.training.rollout import Rollout
 
 __all__ = ["Ppo", "PpoConfig"]
@@ -53,6 +54,10 @@ class Ppo:
     def decisions(self) -> list[str]:
         """Return nothing: PPO decides nothing on the way."""
         return []
+
+    def histograms(self) -> Mapping[str, Histogram]:
+        """Return those of the last update: of advantages."""
+        return self.gradient.histograms
 
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve policy and critic by all ranks' rollouts; `key` decides minibatches' order.

@@ -31,6 +31,9 @@ class SuccessBuffer:
         self._groups: list[tuple[int, dict[str, Tensor]]] = []
         """Update in which a group was collected, and its tensors; the newest first."""
 
+        self.staleness = 0.0
+        """Mean age, in updates, of the episodes that `fill` last returned."""
+
     def __len__(self) -> int:
         return len(self._groups)
 
@@ -54,6 +57,7 @@ class SuccessBuffer:
         mixed = torch.nonzero(~same & outcome.any(dim=1) & valid.all(dim=1)).flatten().tolist()
         self._groups = [(at, g) for at, g in self._groups if update - at <= self.maximum_age]
         replaced = dict(zip(failed, self._groups, strict=False))
+        self.staleness = sum(update - at for at, _ in replaced.values()) / rollout.num_groups
         filled, fresh = self._replaced(rollout, {i: group for i, (_, group) in replaced.items()})
         new = [(update, _copy(rollout.with_groups([i]).tensors())) for i in mixed]
         self._groups = [*new, *self._groups][: self.size]

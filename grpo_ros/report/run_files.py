@@ -55,10 +55,10 @@ def read_run(path: Path) -> RunFiles:
         _json(path / "contract.json"),
         _json(path / "evaluation.json"),
         _json(path / "status.json"),
-        _lines(path / "metrics.jsonl"),
-        _lines(path / "timing.jsonl"),
+        read_lines(path / "metrics.jsonl"),
+        read_lines(path / "timing.jsonl"),
         films,
-        _lines(path / "decisions.jsonl"),
+        read_lines(path / "decisions.jsonl"),
         _json(path / "outcomes.json"),
     )
 
@@ -79,7 +79,8 @@ def _json(path: Path) -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _lines(path: Path) -> list[Mapping[str, Any]]:
+def read_lines(path: Path) -> list[Mapping[str, Any]]:
+    """Return the JSON lines of a file, up to the first that is damaged."""
     try:
         text = path.read_text()
     except OSError:

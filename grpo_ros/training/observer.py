@@ -57,6 +57,11 @@ class TrainingObserver:
     def on_iteration(self, metrics: Mapping[str, float], progress: Progress) -> None:
         """Take the metrics of one iteration."""
 
+    def on_alarm(self, reason: str) -> None:
+        """Take that something is wrong with the training, and why; empty: no longer."""
+        if reason:
+            self.on_message(f"ALARM: {reason}")
+
     def on_progress(self, progress: Progress) -> None:
         """Take progress inside a phase."""
 
@@ -88,6 +93,11 @@ class Observers(TrainingObserver):
         """Pass on."""
         for observer in self.observers:
             observer.on_progress(progress)
+
+    def on_alarm(self, reason: str) -> None:
+        """Pass on."""
+        for observer in self.observers:
+            observer.on_alarm(reason)
 
     def on_message(self, text: str) -> None:
         """Pass on."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from grpo_ros.report.run_files import read_lines
+from grpo_ros.training.collapse import CollapseAlarm
 from grpo_ros.training.evaluation import Evaluation
+from grpo_ros.training.histograms import Histogram
 from grpo_ros.training.observer import Progress, TrainingObserver
 from grpo_ros.training.run_directory import RunDirectory
 
@@ -32,33 +36,52 @@ class RunRecord:
         self._run, self._observer, self._total = run, observer, total
         self.latest: Evaluation | None = None
         self.elapsed_s = 0.0
+        self._collapse, self._alarm = CollapseAlarm(), ""
         folder = str(run.path / "tensorboard")
         self._tensorboard = SummaryWriter(folder) if is_written else None
 
     def resume(self) -> None:
-        """Go on counting time from where the run's files end."""
+        """Go on from where the run's files end: with the time, and with what alarms rest on."""
+        for metrics in read_lines(self._run.metrics):
+            self._collapse.observe(metrics)
         try:
             last = self._run.timing.read_text().splitlines()[-1]
             self.elapsed_s = float(json.loads(last)["elapsed_s"])
         except (OSError, IndexError, ValueError, KeyError):
             self.elapsed_s = 0.0
 
-    def iteration(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+    def iteration(
+        self,
+        metrics: dict[str, Any],
+        timing: dict[str, Any],
+        histograms: Mapping[str, Histogram] | None = None,
+    ) -> None:
         """Write one iteration and tell about it.
 
         Args:
             metrics: what is reproducible: `iteration`, `env_steps` and any others.
+            histograms: of rewards and advantages, by name.
             timing: what is not: `collect_s`, `update_s`, `cpu_s` (of both) and any others.
         """
         if self._tensorboard is None:
             return
         run, iteration, env_steps = self._run, metrics["iteration"], metrics["env_steps"]
-        run.append(run.metrics, metrics)
+        alarm = self._collapse.observe(metrics)
+        if "diversity" in metrics:
+            metrics = {**metrics, "collapse_alarm": float(bool(alarm))}
+        known = histograms or {}
+        counts = {name: list(each.counts) for name, each in known.items()}
+        run.append(run.metrics, {**metrics, **counts})
         run.append(run.timing, {"iteration": iteration, **timing, "elapsed_s": self.elapsed_s})
         for name, value in metrics.items():
             self._tensorboard.add_scalar(name, value, env_steps)
+        for name, each in known.items():
+            add_histogram(self._tensorboard, name, each, env_steps)
         iteration_s = timing["collect_s"] + timing["update_s"]
         self._observer.on_iteration(metrics, self._progress(metrics, iteration_s))
+        if alarm != self._alarm:
+            self._alarm = alarm
+            self._observer.on_alarm(alarm)
 
     def decision(self, iteration: int, text: str) -> None:
         """Write and tell what the algorithm decided, and why."""
@@ -85,3 +108,23 @@ class RunRecord:
             remaining,
             steps / iteration_s if steps and iteration_s > 0 else None,
         )
+
+
+def add_histogram(writer: SummaryWriter, name: str, histogram: Histogram, step: int) -> None:
+    """Write a histogram with its own bins; its sums are those of the bins' middles."""
+    edges, counts = histogram.edges, histogram.counts
+    limits = [*edges[1:], edges[-1]][: len(counts)]
+    lower = [*edges[:-1], edges[-1]][: len(counts)]
+    middles = [0.5 * (a + b) for a, b in zip(lower, limits, strict=True)]
+    pairs = list(zip(middles, counts, strict=True))
+    writer.add_histogram_raw(
+        name,
+        min=edges[0],
+        max=edges[-1],
+        num=sum(counts),
+        sum=sum(middle * count for middle, count in pairs),
+        sum_squares=sum(middle * middle * count for middle, count in pairs),
+        bucket_limits=limits,
+        bucket_counts=counts,
+        global_step=step,
+    )

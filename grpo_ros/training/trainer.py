@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics
 from grpo_ros.training.demonstrations.of_run import demonstrations_of, provenance
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
+from grpo_ros.training.histograms import Histogram, rollout_histograms
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
 from grpo_ros.training.placement import Losses, place_simulator
@@ -202,7 +203,7 @@ class Trainer:
         self.start = start.to_json()
         say(f"start: success {start} on held-out initial states")
         self._evaluate_curve()
-        self._write_iteration({}, 0.0, 0.0)
+        self._write_iteration({}, {"collect_s": 0.0, "update_s": 0.0, "cpu_s": 0.0})
         self.save()
 
     def _measure_simulator(self) -> None:
@@ -264,7 +265,9 @@ class Trainer:
         self._curve = None
         if self.iteration % config.evaluation.every_iterations == 0 or is_last:
             self._evaluate_curve()
-        self._write_iteration(metrics, collected - began, updated - collected, cpu_s)
+        histograms = {**rollout_histograms(rollout), **self.algorithm.histograms()}
+        timing = {"collect_s": collected - began, "update_s": updated - collected, "cpu_s": cpu_s}
+        self._write_iteration(metrics, timing, histograms)
         if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
             self.save()
 
@@ -296,21 +299,18 @@ class Trainer:
         return outcomes.of_all_ranks(self.ranks)
 
     def _write_iteration(
-        self, metrics: dict[str, float], collect_s: float, update_s: float, cpu_s: float = 0.0
+        self,
+        metrics: dict[str, float],
+        timing: dict[str, float],
+        histograms: Mapping[str, Histogram] | None = None,
     ) -> None:
         entry: dict[str, Any] = {"iteration": self.iteration, "env_steps": self.env_steps}
         entry.update(metrics)
         if self._curve is not None:
             low, high = self._curve.wilson_95
             entry.update(eval_success=self._curve.success_rate, eval_low=low, eval_high=high)
-        timing = {
-            "collect_s": collect_s,
-            "update_s": update_s,
-            "cpu_s": cpu_s,
-            "lost_bridges": self.losses.bridges,
-            "dropped_groups": self.losses.groups,
-        }
-        self.run_record.iteration(entry, timing)
+        lost = {"lost_bridges": self.losses.bridges, "dropped_groups": self.losses.groups}
+        self.run_record.iteration(entry, {**timing, **lost}, histograms)
 
     # ---------------------------------------------------------------- requests
 

@@ -23,8 +23,6 @@ DEADLINE_S = 120.0
 """Longest wait of a service for the trainer, which answers between iterations."""
 PROGRESS_S = 10.0
 DIAGNOSTICS_S = 1.0
-COLLAPSE_FRACTION = 0.95
-"""Of groups without any spread: beyond that nothing is learned."""
 
 
 class Learner(Node, TrainingObserver):
@@ -39,6 +37,7 @@ class Learner(Node, TrainingObserver):
         self._requests: Requests | None = None
         self._progress: Progress | None = None
         self._metrics: Mapping[str, float] = {}
+        self._alarm = ""
         self._state, self._failure, self._said_s = "starting", "", 0.0
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -71,6 +70,12 @@ class Learner(Node, TrainingObserver):
             self.get_logger().info(
                 f"iteration {int(metrics['iteration'])}: {progress_line(progress)}"
             )
+
+    def on_alarm(self, reason: str) -> None:
+        """Keep the alarm for diagnostics, and log it."""
+        self._alarm = reason
+        if reason:
+            self.get_logger().warning(reason)
 
     def on_progress(self, progress: Progress) -> None:
         """Keep the progress for diagnostics."""
@@ -175,9 +180,8 @@ class Learner(Node, TrainingObserver):
         level, text = DiagnosticStatus.OK, state
         if self._failure:
             level, text = DiagnosticStatus.ERROR, self._failure
-        elif self._metrics.get("zero_variance_fraction", 0.0) > COLLAPSE_FRACTION:
-            level = DiagnosticStatus.WARN
-            text = f"{state}; nearly all groups have equal outcomes: little is learned"
+        elif self._alarm:
+            level, text = DiagnosticStatus.WARN, f"{state}; {self._alarm}"
         values: dict[str, object] = {"state": state}
         for name in ("iteration", "env_steps", "train_success", "approx_kl", "learning_rate"):
             if name in self._metrics:

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test isaaclab gr00t train test deploy evaluate bench format lint type clean distclean
+.PHONY: help setup setup-test isaaclab gr00t train test deploy evaluate bench bench-resume format lint type clean distclean
 
 export PYTHON
 ACTIVATED := . ./activate.sh &&
@@ -50,6 +50,9 @@ test: setup-test ## lint, check types and run the tests, as CI does (ARGS="-k na
 
 bench: setup-test ## measure side by side with peers, print a table
 	@$(ACTIVATED) python -m bench $(ARGS)
+
+bench-resume: setup-test ## kill 50 runs at random instants, resume them, compare with runs left alone
+	@$(ACTIVATED) python -m bench.resume $(ARGS)
 
 format: setup-test ## format the code
 	@$(ACTIVATED) ruff check --fix-only --quiet . && ruff format .

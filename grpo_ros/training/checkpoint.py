@@ -23,6 +23,8 @@ from grpo_ros.files import sync, write_atomically
 
 SCHEMA = 1
 TENSOR = "__tensor__"
+BEST = "best"
+"""Name of the checkpoint of the highest success; the others are numbered."""
 
 
 def split_state(state: Any, prefix: str = "") -> tuple[dict[str, torch.Tensor], Any]:
@@ -146,6 +148,12 @@ def checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote a checkpoint."""
+    for path in folder.glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, dict[str, Any] | None, list[str]]:

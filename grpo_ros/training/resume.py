@@ -13,7 +13,12 @@ import torch
 from grpo_ros import configuration
 from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.errors import CheckpointError, TrainingError
-from grpo_ros.training.checkpoint import join_state, newest_valid, split_state
+from grpo_ros.training.checkpoint import (
+    drop_unfinished,
+    join_state,
+    newest_valid,
+    split_state,
+)
 from grpo_ros.training.demonstrations import folder_sha256
 from grpo_ros.training.run_directory import (
     FINISHED,
@@ -117,6 +122,7 @@ def _named(path: Path, wanted: str) -> RunDirectory:
 
 def _resume(run: RunDirectory, say: Callable[[str], None]) -> Resumed:
     run.hold()
+    drop_unfinished(run.checkpoints)
     checkpoint, state, skipped = newest_valid(run.checkpoints)
     for reason in skipped:
         say(f"skipped: {reason}")

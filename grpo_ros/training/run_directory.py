@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from grpo_ros import __version__
 from grpo_ros.errors import TrainingError
 from grpo_ros.files import write_atomically
+from grpo_ros.training import run_lock
 from grpo_ros.training.checkpoint import checkpoints
 
 FINISHED = "finished"
@@ -91,20 +91,27 @@ class RunDirectory:
             return None
 
     def hold(self) -> None:
-        """Mark the run as held by this process.
+        """Mark the run as held by this process, until it releases it or ends.
 
         Raises:
-            TrainingError: a living process of this host holds it.
+            TrainingError: another process holds it.
         """
-        status = self.read_json("status.json") or {}
-        if status.get("state") == "running" and status.get("host") == socket.gethostname():
-            pid = int(status.get("pid", 0))
-            if pid != os.getpid() and _is_alive(pid):
-                raise TrainingError(
-                    f"run {self.path} is held by process {pid}",
-                    remedy="stop that process, or start a new run with resume:=never",
-                )
+        if not run_lock.take(self.path):
+            pid = (self.read_json("status.json") or {}).get("pid", "unknown")
+            raise TrainingError(
+                f"run {self.path} is held by process {pid}",
+                remedy="stop that process, or start a new run with resume:=never",
+            )
         self.set_state("running")
+
+    def release(self) -> None:
+        """Let others hold the run; idempotent."""
+        run_lock.give_up(self.path)
+
+    @property
+    def is_held_elsewhere(self) -> bool:
+        """Whether another process holds the run now."""
+        return run_lock.is_taken_elsewhere(self.path)
 
     def set_state(self, state: str, **entries: Any) -> None:
         """Write who holds the run and what it is doing."""
@@ -131,6 +138,9 @@ class UnwrittenRun(RunDirectory):
         return self.path / name
 
     def hold(self) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
         """Do nothing."""
 
 
@@ -175,11 +185,7 @@ def find_resumable(
             skipped.append(f"{path.name}: another configuration")
         elif not checkpoints(run.checkpoints):
             skipped.append(f"{path.name}: no checkpoint")
-        elif (
-            status.get("state") == "running"
-            and status.get("host") == socket.gethostname()
-            and _is_alive(int(status.get("pid", 0)))
-        ):
+        elif run.is_held_elsewhere:
             skipped.append(f"{path.name}: held by process {status.get('pid')}")
         else:
             return run, skipped
@@ -200,21 +206,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
-
-
-def _is_alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def drop_old_checkpoints(folder: Path, keep_last: int) -> None:
-    """Remove all but the newest `keep_last` checkpoints."""
-    for path in checkpoints(folder)[:-keep_last]:
-        shutil.rmtree(path, ignore_errors=True)

@@ -77,6 +77,9 @@ class CheckpointConfig:
 
     every_iterations: int = typed.setting(10, "Iterations between checkpoints", minimum=1)
     keep_last: int = typed.setting(3, "Checkpoints kept", minimum=1)
+    keep_best: bool = typed.setting(
+        True, "Also keep, as checkpoints/best, the one of the highest success on the curve"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,8 @@ from grpo_ros.simulators.remote.channel import Connector
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training import run_directory
 from grpo_ros.training.averaging import PolicyAverage
-from grpo_ros.training.checkpoint import checkpoints, save_checkpoint, state_hash
+from grpo_ros.training.checkpoint import checkpoints, state_hash
+from grpo_ros.training.checkpoint_keeper import CheckpointKeeper
 from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics
 from grpo_ros.training.demonstrations.of_run import demonstrations_of, provenance
@@ -82,6 +83,7 @@ class Trainer:
         resumed = open_run_on_ranks(config, say, ranks) if run is None else Resumed(run)
         self.run_directory = resumed.run
         self._build(connector)
+        self.keeper = CheckpointKeeper(resumed.run.checkpoints, config.checkpoint, ranks.is_first)
         self.iteration = self.env_steps = self.gradient_steps = 0
         self.start: dict[str, Any] = {}
         self._curve: Evaluation | None = None
@@ -139,6 +141,7 @@ class Trainer:
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "gradient_steps": self.gradient_steps,
+            "best_success": self.keeper.best,
             "start": self.start,
         }
 
@@ -151,6 +154,7 @@ class Trainer:
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
         self.gradient_steps = state["gradient_steps"]
+        self.keeper.best = state["best_success"]
         self.start = state["start"]
 
     def state_hash(self) -> str:
@@ -176,6 +180,7 @@ class Trainer:
             self.requests.refuse_all(TrainingError("training has ended"))
             self.run_record.close()
             self.simulator.close()
+            self.run_directory.release()
 
     def _bootstrap(self) -> None:
         """Clone the demonstrator and measure where learning starts."""
@@ -268,6 +273,8 @@ class Trainer:
         histograms = {**rollout_histograms(rollout), **self.algorithm.histograms()}
         timing = {"collect_s": collected - began, "update_s": updated - collected, "cpu_s": cpu_s}
         self._write_iteration(metrics, timing, histograms)
+        if self._curve is not None:
+            self.keeper.offer(self._curve.success_rate, self.state)
         if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
             self.save()
 
@@ -319,14 +326,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a checkpoint; return its folder."""
-        folder, state = self.run_directory.checkpoints, self.state()
-        path = folder / f"{self.iteration:06d}"
-        if not self.ranks.is_first:
-            return path
-        folder.mkdir(exist_ok=True)
-        save_checkpoint(path, state)
-        run_directory.drop_old_checkpoints(folder, self.config.checkpoint.keep_last)
-        return path
+        return self.keeper.save(self.iteration, self.state())
 
     def export(self, path: Path | None = None, **entries: Any) -> Path:
         """Write the averaged policy as ONNX with its contract; return its path."""

@@ -2,7 +2,8 @@
 
 import json
 import os
-import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -37,22 +38,63 @@ def test_newest_unfinished_run_of_the_same_configuration_is_resumed(tmp_path):
     assert any("no checkpoint" in reason for reason in skipped)
 
 
-def test_a_run_held_by_a_living_process_is_refused(tmp_path):
+HOLD = """
+import sys, time
+from pathlib import Path
+from grpo_ros.training.run_directory import RunDirectory
+RunDirectory(Path(sys.argv[1])).hold()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder():
+    """Starts a process that holds a run; ended with the test."""
+    processes = []
+
+    def start(run):
+        command = [sys.executable, "-c", HOLD, str(run.path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_a_run_held_by_a_living_process_is_refused(tmp_path, holder):
     run = _run(tmp_path)
-    holder = {"state": "running", "pid": os.getppid(), "host": socket.gethostname()}
-    run.write_json("status.json", {"config_hash": "h", **holder})
-    with pytest.raises(TrainingError, match=f"process {os.getppid()}"):
+    process = holder(run)
+    with pytest.raises(TrainingError, match=f"held by process {process.pid}"):
         run.hold()
     found, skipped = run_directory.find_resumable(tmp_path, "task", "grpo", "h")
-    assert found is None and "held by process" in skipped[0]
+    assert found is None and f"held by process {process.pid}" in skipped[0]
 
 
-def test_a_run_whose_holder_died_can_be_taken(tmp_path):
+def test_a_run_whose_holder_was_killed_can_be_taken(tmp_path, holder):
     run = _run(tmp_path)
-    holder = {"state": "running", "pid": 2**22 + 1, "host": socket.gethostname()}
-    run.write_json("status.json", {"config_hash": "h", **holder})
+    process = holder(run)
+    process.kill()
+    process.wait()
+    assert run.read_json("status.json")["state"] == "running"
+    assert run_directory.find_resumable(tmp_path, "task", "grpo", "h")[0] == run
     run.hold()
     assert run.read_json("status.json")["pid"] == os.getpid()
+    run.hold()  # it is ours
+    run.release()
+    run.release()
+
+
+def test_what_was_released_can_be_held_by_another(tmp_path, holder):
+    run = _run(tmp_path)
+    run.hold()
+    run.release()
+    holder(run)
+    assert run.is_held_elsewhere
 
 
 def test_metrics_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tmp_path):

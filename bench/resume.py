@@ -1,0 +1,198 @@
+"""Runs that are killed at random instants and resumed end as those that never were.
+
+python -m bench.resume --kills 50      (make bench-resume)
+
+Each run is killed once, by SIGKILL, somewhere between the making of its folder and its end, and
+the same command is given again until it is finished. Its metrics must equal, byte for byte, those
+of a run that was left alone, and so must the hash of its last state: weights, optimiser, counters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+VARIANTS = {
+    "grpo": (),
+    "ppo": ("algorithm=ppo", "num_groups=12", "group_size=1"),
+    "hybrid": ("algorithm=hybrid", "hybrid.patience=1"),
+    "starts": (
+        "starts.selection=learned",
+        "starts.branch_fraction=0.3",
+        "starts.branch_at=divergence",
+        "starts.curriculum_fraction=0.3",
+        "starts.curriculum_demonstrations=4",
+        "grpo.success_buffer=4",
+    ),
+    "flow": ("policy=flow",),
+}
+SETTINGS = (
+    "task=pick_place",
+    "num_groups=3",
+    "group_size=4",
+    "collection.env_steps=7000",
+    "demonstrations.episodes=4",
+    "behaviour_cloning.num_steps=60",
+    "algorithm.objectives=[score]",
+    "evaluation.every_iterations=4",
+    "evaluation.episodes=12",
+    "evaluation.final_episodes=24",
+    "checkpoint.every_iterations=2",
+    "film=false",
+    "seed=7",
+)
+DEADLINE_S = 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """How a run ended: its metrics, and the hash of its last state."""
+
+    metrics: str
+    state_hash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """One run that was killed.
+
+    Attributes:
+        variant: which settings.
+        after_s: seconds after its folder was made.
+        iteration: the last that its metrics told; -1: none.
+        is_same: whether it ended as the run that was left alone.
+    """
+
+    variant: str
+    after_s: float
+    iteration: int
+    is_same: bool
+
+
+def straight(variant: str, folder: Path) -> tuple[End, float]:
+    """Run to the end; return how it ended, and the seconds from its folder to there."""
+    process = _start(variant, folder)
+    _wait_for_folder(folder, process)
+    began_s = time.monotonic()
+    _finish(process, folder)
+    return _end(folder), time.monotonic() - began_s
+
+
+def killed(variant: str, folder: Path, after_s: float, expected: End) -> Kill | None:
+    """Kill a run, resume it until it is finished; None where it was finished before."""
+    process = _start(variant, folder)
+    _wait_for_folder(folder, process)
+    time.sleep(after_s)
+    if process.poll() is not None:
+        return None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    iteration = _last_iteration(folder)
+    _finish(_start(variant, folder), folder)
+    return Kill(variant, after_s, iteration, _end(folder) == expected)
+
+
+def random_kills(num: int, seed: int, variants: list[str], say: object = None) -> list[Kill]:
+    """Kill so many runs, one variant after the other; return what became of them."""
+    generator, found = random.Random(seed), []
+    with tempfile.TemporaryDirectory() as name:
+        ends = {variant: straight(variant, Path(name) / variant) for variant in variants}
+        while len(found) < num:
+            variant = variants[len(found) % len(variants)]
+            expected, lasts_s = ends[variant]
+            after_s = generator.uniform(0.0, lasts_s)
+            kill = killed(variant, Path(name) / f"{variant}-{time.time_ns()}", after_s, expected)
+            if kill is not None:
+                found.append(kill)
+                if callable(say):
+                    say(kill)
+    return found
+
+
+def _start(variant: str, folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "grpo_ros", "train", *SETTINGS, *VARIANTS[variant]]
+    folder.mkdir(exist_ok=True)
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(
+            [*command, f"output={folder}"],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def _runs(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("pick_place/*/*/status.json"))
+
+
+def _wait_for_folder(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not _runs(folder):
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            raise RuntimeError(f"no run was made: {(folder / 'log').read_text()}")
+        time.sleep(0.01)
+
+
+def _finish(process: subprocess.Popen[bytes], folder: Path) -> None:
+    if process.wait(DEADLINE_S):
+        raise RuntimeError(f"a run ended with {process.returncode}: {folder / 'log'}")
+
+
+def _finished_run(folder: Path) -> Path:
+    (run,) = [
+        path
+        for path in _runs(folder)
+        if json.loads((path / "status.json").read_text())["state"] == "finished"
+    ]
+    return run
+
+
+def _end(folder: Path) -> End:
+    run = _finished_run(folder)
+    last = sorted(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())[-1]
+    manifest = json.loads((last / "manifest.json").read_text())
+    return End((run / "metrics.jsonl").read_text(), manifest["state_hash"])
+
+
+def _last_iteration(folder: Path) -> int:
+    iteration = -1
+    for run in _runs(folder):
+        if (run / "metrics.jsonl").exists():
+            lines = (run / "metrics.jsonl").read_text().splitlines()
+            iteration = max(iteration, len(lines) - 1)
+    return iteration
+
+
+def main() -> int:
+    """Kill runs; print a line for each; return 0 if all ended as those that were left alone."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    options = parser.parse_args()
+
+    def say(kill: Kill) -> None:
+        verdict = "same" if kill.is_same else "DIFFERENT"
+        print(
+            f"{kill.variant:<8} killed after {kill.after_s:5.2f} s, "
+            f"iteration {kill.iteration:>3}: {verdict}",
+            flush=True,
+        )
+
+    found = random_kills(options.kills, options.seed, options.variants, say)
+    same = sum(kill.is_same for kill in found)
+    print(f"{same} of {len(found)} runs ended with the same metrics and the same state")
+    return 0 if same == len(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,9 +22,9 @@ from grpo_ros import __version__, typed
 from grpo_ros.demonstrate import add_arguments, demonstrate
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.experiments import command as experiments
+from grpo_ros.memory import add_memory_arguments, memory
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
-METHODS, ALGORITHMS = ("lora", "head", "full"), ("grpo", "ppo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except GrpoRosError as problem:
         print(f"grpo-ros: {problem}", file=sys.stderr)
+        return MISTAKE
+    except OSError as problem:
+        where = f"{problem.filename}: " if problem.filename else ""
+        print(f"grpo-ros: {where}{problem.strerror or problem}", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
         print("grpo-ros: interrupted", file=sys.stderr)
@@ -218,30 +222,6 @@ def replay_bag(options: argparse.Namespace) -> int:
     return 0
 
 
-def memory(options: argparse.Namespace) -> int:
-    """Say how much memory training takes, item by item, for each way of it.
-
-    Nothing is loaded but for --measure: sizes are counted on a model without weights.
-    """
-    from grpo_ros import configuration
-    from grpo_ros.training.memory import estimate_memory
-    from grpo_ros.training.memory_measured import measure_memory
-    from grpo_ros.training.memory_table import Compared, memory_table
-
-    methods = METHODS if options.method == "all" else (options.method,)
-    algorithms = ALGORITHMS if options.algorithm == "all" else (options.algorithm,)
-    compared = []
-    for method in methods if options.policy == "gr00t" else ("",):
-        for algorithm in algorithms:
-            chosen = [f"{key}={getattr(options, key)}" for key in ("task", "policy")]
-            chosen += [f"algorithm={algorithm}", *([f"gr00t.trained={method}"] if method else [])]
-            config = configuration.load_config([*chosen, *options.settings])
-            found = measure_memory(config) if options.measure else {}
-            compared.append(Compared(estimate_memory(config), found))
-    print(memory_table(compared))
-    return 0
-
-
 def tasks(options: argparse.Namespace) -> int:
     """List the tasks: instruction, horizon, what is observed and commanded."""
     from grpo_ros.tasks.registry import TASKS, make_task
@@ -301,21 +281,9 @@ def _add_training(commands: Any) -> None:
     command.add_argument("--output", metavar="FILE", help="where the report is written")
 
     command = _command(commands, "memory", memory)
+    add_memory_arguments(command)
     _takes_settings(
         command, "policy_path:=DIR gr00t.precision:=bfloat16 algorithm.minibatch_size:=32"
-    )
-    command.add_argument("--task", default="pick_place", help="what is learned (pick_place)")
-    command.add_argument(
-        "--policy", choices=("gr00t", "gaussian", "flow"), default="gr00t", help="(gr00t)"
-    )
-    command.add_argument(
-        "--method", choices=(*METHODS, "all"), default="all", help="what learns of a GR00T (all)"
-    )
-    command.add_argument(
-        "--algorithm", choices=(*ALGORITHMS, "all"), default="all", help="by which (all)"
-    )
-    command.add_argument(
-        "--measure", action="store_true", help="make a rollout and an update, and measure"
     )
 
     command = _command(commands, "make-tiny-gr00t", make_tiny_gr00t)

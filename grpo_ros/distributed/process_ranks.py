@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -74,11 +75,17 @@ class ProcessRanks(Ranks):
         return torch.cat(parts).to(value.dtype)
 
     def broadcast[T](self, value: T) -> T:
-        """Return rank 0's value: plain data, which is pickled."""
-        values = [value]
+        """Return rank 0's value, which JSON can hold; tuples come as lists."""
+        data = json.dumps(value).encode() if self.is_first else b""
+        length = torch.tensor(len(data))
         with self._deadline("a broadcast"):
-            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
-        return values[0]
+            dist.broadcast(length, src=0)
+            sent = torch.zeros(int(length), dtype=torch.uint8)
+            if self.is_first:
+                sent.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+            dist.broadcast(sent, src=0)
+        found: T = json.loads(sent.numpy().tobytes())
+        return found
 
     def copy_first(self, value: Tensor) -> None:
         """Make a tensor rank 0's, in place."""

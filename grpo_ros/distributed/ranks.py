@@ -60,14 +60,14 @@ class Ranks:
         return value
 
     def broadcast[T](self, value: T) -> T:
-        """Return rank 0's value: plain data, which is pickled."""
+        """Return rank 0's value, which JSON can hold; tuples may come as lists."""
         return value
 
     def copy_first(self, value: Tensor) -> None:
         """Make a tensor rank 0's, in place."""
 
     def on_first[T](self, work: Callable[[], T]) -> T:
-        """Return what the work gives on rank 0, which alone does it.
+        """Return what the work gives on rank 0, which alone does it: what JSON can hold.
 
         Raises:
             RankError: on the other ranks, where it failed on rank 0.

@@ -17,6 +17,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from grpo_ros.errors import CheckpointError
 from grpo_ros.files import sync, write_atomically
@@ -136,7 +137,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         state = join_state(
             safetensors.torch.load(files["state.safetensors"]), json.loads(files["state.json"])
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {folder} cannot be read: {error}") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"checkpoint {folder} holds a {type(state).__name__}")

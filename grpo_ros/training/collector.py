@@ -14,6 +14,7 @@ from grpo_ros.policies.base import ActionSample, Policy, stack_samples
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Simulator, StepResult
 from grpo_ros.simulators.snapshot import Snapshot
+from grpo_ros.training.group_paths import PathTrace
 from grpo_ros.training.rollout import Rollout
 from grpo_ros.training.starts.starts import Starts
 
@@ -29,6 +30,7 @@ class GroupCollector:
         first_group: number of the first group; the others count on from it. States and noise
             belong to a group's number, so ranks that share them draw what one would.
         starts: draws where groups start; None: at the task's initial states.
+        trace: follows where rollouts go; None: nobody looks.
     """
 
     def __init__(
@@ -39,13 +41,14 @@ class GroupCollector:
         antithetic: bool = False,
         first_group: int = 0,
         starts: Starts | None = None,
+        trace: PathTrace | None = None,
     ) -> None:
         if simulator.num_envs != num_groups * group_size:
             raise SimulatorError(
                 f"{simulator.num_envs} environments for {num_groups} groups of {group_size}",
                 expected=f"{num_groups * group_size}",
             )
-        self.simulator, self.starts = simulator, starts
+        self.simulator, self.starts, self.trace = simulator, starts, trace
         self.num_groups, self.group_size = num_groups, group_size
         self.antithetic = antithetic
         self._first_env = first_group * group_size
@@ -93,10 +96,11 @@ class GroupCollector:
         observations: list[dict[str, Tensor]] = []
         samples: list[ActionSample] = []
         results: list[StepResult] = []
+        if self.trace is not None:
+            self.trace.begin()
         with torch.no_grad():
             for decision in range(noise.shape[1]):
-                if self.starts is not None:
-                    self.starts.note()
+                self._note()
                 seen = policy.perceive(obs)
                 sample = policy.act(seen, noise[:, decision])
                 result = self.simulator.step(sample.chunk)
@@ -106,7 +110,15 @@ class GroupCollector:
                 obs = result.obs
                 if bool((result.terminated | result.truncated).all()):
                     break
+        if self.trace is not None:
+            self.trace.note()
         return self._rollout(observations, samples, results, size)
+
+    def _note(self) -> None:
+        """Tell whoever follows that a decision is next."""
+        for follower in (self.starts, self.trace):
+            if follower is not None:
+                follower.note()
 
     def _groups(self, size: int) -> range:
         """Return the numbers of the groups of this size that fill the environments."""

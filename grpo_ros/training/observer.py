@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo_ros.tasks.scene_state import SceneState
+from grpo_ros.training.group_paths import GroupPaths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +50,22 @@ class RunSummary:
 
 
 class TrainingObserver:
-    """Does nothing; observers override what they want to know. Called in the trainer's thread."""
+    """Does nothing; observers override what they want to know. Called in the trainer's thread.
+
+    Attributes:
+        wants_paths: whether `on_groups` is wanted; following rollouts costs a little.
+    """
+
+    wants_paths = False
 
     def on_step(self, scene: SceneState, period_s: float) -> None:
         """Take the first environment's scene (one row) after each control period."""
 
     def on_iteration(self, metrics: Mapping[str, float], progress: Progress) -> None:
         """Take the metrics of one iteration."""
+
+    def on_groups(self, paths: GroupPaths) -> None:
+        """Take where the members of some groups of one iteration went."""
 
     def on_alarm(self, reason: str) -> None:
         """Take that something is wrong with the training, and why; empty: no longer."""
@@ -78,6 +88,7 @@ class Observers(TrainingObserver):
 
     def __init__(self, observers: Sequence[TrainingObserver]) -> None:
         self.observers = tuple(observers)
+        self.wants_paths = any(observer.wants_paths for observer in observers)
 
     def on_step(self, scene: SceneState, period_s: float) -> None:
         """Pass on."""
@@ -93,6 +104,12 @@ class Observers(TrainingObserver):
         """Pass on."""
         for observer in self.observers:
             observer.on_progress(progress)
+
+    def on_groups(self, paths: GroupPaths) -> None:
+        """Pass on."""
+        for observer in self.observers:
+            if observer.wants_paths:
+                observer.on_groups(paths)
 
     def on_alarm(self, reason: str) -> None:
         """Pass on."""

@@ -54,13 +54,17 @@ def open_run_on_ranks(config: TrainConfig, say: Callable[[str], None], ranks: Ra
         found = open_run(config, say)
         opened.append(found)
         tensors, tree = split_state(found.state)
-        shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()}
+        shapes = {
+            name: (list(value.shape), str(value.dtype).removeprefix("torch."))
+            for name, value in tensors.items()
+        }
         return str(found.run.path), tree, shapes
 
     path, tree, shapes = ranks.on_first(work)
     tensors = split_state(opened[0].state)[0] if opened else {}
     for name, (shape, dtype) in shapes.items():
-        value = tensors.setdefault(name, torch.empty(shape, dtype=dtype))
+        empty = torch.empty(tuple(shape), dtype=getattr(torch, dtype))
+        value = tensors.setdefault(name, empty)
         ranks.copy_first(value)
     return opened[0] if opened else Resumed(UnwrittenRun(Path(path)), join_state(tensors, tree))
 

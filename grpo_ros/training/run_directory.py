@@ -59,9 +59,16 @@ class RunDirectory:
         return self.path / "policy.onnx"
 
     def append(self, path: Path, entry: dict[str, Any]) -> None:
-        """Append one JSON line and flush it."""
-        with path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Append one JSON line and flush it.
+
+        Raises:
+            TrainingError: the disk refuses.
+        """
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as problem:
+            raise _refused(path, problem) from problem
 
     def cut_back(self, iteration: int) -> None:
         """Drop lines of metrics, timing and decisions beyond an iteration, for a resume."""
@@ -78,9 +85,16 @@ class RunDirectory:
             write_atomically(path, "".join(kept).encode())
 
     def write_json(self, name: str, data: Any) -> Path:
-        """Write a JSON file of the run atomically; return its path."""
+        """Write a JSON file of the run atomically; return its path.
+
+        Raises:
+            TrainingError: the disk refuses.
+        """
         path = self.path / name
-        write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+        try:
+            write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
+        except OSError as problem:
+            raise _refused(path, problem) from problem
         return path
 
     def read_json(self, name: str) -> Any:
@@ -206,3 +220,10 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
+
+
+def _refused(path: Path, problem: OSError) -> TrainingError:
+    return TrainingError(
+        f"{path} not written: {problem.strerror}",
+        remedy="free some space, then give the same command; the previous checkpoint is intact",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +13,11 @@ from grpo_ros import configuration
 from grpo_ros.contract import Contract
 from grpo_ros.files import write_atomically
 from grpo_ros.randomness import Key
+from grpo_ros.simulators.base import Simulator, unwatched
+from grpo_ros.simulators.measured import measure
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import SceneState, scene_arrays, scene_hash
+from grpo_ros.training.placement import Losses
 from grpo_ros.training.run_directory import RunDirectory, versions
 from grpo_ros.training.settings import TrainConfig
 
@@ -25,6 +29,14 @@ def write_terms(run: RunDirectory, contract: Contract, task: Task, keys: Sequenc
     arrays: dict[str, Any] = scene_arrays(task.sample(list(keys)))
     np.savez_compressed(buffer, **arrays)
     write_atomically(run.path / "heldout.npz", buffer.getvalue())
+
+
+def write_capabilities(run: RunDirectory, simulator: Simulator, losses: Losses) -> str:
+    """Measure what groups and restores of a simulator are worth; keep it, and say it in words."""
+    with unwatched(simulator):
+        measured = losses.redo(lambda: measure(simulator))
+    run.write_json("capabilities.json", dataclasses.asdict(measured))
+    return str(measured)
 
 
 def origin_of(config: TrainConfig, env_steps: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ The trainer owns the loop and the state. All that decides what an iteration give
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,6 @@ from grpo_ros.policies import make_policy
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.simulators.base import unwatched
-from grpo_ros.simulators.measured import measure
 from grpo_ros.simulators.remote.channel import Connector
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training import run_directory
@@ -38,6 +37,7 @@ from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics
 from grpo_ros.training.demonstrations.of_run import demonstrations_of, provenance
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
+from grpo_ros.training.group_paths import PathTrace
 from grpo_ros.training.histograms import Histogram, rollout_histograms
 from grpo_ros.training.metrics import rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
@@ -47,7 +47,7 @@ from grpo_ros.training.resume import Resumed, open_run_on_ranks
 from grpo_ros.training.rollout import Rollout
 from grpo_ros.training.run_directory import RunDirectory
 from grpo_ros.training.run_record import RunRecord
-from grpo_ros.training.run_terms import circumstances, origin_of, write_terms
+from grpo_ros.training.run_terms import circumstances, origin_of, write_capabilities, write_terms
 from grpo_ros.training.settings import TrainConfig
 from grpo_ros.training.starts.starts import make_starts
 
@@ -116,6 +116,7 @@ class Trainer:
         )
         self.ranks.shard(self.deployed.policy)
         self.starts = make_starts(config, self.simulator, self.policy, self.ranks)
+        trace = PathTrace(self.simulator)
         self.collector = GroupCollector(
             self.simulator,
             len(groups),
@@ -123,6 +124,7 @@ class Trainer:
             collection.antithetic,
             groups.start,
             self.starts,
+            trace if self.observers.wants_paths and trace.is_possible else None,
         )
 
     def _new_policy(self) -> ChunkPolicy:
@@ -174,7 +176,8 @@ class Trainer:
                 return self._stopped()
             return self._finish()
         except BaseException as error:
-            self.run_directory.set_state("failed", error=f"{type(error).__name__}: {error}")
+            with contextlib.suppress(TrainingError):  # of a disk that refuses this too
+                self.run_directory.set_state("failed", error=f"{type(error).__name__}: {error}")
             raise
         finally:
             self.requests.refuse_all(TrainingError("training has ended"))
@@ -187,7 +190,7 @@ class Trainer:
         config, say = self.config, self.observers.on_message
         keys = held_out_keys(config.evaluation.final_episodes)
         if self.ranks.is_first:
-            self._measure_simulator()
+            say(write_capabilities(self.run_directory, self.simulator, self.losses))
             write_terms(self.run_directory, self.contract, self.task, keys)
         began = time.monotonic()
         data = demonstrations_of(
@@ -210,13 +213,6 @@ class Trainer:
         self._evaluate_curve()
         self._write_iteration({}, {"collect_s": 0.0, "update_s": 0.0, "cpu_s": 0.0})
         self.save()
-
-    def _measure_simulator(self) -> None:
-        """Measure what groups and restores of this simulator are worth; say and keep it."""
-        with unwatched(self.simulator):
-            measured = self.losses.redo(lambda: measure(self.simulator))
-        self.run_directory.write_json("capabilities.json", dataclasses.asdict(measured))
-        self.observers.on_message(str(measured))
 
     def _clone(self, data: Demonstrations) -> None:
         config = self.config
@@ -257,6 +253,8 @@ class Trainer:
         metrics = self.algorithm.update(rollout, key)
         self.deployed.update(self.policy)
         metrics |= self.starts.learn(rollout, key)
+        if self.collector.trace is not None:
+            self.observers.on_groups(self.collector.trace.paths(rollout, self.iteration))
         updated, cpu_s = time.monotonic(), time.process_time() - began_cpu
         rollout = of_all_ranks(rollout, self.ranks)
         self.iteration += 1
@@ -273,8 +271,6 @@ class Trainer:
         histograms = {**rollout_histograms(rollout), **self.algorithm.histograms()}
         timing = {"collect_s": collected - began, "update_s": updated - collected, "cpu_s": cpu_s}
         self._write_iteration(metrics, timing, histograms)
-        if self._curve is not None:
-            self.keeper.offer(self._curve.success_rate, self.state)
         if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
             self.save()
 
@@ -293,6 +289,7 @@ class Trainer:
         began = time.monotonic()
         self._curve = self.run_record.latest = self._evaluate(keys)
         self.run_record.elapsed_s += time.monotonic() - began
+        self.keeper.offer(self._curve.success_rate, self.state)
 
     def _evaluate(self, keys: list[Key]) -> Evaluation:
         with unwatched(self.simulator):

@@ -94,6 +94,7 @@ def test_the_command_ends_with_advice_and_the_files_that_it_wrote(tmp_path):
     command += ["--minutes", "0.1", "--steps", "400", "--output", str(tmp_path)]
     command += ["collection.num_groups=3", "collection.group_size=4", "seed=0"]
     command += ["demonstrations.episodes=3", "behaviour_cloning.num_steps=40"]
+    command += ["evaluation.final_episodes=12", "evaluation.episodes=12"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
     assert ended.returncode == 0, ended.stdout + ended.stderr

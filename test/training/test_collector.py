@@ -11,6 +11,7 @@ from grpo_ros.randomness import Key
 from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 from grpo_ros.training.collector import GroupCollector
+from grpo_ros.training.group_paths import PathTrace
 
 
 def _collect(
@@ -81,3 +82,37 @@ def test_antithetic_members_deviate_oppositely_from_the_same_mean():
     assert (first[:, 0] - first[:, 1]).abs().max() > 0.05
     assert not torch.allclose(first[:, 4], mean, atol=1e-2)
     assert len(torch.unique(first.flatten(0, 1), dim=0)) == 10
+
+
+def test_paths_of_a_group_start_at_one_point_and_end_where_its_members_are():
+    task = PickPlace(PickPlaceConfig(horizon=20))
+    simulator = MujocoSimulator(task, 6)
+    policy = make_policy(GaussianConfig(), simulator.contract)
+    trace = PathTrace(simulator)
+    followed = GroupCollector(simulator, 2, 3, trace=trace).collect(policy, 0, 0)
+    paths = trace.paths(followed, 7)
+    assert paths.points.shape == (6, 6, 3) and paths.iteration == 7
+    assert paths.group.tolist() == [0, 0, 0, 1, 1, 1]
+    groups = paths.points.view(2, 3, 6, 3)
+    assert torch.equal(groups[:, :, 0], groups[:, :1, 0].expand(2, 3, 3))
+    assert torch.allclose(paths.points[:, -1].double(), task.tip(simulator.scene()), atol=1e-6)
+    assert not torch.equal(groups[:, 0, -1], groups[:, 1, -1])
+    plain = GroupCollector(simulator, 2, 3).collect(policy, 0, 0)
+    for name, value in plain.tensors().items():
+        assert torch.equal(value, followed.tensors()[name]), "looking changes nothing"
+    simulator.close()
+
+
+def test_the_advantage_of_a_path_is_against_its_group_or_against_all():
+    task = PickPlace(PickPlaceConfig(horizon=8))
+    simulator = MujocoSimulator(task, 4)
+    policy = make_policy(GaussianConfig(), simulator.contract)
+    trace = PathTrace(simulator)
+    outcome = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    for size, expected in ((2, [0.5, -0.5, 0.0, 0.0]), (1, [0.25, -0.75, 0.25, 0.25])):
+        collector = GroupCollector(simulator, 4 // size, size, trace=trace)
+        rollout = dataclasses.replace(collector.collect(policy, 0, 0), outcome=outcome)
+        paths = trace.paths(rollout, 0)
+        assert paths.advantage.tolist() == expected
+        assert paths.outcome.tolist() == [True, False, True, True]
+    simulator.close()

@@ -7,6 +7,7 @@ import torch
 
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import TrainingError
+from grpo_ros.training.checkpoint import load_checkpoint
 from grpo_ros.training.observer import TrainingObserver
 from grpo_ros.training.trainer import Trainer
 
@@ -120,3 +121,19 @@ def test_the_reference_is_the_cloned_policy(tmp_path):
     weights = [name for name, value in start.items() if value.dim() == 2]
     change = max(float((start[name] - cloned[name]).abs().max()) for name in weights)
     assert 0.0 < change < 0.1, "one iteration away from what was cloned"
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last_ones(finished, tmp_path):
+    _, trainer = finished
+    folder = trainer.run_directory.checkpoints
+    numbered = [path.name for path in folder.iterdir() if path.name.isdigit()]
+    assert len(numbered) == 3
+    lines = [json.loads(x) for x in trainer.run_directory.metrics.read_text().splitlines()]
+    curve = {line["iteration"]: line["eval_success"] for line in lines if "eval_success" in line}
+    best = max(curve.values())
+    if best > 0.0:
+        state = load_checkpoint(folder / "best")
+        first = min(at for at, success in curve.items() if success == best)
+        assert state["best_success"] == best and state["iteration"] == first
+    _, none = _run(tmp_path, "checkpoint.keep_best=false", "collection.env_steps=1")
+    assert not (none.run_directory.checkpoints / "best").exists()

@@ -10,6 +10,9 @@ Publishes:
     joint_states (sensor_msgs/JointState), tf, tf_static, robot_description (latched).
     objects/<name>/pose (geometry_msgs/PoseStamped): objects and goal, in the base frame.
     ~/markers (visualization_msgs/MarkerArray): the scene's primitives.
+    ~/group_paths (visualization_msgs/MarkerArray, latched): where the members of the first groups
+        went, from their common start, green where better than their group and red where worse; the
+        last three iterations, the older the fainter; beside each start how many succeeded.
 Parameters: `TrainingViewConfig`.
 
     ros2 run grpo_ros learner
@@ -35,9 +38,11 @@ from grpo_ros import typed
 from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.link_transforms import LinkTransforms
 from grpo_ros.nodes.parameters import read_parameters
+from grpo_ros.nodes.training.path_markers import PathMarkers
 from grpo_ros.tasks.base import Body, Task
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState
+from grpo_ros.training.group_paths import GroupPaths
 from grpo_ros.training.observer import TrainingObserver
 
 IDLE_S = 1.0
@@ -53,6 +58,7 @@ class TrainingViewConfig:
         20.0, "Publications per second of wall-clock time", unit="Hz", minimum=0.1, maximum=30.0
     )
     markers: bool = typed.setting(True, "Also publish the scene's primitives as markers")
+    paths: bool = typed.setting(True, "Also publish where the members of groups went")
 
 
 class TrainingView(Node, TrainingObserver):
@@ -65,6 +71,7 @@ class TrainingView(Node, TrainingObserver):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("simulator_bridge", **kwargs)
         self.config = read_parameters(self, TrainingViewConfig())
+        self.wants_paths = self.config.paths
         self._task: Task | None = None
         self._experience_ns = 0
         self._last_s = 0.0
@@ -73,6 +80,7 @@ class TrainingView(Node, TrainingObserver):
         self._static_out = self.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
         self._description_out = self.create_publisher(String, "robot_description", qos.LATCHED)
         self._markers_out = self.create_publisher(MarkerArray, "~/markers", qos.STATE)
+        self._paths_out = self.create_publisher(MarkerArray, "~/group_paths", qos.LATCHED)
         wall = RosClock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(IDLE_S, self._on_idle, clock=wall)
 
@@ -86,6 +94,7 @@ class TrainingView(Node, TrainingObserver):
         robot = task.robot
         self._task = task
         self._links = LinkTransforms(robot)
+        self._path_markers = PathMarkers(robot.base_frame)
         self._shown = tuple(b for b in task.bodies() if b.motion != "static")
         self._joints_out = self.create_publisher(
             JointState, robot.interfaces.joint_states, qos.STATE
@@ -110,6 +119,11 @@ class TrainingView(Node, TrainingObserver):
             return
         self._last_s = now_s
         self._publish(scene, self._experience_ns)
+
+    def on_groups(self, paths: GroupPaths) -> None:
+        """Publish where the members of groups went."""
+        if self._task is not None:
+            self._paths_out.publish(self._path_markers.add(paths))
 
     def _publish(self, scene: SceneState, stamp: int) -> None:
         assert self._task is not None

@@ -44,7 +44,7 @@ from std_msgs.msg import String
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import BridgeError
 from grpo_ros.nodes import qos
-from grpo_ros.nodes.process import spinning
+from grpo_ros.nodes.process import leave, spinning
 from grpo_ros.nodes.training.batch_port import PORT
 from grpo_ros.nodes.training.exchange import ServedMessages
 from grpo_ros.nodes.training.tensor_messages import CODECS
@@ -159,4 +159,4 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

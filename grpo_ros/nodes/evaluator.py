@@ -22,7 +22,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -45,7 +44,7 @@ from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.lifecycle import guarded
 from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import Process, spinning
+from grpo_ros.nodes.process import Process, leave, spinning
 from grpo_ros.robots.robot import Robot, load_robot
 from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
 from grpo_ros.training.run_directory import versions
@@ -337,4 +336,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

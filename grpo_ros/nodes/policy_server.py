@@ -34,7 +34,6 @@ On the way down, whatever the way: stop, wait, bring the robot to rest.
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +57,7 @@ from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.lifecycle import SUCCESS, GuardedLifecycleNode
 from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import spinning
+from grpo_ros.nodes.process import leave, spinning
 from grpo_ros.nodes.recording.black_box import BlackBox, provenance
 from grpo_ros.nodes.recording.noting import type_name
 from grpo_ros.nodes.serving.command_output import make_output
@@ -389,4 +388,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -47,7 +47,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +76,7 @@ from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.lifecycle import guarded
 from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import spinning
+from grpo_ros.nodes.process import leave, spinning
 from grpo_ros.nodes.simulated.arm_actions import ArmActions
 from grpo_ros.nodes.simulated.gripper_actions import GripperActions
 from grpo_ros.nodes.simulated.simulated_output import SimulatedOutput
@@ -386,4 +385,4 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

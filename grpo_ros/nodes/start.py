@@ -40,4 +40,6 @@ def _run(node: str) -> int:
     Interrupts()  # until the node takes signals itself
     module: Any = importlib.import_module(f"grpo_ros.nodes.{node}")
     code: int = module.main()
-    return code
+    from grpo_ros.nodes.process import leave
+
+    leave(code)

@@ -58,7 +58,7 @@ def surrogate(
     ratios = log_ratio(log_prob, old, executed, config.ratio)
     learner = PolicyGradient(config, Bare(entropy))
     terms = (entropy,) if config.entropy_coefficient > 0.0 else ()
-    return float(learner._loss(ratios, terms, batch, float(executed.sum())))
+    return float(learner._loss(ratios, terms, batch, float(executed.sum()))[0])
 
 
 @pytest.fixture

@@ -85,6 +85,7 @@ def test_asked_to_stop_while_it_waits_for_a_robot_it_is_finalised_at_once(
     try:
         topic = f"{place}/joint_states"
         until(lambda: client.node.count_subscribers(topic) == 1, "the wait", 30.0)
+        client.wait_for_publisher(event)
         began = time.monotonic()
         process.process.send_signal(number)
         assert process.wait() == 0, process.output

@@ -13,9 +13,11 @@ from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 
 from grpo_ros import presets
-from grpo_ros.configuration import is_ros_file, load_config
+from grpo_ros.configuration import is_ros_file, load_config, section
 from grpo_ros.nodes import launching
-from grpo_ros.training.settings import SECTIONS_BY_SELECTOR
+from grpo_ros.tasks.environment import EnvironmentTask
+from grpo_ros.tasks.registry import make_task
+from grpo_ros.training.settings import SECTIONS_BY_SELECTOR, TrainConfig
 
 SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "180", "60"
 """After Ctrl-C the iteration is finished and saved; an evaluation or a report may be under way."""
@@ -75,7 +77,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         sigkill_timeout=SIGKILL_TIMEOUT_S,
         on_exit=launching.decides("learner"),
     )
-    return [*bridges, learner, *rviz(values)]
+    return [*bridges, learner, *rviz(values, config)]
 
 
 def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
@@ -101,14 +103,17 @@ def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
     )
 
 
-def rviz(values: dict[str, str]) -> list[LaunchDescriptionEntity]:
+def rviz(values: dict[str, str], config: TrainConfig) -> list[LaunchDescriptionEntity]:
     """Return RViz where it is asked for and installed; training goes on without it."""
+    if values["rviz"] != "true":
+        return []
     try:
-        return [*launching.rviz(values)] if get_package_prefix("rviz2") else []
+        get_package_prefix("rviz2")
     except PackageNotFoundError:
-        is_wanted = values["rviz"] == "true"
-        line = "rviz:=true, but rviz2 is not installed; going on without it"
-        return [LogInfo(msg=line)] if is_wanted else []
+        return [LogInfo(msg="rviz:=true, but rviz2 is not installed; going on without it")]
+    task = make_task(config.task, section(config, "task"))
+    base = "" if isinstance(task, EnvironmentTask) else task.robot.base_frame
+    return [*launching.rviz(values, "train", base)]
 
 
 def choices(name: str) -> list[str] | None:

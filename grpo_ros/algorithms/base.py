@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from grpo_ros.algorithms.histograms import Histogram
 from grpo_ros.randomness import Key
-from grpo_ros.training.histograms import Histogram
 from grpo_ros.training.rollout import Rollout
 
 

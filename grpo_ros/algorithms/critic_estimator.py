@@ -159,13 +159,12 @@ class CriticEstimator:
         return {f"critic/{name}": value for name, value in self.value.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from `state_dict`, bit for bit.
+        """Continue from what `state_dict` gave, its names without `critic/`, bit for bit.
 
         Raises:
             CheckpointError: a tensor is missing, left over, or of another shape.
         """
-        own = {name.removeprefix("critic/"): value for name, value in state.items()}
-        self.value.load_state_dict(own)
+        self.value.load_state_dict(state)
 
     def _features(self, seen: Observation) -> Tensor:
         """Return normalised features (B, F) of what was perceived, field -> (B, ...)."""

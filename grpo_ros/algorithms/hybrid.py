@@ -8,17 +8,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from grpo_ros.algorithms.batch import flatten_rollout
 from grpo_ros.algorithms.critic_estimator import CriticEstimator, PpoConfig
 from grpo_ros.algorithms.estimate import Estimate
 from grpo_ros.algorithms.group_estimator import GroupEstimator, GrpoConfig
-from grpo_ros.algorithms.grpo import first_entropy
 from grpo_ros.algorithms.mixing import CRITIC, GROUPS, HybridConfig, Mixing
-from grpo_ros.algorithms.policy_gradient import PolicyGradient, take
+from grpo_ros.algorithms.policy_gradient import take
+from grpo_ros.algorithms.updater import Updater
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.policies.chunk_policy import ChunkPolicy
-from grpo_ros.randomness import Key, torch_generator
-from grpo_ros.training.histograms import Histogram
+from grpo_ros.policies.critic import Critic
+from grpo_ros.randomness import Key
 from grpo_ros.training.rollout import Rollout
 
 STD_EPSILON = 1e-8
@@ -33,7 +32,7 @@ class HybridSettings:
     ppo: PpoConfig
 
 
-class Hybrid:
+class Hybrid(Updater):
     """Updates a policy by group-relative advantages, a critic's, or both. Implements Algorithm.
 
     With weight lambda of the groups, A = lambda A_groups / std(A_groups) + (1 - lambda) A_critic,
@@ -50,20 +49,15 @@ class Hybrid:
         ranks: Ranks = ONE_RANK,
     ) -> None:
         """Take the policy whose parameters are changed in place; `generator`: of the critic."""
-        self.settings, self.policy, self.ranks = settings, policy, ranks
-        self.gradient = PolicyGradient(settings.grpo, policy, ranks)
+        super().__init__(settings.grpo, policy, ranks)
         self.groups = GroupEstimator(settings.grpo, ranks)
         self.estimator = CriticEstimator(settings.ppo, policy, generator, ranks)
         self.mixing = Mixing(settings.hybrid)
 
     @property
-    def critic(self) -> torch.nn.Module:
+    def critic(self) -> Critic:
         """The value estimate."""
         return self.estimator.critic
-
-    def start(self) -> None:
-        """Begin at the policy as it is now, which is the reference."""
-        self.gradient.start()
 
     def rollouts_per_state(self, configured: int) -> int:
         """Return how many members the groups of the next rollout have; 1: there are none."""
@@ -73,15 +67,11 @@ class Hybrid:
         """Return what was decided since the last call, with the reasons."""
         return self.mixing.decisions()
 
-    def histograms(self) -> Mapping[str, Histogram]:
-        """Return those of the last update: of advantages."""
-        return self.gradient.histograms
-
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve policy and critic by all ranks' rollouts; `key` decides minibatches' order.
 
         Returns:
-            Metrics by name; see `group_metrics`, `PolicyGradient.improve`, `ValueLearner.fit`.
+            Metrics by name; see `group_metrics`, `Updater.improve`, `ValueLearner.fit`.
 
         Raises:
             TrainingError: groups are to be compared and there are none, or the update would be
@@ -92,12 +82,7 @@ class Hybrid:
         is_grouped = weight > CRITIC or rollout.group_size > 1
         by_groups = self.groups.estimate(rollout) if is_grouped else None
         estimate = self._mixed(weight, by_groups, by_critic)
-        batch = flatten_rollout(rollout, estimate.advantages, estimate.weight)
-        metrics = {**estimate.metrics, "group_weight": weight}
-        metrics["masked_rows"] = float(self.ranks.sum(torch.tensor(batch.num_bad_rows)))
-        entropy = first_entropy(self.policy, rollout)
-        metrics["entropy"] = float(self.ranks.gather(entropy).mean())
-        metrics |= self.gradient.improve(batch, torch_generator("minibatches", key))
+        metrics = self.improve(rollout, estimate, key) | {"group_weight": weight}
         metrics |= self.estimator.fit(judged, key)
         self.mixing.observe(
             float(self.ranks.gather(rollout.outcome).nan_to_num().mean()),

@@ -17,6 +17,7 @@ from grpo_ros.algorithms.adam_state import adam_state, load_adam_state
 from grpo_ros.algorithms.adaptive_rate import AdaptiveRate
 from grpo_ros.algorithms.batch import Batch, minibatches, own_rows
 from grpo_ros.algorithms.gradients import clip_gradients
+from grpo_ros.algorithms.histograms import ADVANTAGE_EDGES, Histogram, edge_histogram
 from grpo_ros.algorithms.ratio_check import check_first_ratio
 from grpo_ros.algorithms.tally import Tally
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
@@ -25,7 +26,6 @@ from grpo_ros.distributed.tensors import placed_like
 from grpo_ros.errors import CheckpointError, ConfigurationError
 from grpo_ros.policies.chunk_policy import ChunkPolicy
 from grpo_ros.policies.normal import normal_kl
-from grpo_ros.training.histograms import ADVANTAGE_EDGES, Histogram, edge_histogram
 
 logger = logging.getLogger(__name__)
 

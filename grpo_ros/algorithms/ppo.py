@@ -7,20 +7,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from grpo_ros.algorithms.batch import flatten_rollout
 from grpo_ros.algorithms.critic_estimator import CriticEstimator, PpoConfig
-from grpo_ros.algorithms.grpo import first_entropy
-from grpo_ros.algorithms.policy_gradient import PolicyGradient
+from grpo_ros.algorithms.policy_gradient import take
+from grpo_ros.algorithms.updater import Updater
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.policies.chunk_policy import ChunkPolicy
-from grpo_ros.randomness import Key, torch_generator
-from grpo_ros.training.histograms import Histogram
+from grpo_ros.policies.critic import Critic
+from grpo_ros.randomness import Key
 from grpo_ros.training.rollout import Rollout
 
 __all__ = ["Ppo", "PpoConfig"]
 
 
-class Ppo:
+class Ppo(Updater):
     """Updates a policy and a critic (PPO, 1707.06347). Implements Algorithm.
 
     The policy's update is GRPO's own, on advantages by GAE instead of by groups.
@@ -34,47 +33,25 @@ class Ppo:
         ranks: Ranks = ONE_RANK,
     ) -> None:
         """Take the policy whose parameters are changed in place; `generator`: of the critic."""
-        self.config, self.policy, self.ranks = config, policy, ranks
-        self.gradient = PolicyGradient(config, policy, ranks)
+        super().__init__(config, policy, ranks)
         self.estimator = CriticEstimator(config, policy, generator, ranks)
 
     @property
-    def critic(self) -> torch.nn.Module:
+    def critic(self) -> Critic:
         """The value estimate."""
         return self.estimator.critic
-
-    def start(self) -> None:
-        """Begin at the policy as it is now, which is the reference."""
-        self.gradient.start()
-
-    def rollouts_per_state(self, configured: int) -> int:
-        """Return how many rollouts start from each state: PPO takes any number."""
-        return configured
-
-    def decisions(self) -> list[str]:
-        """Return nothing: PPO decides nothing on the way."""
-        return []
-
-    def histograms(self) -> Mapping[str, Histogram]:
-        """Return those of the last update: of advantages."""
-        return self.gradient.histograms
 
     def update(self, rollout: Rollout, key: Key) -> dict[str, float]:
         """Improve policy and critic by all ranks' rollouts; `key` decides minibatches' order.
 
         Returns:
-            Metrics by name; see `PolicyGradient.improve` and `ValueLearner.fit`.
+            Metrics by name; see `Updater.improve` and `ValueLearner.fit`.
 
         Raises:
             TrainingError: the update would be wrong.
         """
         estimate, judged = self.estimator.estimate(rollout)
-        batch = flatten_rollout(rollout, estimate.advantages, estimate.weight)
-        metrics = dict(estimate.metrics)
-        metrics["masked_rows"] = float(self.ranks.sum(torch.tensor(batch.num_bad_rows)))
-        entropy = first_entropy(self.policy, rollout)
-        metrics["entropy"] = float(self.ranks.gather(entropy).mean())
-        metrics |= self.gradient.improve(batch, torch_generator("minibatches", key))
+        metrics = self.improve(rollout, estimate, key)
         return metrics | self.estimator.fit(judged, key)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -87,6 +64,6 @@ class Ppo:
         Raises:
             CheckpointError: a tensor is missing, left over, or of another shape.
         """
-        critic = {name: value for name, value in state.items() if name.startswith("critic/")}
-        self.estimator.load_state_dict(critic)
-        self.gradient.load_state_dict({k: v for k, v in state.items() if k not in critic})
+        remaining = dict(state)
+        self.estimator.load_state_dict(take(remaining, "critic/"))
+        self.gradient.load_state_dict(remaining)

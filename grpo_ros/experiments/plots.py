@@ -57,9 +57,8 @@ def group_plot(results: Results, scenario: str) -> str:
     with _figure(11.0, 3.2, 3) as (figure, axes):
         for axis, (name, label) in zip(axes, names.items(), strict=True):
             for arm in (PPO, *GROUP_ARMS):
-                is_single = arm == PPO and name != "train_success"  # it has no groups
                 x, mean, low, high = band(results.of(scenario, arm), name)
-                if not x or is_single:
+                if not x:  # PPO's rollouts are no groups
                     continue
                 colour = _colours((PPO, *GROUP_ARMS))[arm]
                 axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)

@@ -61,7 +61,6 @@ class Picture:
 
     svg: str
     caption: str
-    name: str
 
 
 Block = Heading | Paragraph | Rows | Picture
@@ -156,18 +155,15 @@ def _scenario(results: Results, scenario: str) -> Iterator[Block]:
             plots.success_plot(results, scenario, [*extra, *members]),
             f"Success of the deployed policy: {family}. Bands: all seeds. Dotted: cloned to the "
             "end.",
-            f"{scenario}_{family.replace(' ', '_').lower()}",
         )
     yield Picture(
         plots.group_plot(results, scenario),
         "Groups without a difference, success while exploring, and spread of actions.",
-        f"{scenario}_groups",
     )
     if results.of(scenario, GRPO):
         yield Picture(
             plots.reward_plot(results, scenario),
             "How rewards are distributed over groups.",
-            f"{scenario}_rewards",
         )
     yield Heading("Single runs", 3)
     yield Rows(tables.seed_table(results, scenario))

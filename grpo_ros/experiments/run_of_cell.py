@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from grpo_ros.configuration import config_hash, merge, read_layer
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.experiments.study import Cell
+from grpo_ros.files import read_json_lines
 from grpo_ros.training.run_directory import FINISHED, RunDirectory
 from grpo_ros.training.settings import TrainConfig
 
@@ -43,11 +43,8 @@ def runs_of(cell: Cell, output: Path) -> Iterator[RunDirectory]:
 def env_steps_done(cell: Cell, output: Path) -> int:
     """Return how far the newest run of a cell has come."""
     for run in runs_of(cell, output):
-        try:
-            last = run.metrics.read_text().splitlines()[-1]
-            return int(json.loads(last)["env_steps"])
-        except (OSError, IndexError, ValueError, KeyError, TypeError):
-            return 0
+        lines = read_json_lines(run.metrics)
+        return int(lines[-1].get("env_steps", 0)) if lines else 0
     return 0
 
 

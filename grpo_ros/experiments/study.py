@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from grpo_ros import presets, typed
@@ -217,8 +217,3 @@ def load_study(name: str) -> Study:
             )
         path = found
     return typed.decode(Study, read_layer(path).tree, path="study").checked()
-
-
-def tasks_of(cells: Sequence[Cell]) -> Iterator[str]:
-    """Yield the scenarios of some cells, each once."""
-    yield from dict.fromkeys(cell.scenario for cell in cells)

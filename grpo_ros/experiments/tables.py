@@ -96,15 +96,10 @@ def group_table(results: Results, scenario: str) -> Table:
         runs = results.of(scenario, arm)
         if arm == CONTROL:
             continue
-        is_grouped = (
-            any("num_groups" in s for s in results.study.arms[arm].settings) or arm == GRPO
-        )
         cells = []
         for name in names:
-            is_about_groups = name in ("all_fail_fraction", "all_success_fraction", "diversity")
             values = [p.values[name] for r in runs.values() for p in r.points if name in p.values]
-            is_shown = values and (is_grouped or not is_about_groups)
-            cells.append(f"{sum(values) / len(values):.2f}" if is_shown else "")
+            cells.append(f"{sum(values) / len(values):.2f}" if values else "")
         ends = [run.points[-1] for run in runs.values() if run.points]
         means = [
             student_interval([float(getattr(end, key)) for end in ends]).mean

@@ -113,12 +113,21 @@ def decides(name: str) -> Callable[..., Any]:
     return on_exit
 
 
-def rviz(values: Mapping[str, str]) -> list[Node]:
-    """Return RViz where it is asked for, with the package's displays if there are any."""
+def rviz(values: Mapping[str, str], display: str = "", fixed_frame: str = "") -> list[Node]:
+    """Return RViz where it is asked for.
+
+    Args:
+        values: the launch arguments' values.
+        display: which of config/rviz it opens; empty: none.
+        fixed_frame: the robot's base; empty: as the display says.
+    """
     if values["rviz"] != "true":
         return []
-    display = presets.share_directory() / "config" / "rviz" / f"{PACKAGE}.rviz"
-    arguments = ["-d", str(display)] if display.is_file() else []
+    path = presets.share_directory() / "config" / "rviz" / f"{display}.rviz"
+    arguments = [
+        *(["-d", str(path)] if display else []),
+        *(["-f", fixed_frame] * bool(fixed_frame)),
+    ]
     return [
         Node(
             package="rviz2",

@@ -41,6 +41,7 @@ from grpo_ros.distributed.process_ranks import refuse_several
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.interrupts import Interrupts
 from grpo_ros.nodes.parameters import declare_parameters, given_parameters
+from grpo_ros.nodes.process import leave
 from grpo_ros.nodes.training.batch_port import BatchPort
 from grpo_ros.nodes.training.learner_interface import Learner
 from grpo_ros.nodes.training.training_view import TrainingView
@@ -116,4 +117,4 @@ def _options(argv: Sequence[str]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -6,37 +6,37 @@ A launch may have to end at once what it has just started, where another node re
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, NoReturn
 
 from grpo_ros.interrupts import Interrupts
 
 
-def simulator_bridge() -> int:
-    """Run the simulator bridge; return its exit code."""
-    return _run("simulator_bridge")
+def simulator_bridge() -> NoReturn:
+    """Run the simulator bridge, and leave with its exit code."""
+    _run("simulator_bridge")
 
 
-def batch_bridge() -> int:
-    """Run the batch bridge; return its exit code."""
-    return _run("batch_bridge")
+def batch_bridge() -> NoReturn:
+    """Run the batch bridge, and leave with its exit code."""
+    _run("batch_bridge")
 
 
-def learner() -> int:
-    """Run the learner; return its exit code."""
-    return _run("learner")
+def learner() -> NoReturn:
+    """Run the learner, and leave with its exit code."""
+    _run("learner")
 
 
-def policy_server() -> int:
-    """Run the policy server; return its exit code."""
-    return _run("policy_server")
+def policy_server() -> NoReturn:
+    """Run the policy server, and leave with its exit code."""
+    _run("policy_server")
 
 
-def evaluator() -> int:
-    """Run the evaluator; return its exit code."""
-    return _run("evaluator")
+def evaluator() -> NoReturn:
+    """Run the evaluator, and leave with its exit code."""
+    _run("evaluator")
 
 
-def _run(node: str) -> int:
+def _run(node: str) -> NoReturn:
     Interrupts()  # until the node takes signals itself
     module: Any = importlib.import_module(f"grpo_ros.nodes.{node}")
     code: int = module.main()

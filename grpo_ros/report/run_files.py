@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from grpo_ros.files import read_json_lines
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
@@ -55,10 +57,10 @@ def read_run(path: Path) -> RunFiles:
         _json(path / "contract.json"),
         _json(path / "evaluation.json"),
         _json(path / "status.json"),
-        read_lines(path / "metrics.jsonl"),
-        read_lines(path / "timing.jsonl"),
+        read_json_lines(path / "metrics.jsonl"),
+        read_json_lines(path / "timing.jsonl"),
         films,
-        read_lines(path / "decisions.jsonl"),
+        read_json_lines(path / "decisions.jsonl"),
         _json(path / "outcomes.json"),
     )
 
@@ -77,20 +79,3 @@ def _json(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def read_lines(path: Path) -> list[Mapping[str, Any]]:
-    """Return the JSON lines of a file, up to the first that is damaged."""
-    try:
-        text = path.read_text()
-    except OSError:
-        return []
-    found: list[Mapping[str, Any]] = []
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            break  # a line cut short by a crash ends what is valid
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from grpo_ros.algorithms.histograms import Histogram, share_histogram
 from grpo_ros.training.rollout import Rollout
 
 QUANTILES = (5, 25, 50, 75, 95)
@@ -42,3 +43,12 @@ def _group_metrics(rollout: Rollout) -> dict[str, float]:
         "zero_variance_fraction": float(((rate == 0.0) | (rate == 1.0)).float().mean()),
         "diversity": float(first.std(dim=1, unbiased=False).mean()),
     }
+
+
+def rollout_histograms(rollout: Rollout) -> dict[str, Histogram]:
+    """Return how rewards are distributed over rollouts, and successes over groups."""
+    found = {"reward_histogram": share_histogram(rollout.score)}
+    if rollout.group_size > 1:
+        rate = rollout.outcome.view(rollout.num_groups, rollout.group_size).mean(dim=1)
+        found["group_success_histogram"] = share_histogram(rate)
+    return found

@@ -15,7 +15,7 @@ from typing import Any
 
 from grpo_ros import __version__
 from grpo_ros.errors import TrainingError
-from grpo_ros.files import write_atomically
+from grpo_ros.files import read_json_lines, write_atomically
 from grpo_ros.training import run_lock
 from grpo_ros.training.checkpoint import checkpoints
 
@@ -75,13 +75,8 @@ class RunDirectory:
         for path in (self.metrics, self.timing, self.decisions):
             if not path.exists():
                 continue
-            kept = []
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["iteration"] <= iteration:
-                        kept.append(line + "\n")
-                except (ValueError, KeyError, TypeError):
-                    break  # a line cut short by a crash ends what is valid
+            entries = read_json_lines(path)
+            kept = [json.dumps(e) + "\n" for e in entries if e.get("iteration", 0) <= iteration]
             write_atomically(path, "".join(kept).encode())
 
     def write_json(self, name: str, data: Any) -> Path:

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from grpo_ros.report.run_files import read_lines
+from grpo_ros.algorithms.histograms import Histogram
+from grpo_ros.files import read_json_lines
 from grpo_ros.training.collapse import CollapseAlarm
 from grpo_ros.training.evaluation import Evaluation
-from grpo_ros.training.histograms import Histogram
 from grpo_ros.training.observer import Progress, TrainingObserver
 from grpo_ros.training.run_directory import RunDirectory
 
@@ -42,7 +42,7 @@ class RunRecord:
 
     def resume(self) -> None:
         """Go on from where the run's files end: with the time, and with what alarms rest on."""
-        for metrics in read_lines(self._run.metrics):
+        for metrics in read_json_lines(self._run.metrics):
             self._collapse.observe(metrics)
         try:
             last = self._run.timing.read_text().splitlines()[-1]

@@ -17,6 +17,7 @@ import torch
 from grpo_ros import configuration
 from grpo_ros.algorithms import make_algorithm
 from grpo_ros.algorithms.behaviour_cloning import fit
+from grpo_ros.algorithms.histograms import Histogram
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks, own_share
 from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length
 from grpo_ros.distributed.tensors import placed_tree, whole_tree
@@ -38,8 +39,7 @@ from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_
 from grpo_ros.training.demonstrations.of_run import demonstrations_of, provenance
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.group_paths import PathTrace
-from grpo_ros.training.histograms import Histogram, rollout_histograms
-from grpo_ros.training.metrics import rollout_metrics
+from grpo_ros.training.metrics import rollout_histograms, rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
 from grpo_ros.training.placement import Losses, place_simulator
 from grpo_ros.training.requests import Requests

@@ -40,7 +40,7 @@ def on_ranks(work, *arguments, num=2, timeout_s=400.0, rank_timeout_s=TIMEOUT_S)
             process.join(5.0)
             if process.is_alive():
                 process.kill()
-    return [torch.load(io.BytesIO(sent[index]), weights_only=False) for index in range(num)]
+    return [torch.load(io.BytesIO(sent[index]), weights_only=True) for index in range(num)]
 
 
 def _rank(rank_timeout_s, index, num, port, work, arguments, answers):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from grpo_ros.configuration import load_config
-from grpo_ros.training.collapse import WINDOW, CollapseAlarm
-from grpo_ros.training.histograms import (
+from grpo_ros.algorithms.histograms import (
     ADVANTAGE_EDGES,
     SHARE_EDGES,
     edge_histogram,
     share_histogram,
 )
+from grpo_ros.configuration import load_config
+from grpo_ros.training.collapse import WINDOW, CollapseAlarm
 from grpo_ros.training.metric_definitions import BY_NAME, METRICS
 from grpo_ros.training.observer import TrainingObserver
 from grpo_ros.training.run_directory import RunDirectory

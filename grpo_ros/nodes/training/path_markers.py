@@ -9,7 +9,7 @@ from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from grpo_ros.training.group_paths import GroupPaths
+from grpo_ros.training.group_paths import SHOWN, GroupPaths
 
 GENERATIONS = 3
 """Iterations that are shown; the older, the fainter."""
@@ -45,7 +45,7 @@ class PathMarkers:
         found = []
         points, advantages = paths.points.tolist(), paths.advantage.tolist()
         for index, (way, advantage) in enumerate(zip(points, advantages, strict=True)):
-            marker = self._marker(PATHS, age * len(points) + index, Marker.LINE_STRIP)
+            marker = self._marker(PATHS, age * SHOWN + index, Marker.LINE_STRIP)
             marker.scale.x = WIDTH_M
             marker.color = colour_of(advantage, ALPHA[age])
             marker.points = [Point(x=x, y=y, z=z) for x, y, z in _moving(way)]

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from grpo_ros.training.rollout import Rollout
-
 SHARE_EDGES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Bins of values in [0, 1]: [0, 0.1), ..., [0.9, 1), and 1 itself."""
 ADVANTAGE_EDGES = (-3.0, -2.0, -1.5, -1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -43,12 +41,3 @@ def edge_histogram(values: Tensor, edges: Sequence[float]) -> Histogram:
     index = torch.bucketize(finite, inner, right=True)
     counts = torch.bincount(index, minlength=len(edges) - 1)
     return Histogram(tuple(edges), tuple(counts.tolist()))
-
-
-def rollout_histograms(rollout: Rollout) -> dict[str, Histogram]:
-    """Return how rewards are distributed over rollouts, and successes over groups."""
-    found = {"reward_histogram": share_histogram(rollout.score)}
-    if rollout.group_size > 1:
-        rate = rollout.outcome.view(rollout.num_groups, rollout.group_size).mean(dim=1)
-        found["group_success_histogram"] = share_histogram(rate)
-    return found

@@ -220,11 +220,26 @@ def conclusion_on_exact_states(results: Results) -> str:
         for e in better
     ]
     told = f" Better than plain GRPO was {'; '.join(parts)}." if parts else ""
+    is_open = [e for e in evidence if not is_excluded(e)]
+    if is_open:
+        return (
+            "No exact-state option was shown to reach a given success with at most 0.6 of plain "
+            f"GRPO's environment steps and no more than PPO's. In {len(is_open)} of "
+            f"{len(evidence)} comparisons it is not excluded either: intervals are too wide, or "
+            f"runs never arrived.{told}"
+        )
     return (
         "No exact-state option reached a given success with at most 0.6 of plain GRPO's "
         "environment steps and no more than PPO's: snapshots buy exact groups, replay and "
         f"debugging, not sample efficiency.{told}"
     )
+
+
+def is_excluded(evidence: Evidence) -> bool:
+    """Return whether an option certainly needs more than 0.6 of GRPO's steps."""
+    ratio = evidence.ratio
+    is_known = ratio.interval.num >= 2 and not ratio.is_upper_bound
+    return is_known and ratio.interval.low > MANY_FEWER
 
 
 def _confronted(

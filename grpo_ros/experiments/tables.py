@@ -118,8 +118,8 @@ def recommendation_table(results: Results) -> Table:
         if found is None:
             continue
         title = results.study.title_of
-        equals = ", ".join(title(arm) for arm in found.equals if arm != found.arm)
-        worse = ", ".join(f"{title(arm)} ({lead.mean:+.3f})" for arm, lead in found.worse.items())
+        equals = "; ".join(title(arm) for arm in found.equals if arm != found.arm)
+        worse = "; ".join(f"{title(arm)} ({lead.mean:+.3f})" for arm, lead in found.worse.items())
         best = "" if found.best == found.arm else f" (highest mean: {title(found.best)})"
         rows.append(
             [scenario, title(found.arm) + best, found.success.text(), equals or "none", worse]

@@ -67,6 +67,9 @@ def test_an_exact_state_option_saves_samples_only_against_both():
     no_better = curves(selection=SLOW, grpo_8=SLOW, ppo=SLOW)
     said = conclusion_on_exact_states(no_better)
     assert "not sample efficiency" in said and "replay and debugging" in said
+    nobody = curves(selection=(0.0, 0.1), grpo_8=(0.0, 0.1), ppo=(0.0, 0.1))
+    said = conclusion_on_exact_states(nobody)
+    assert "1 of 1 comparisons it is not excluded" in said and "sample efficiency" not in said
     never = curves(selection=(0.0, 0.1), grpo_8=SLOW, ppo=SLOW)
     assert not saves_samples(never, exact_state_evidence(never)[0])
 
@@ -89,7 +92,7 @@ def test_the_report_needs_nothing_beside_itself_and_says_it_all(tmp_path):
             "contradicted",
             "+0.097",
             "PPO",
-            "sample efficiency",
+            "not sample efficiency",
             "the critic judges",
             "grpo-ros protocol",
             "cloned",

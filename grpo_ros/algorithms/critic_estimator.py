@@ -17,7 +17,7 @@ from grpo_ros.algorithms.gae import (
     generalised_advantages,
     normalise_advantages,
 )
-from grpo_ros.algorithms.objectives import weighted_steps
+from grpo_ros.algorithms.objectives import VERIFIED, weighted_steps
 from grpo_ros.algorithms.policy_gradient import PolicyGradientConfig
 from grpo_ros.algorithms.value_learner import CriticConfig, ValueLearner
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
@@ -137,7 +137,7 @@ class CriticEstimator:
         would reward waiting in states that usually succeed, and the critic would then learn from
         its own estimates that this is as good as success.
         """
-        is_verified = set(self.config.objectives) <= {"outcome", "score"}
+        is_verified = set(self.config.objectives) <= set(VERIFIED)
         return self.config.time_limit == "end" or (
             self.config.time_limit == "auto" and is_verified
         )

@@ -11,6 +11,22 @@ from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.training.rollout import Rollout
 
 
+VERIFIED = ("outcome", "score")
+"""Objectives that every episode has, whatever its task rewards."""
+
+
+def check_objectives(names: Sequence[str], reward_names: Sequence[str]) -> None:
+    """Raise ConfigurationError for a name that is neither verified nor a reward term."""
+    known = dict.fromkeys((*VERIFIED, *reward_names))
+    for name in names:
+        if name not in known:
+            raise ConfigurationError(
+                f"objective '{name}'",
+                expected="outcome, score or a reward term of the task (its setting `rewards`)",
+                remedy=nearest(name, known),
+            )
+
+
 def objective_steps(rollout: Rollout, name: str) -> Tensor:
     """Return what each step earns of an objective, (N, T, K); 0 where not executed.
 
@@ -20,25 +36,21 @@ def objective_steps(rollout: Rollout, name: str) -> Tensor:
         ConfigurationError: the rollout has no such reward term.
     """
     executed = rollout.executed
-    if name in ("outcome", "score"):
+    if name in VERIFIED:
         value = rollout.outcome if name == "outcome" else rollout.score
         flat = executed.flatten(1)
         place = torch.arange(flat.shape[1], device=flat.device)
         last = torch.where(flat, place, -1).amax(dim=1, keepdim=True)
         steps = torch.where(place == last, value.unsqueeze(1), 0.0)
         return steps.view(executed.shape)
-    if name not in rollout.reward_names:
-        raise ConfigurationError(
-            f"objective '{name}'",
-            remedy=nearest(name, ("outcome", "score", *rollout.reward_names)),
-        )
+    check_objectives((name,), rollout.reward_names)
     term = rollout.reward_terms[..., rollout.reward_names.index(name)]
     return torch.where(executed, term, 0.0)
 
 
 def objective_value(rollout: Rollout, name: str) -> Tensor:
     """Return what each episode earns of an objective, (N,)."""
-    if name in ("outcome", "score"):
+    if name in VERIFIED:
         return rollout.outcome if name == "outcome" else rollout.score
     return objective_steps(rollout, name).flatten(1).sum(dim=1)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from grpo_ros.algorithms.base import Algorithm
 from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
 from grpo_ros.algorithms.hybrid import Hybrid, HybridSettings
+from grpo_ros.algorithms.objectives import check_objectives
 from grpo_ros.algorithms.ppo import Ppo, PpoConfig
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.errors import ConfigurationError
@@ -21,6 +24,7 @@ def make_algorithm(
     policy: ChunkPolicy,
     generator: torch.Generator | None = None,
     ranks: Ranks = ONE_RANK,
+    reward_names: Sequence[str] | None = None,
 ) -> Algorithm:
     """Return the updater that `config` describes, for a policy that it will change in place.
 
@@ -29,10 +33,16 @@ def make_algorithm(
         policy: changed in place by updates.
         generator: decides a critic's first weights; the same ones every time if absent.
         ranks: whose rollouts it learns from, as many rows on each.
+        reward_names: that rollouts will have; None: not known yet.
 
     Raises:
-        ConfigurationError: what is wanted is not made for several ranks.
+        ConfigurationError: what is wanted is not made for several ranks, or an objective is not
+            rewarded.
     """
+    parts = (config.grpo, config.ppo) if isinstance(config, HybridSettings) else (config,)
+    for part in parts:
+        if reward_names is not None:
+            check_objectives(part.objectives, reward_names)
     if isinstance(config, PpoConfig):
         return Ppo(config, policy, generator, ranks)
     if isinstance(config, HybridSettings):

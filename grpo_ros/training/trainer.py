@@ -113,6 +113,7 @@ class Trainer:
             self.policy,
             torch_generator("critic_weights", Key(config.seed)),
             self.ranks,
+            self.simulator.task.reward_names,
         )
         self.ranks.shard(self.deployed.policy)
         self.starts = make_starts(config, self.simulator, self.policy, self.ranks)

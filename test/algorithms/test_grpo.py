@@ -366,6 +366,8 @@ def test_reward_terms_can_be_objectives_and_unknown_ones_are_named(make_contract
     with pytest.raises(ConfigurationError, match="did you mean 'effort'"):
         config = dataclasses.replace(CONFIG, objectives=("efort",))
         make_algorithm(config, policy).update(roll_out(policy), Key(0))
+    with pytest.raises(ConfigurationError, match="its setting `rewards`"):  # before any rollout
+        make_algorithm(config, policy, reward_names=("outcome", "effort"))
 
 
 def test_several_objectives_are_normalised_before_they_are_added(make_contract):

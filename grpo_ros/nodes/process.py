@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import rclpy
 import rclpy.logging
+from rclpy.action import ActionClient, ActionServer
 from rclpy.experimental import EventsExecutor
 from rclpy.signals import SignalHandlerOptions
 
@@ -35,6 +36,18 @@ def leave(exit_code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
+
+
+def destroy(node: Any) -> None:
+    """Destroy a node with its actions.
+
+    `Node.destroy_node` leaves action servers and clients alone, and these keep the node known to
+    others: a ghost of a server makes the same action of the next process look unavailable.
+    """
+    for waitable in list(node.waitables):
+        if isinstance(waitable, ActionServer | ActionClient):
+            waitable.destroy()
+    node.destroy_node()
 
 
 class Process:
@@ -132,7 +145,7 @@ def spinning(
         finally:
             executor.shutdown()
             process.thread.join(STOP_TIMEOUT_S)
-            node.destroy_node()
+            destroy(node)
             rclpy.try_shutdown()
             for number, handler in previous.items():
                 signal.signal(number, handler)

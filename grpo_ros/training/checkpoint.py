@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from grpo_ros.errors import CheckpointError
 from grpo_ros.files import sync, write_atomically
 
-SCHEMA = 1
+SCHEMA = 2
 TENSOR = "__tensor__"
 BEST = "best"
 """Name of the checkpoint of the highest success; the others are numbered."""

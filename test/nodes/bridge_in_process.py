@@ -10,7 +10,7 @@ from deploy_helpers import ENVIRONMENT, Client, environment
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from grpo_ros.nodes.process import spinning
+from grpo_ros.nodes.process import destroy, spinning
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge
 
 
@@ -48,4 +48,4 @@ def bridge_in_process(kind: type[SimulatorBridge], **parameters: Any) -> Iterato
             yield Bridge(client, process.node, process)
         finally:
             process.executor.remove_node(client)
-            client.destroy_node()
+            destroy(client)

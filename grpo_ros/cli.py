@@ -23,6 +23,7 @@ from grpo_ros.demonstrate import add_arguments, demonstrate
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.experiments import command as experiments
 from grpo_ros.memory import add_memory_arguments, memory
+from grpo_ros.training.failures import command as failures
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
@@ -123,11 +124,11 @@ def transfer(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write the policy of a run's newest checkpoint, or a policy file as a LEAPP bundle."""
-    source = Path(options.source)
+    """Write the policy of a run's checkpoint, or a policy file as a LEAPP bundle."""
+    source, wanted = Path(options.source), options.checkpoint
     if options.format == "onnx":
         path = Path(options.output) if options.output else None
-        name, path = _export_checkpoint(source, path)
+        name, path = _export_checkpoint(source, wanted, path)
         print(f"exported checkpoint {name}; wrote {path}")
         return 0
 
@@ -138,17 +139,23 @@ def export(options: argparse.Namespace) -> int:
         print(f"exported {source}; wrote {bundle.folder}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        name, path = _export_checkpoint(source, Path(folder) / "policy.onnx")
+        name, path = _export_checkpoint(source, wanted, Path(folder) / "policy.onnx")
         bundle = export_leapp(path, options.output or source / "leapp")
     print(f"exported checkpoint {name}; wrote {bundle.folder}")
     return 0
 
 
-def _export_checkpoint(run_folder: Path, path: Path | None) -> tuple[str, Path]:
-    """Write a run's newest checkpoint as ONNX, to its own place by default; return both names."""
+def _export_checkpoint(run_folder: Path, wanted: str, path: Path | None) -> tuple[str, Path]:
+    """Write a run's checkpoint as ONNX; return both names.
+
+    Args:
+        run_folder: of the run.
+        wanted: name of the checkpoint; empty: the newest that can be read.
+        path: of the file; None: the run's own.
+    """
     from grpo_ros.configuration import merge, read_layer
     from grpo_ros.errors import CheckpointError
-    from grpo_ros.training.checkpoint import newest_valid
+    from grpo_ros.training.checkpoint import load_checkpoint, newest_valid
     from grpo_ros.training.placement import without_ros
     from grpo_ros.training.run_directory import RunDirectory
     from grpo_ros.training.settings import TrainConfig
@@ -157,6 +164,8 @@ def _export_checkpoint(run_folder: Path, path: Path | None) -> tuple[str, Path]:
     run = RunDirectory(run_folder)
     config = merge(TrainConfig, [read_layer(run.path / "config.yaml")])
     checkpoint, state, skipped = newest_valid(run.checkpoints)
+    if wanted:
+        checkpoint, state = run.checkpoints / wanted, load_checkpoint(run.checkpoints / wanted)
     if checkpoint is None or state is None:
         raise CheckpointError(f"{run.path} has no readable checkpoint ({'; '.join(skipped)})")
     trainer = Trainer(without_ros(config), run)
@@ -280,6 +289,7 @@ def _add_training(commands: Any) -> None:
     _takes_settings(command, "simulator:=isaaclab backend:=kit task:=insert")
     command.add_argument("--output", metavar="FILE", help="where the report is written")
 
+    failures.add_arguments(_command(commands, "replay", failures.replay))
     command = _command(commands, "memory", memory)
     add_memory_arguments(command)
     _takes_settings(
@@ -323,6 +333,9 @@ def _add_policy_files(commands: Any) -> None:
     )
     command.add_argument(
         "--format", choices=("onnx", "leapp"), default="onnx", help="leapp: for Isaac ROS Deploy"
+    )
+    command.add_argument(
+        "--checkpoint", default="", metavar="NAME", help="best, or a number; absent: the newest"
     )
     command.add_argument(
         "--output", metavar="PATH", help="instead of RUN/policy.onnx, or of the folder RUN/leapp"

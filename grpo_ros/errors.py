@@ -72,6 +72,10 @@ class TrainingError(GrpoRosError):
     """Training cannot go on without giving wrong results."""
 
 
+class ReplayError(GrpoRosError):
+    """A rollout is not kept, or cannot be lived through again."""
+
+
 class ExperimentError(GrpoRosError):
     """A study cannot be run, or its results cannot be read."""
 

@@ -83,6 +83,16 @@ def test_a_run_is_exported_again(run, capsys, tmp_path):
     assert capsys.readouterr().out.strip().endswith(f"wrote {target}") and target.is_file()
 
 
+def test_the_best_checkpoint_is_exported_by_name(run, capsys, tmp_path):
+    folder, _ = run
+    target = tmp_path / "best.onnx"
+    words = ["export", str(folder), "--output", str(target), "--checkpoint"]
+    assert cli.main([*words, "best"]) == 0
+    assert "exported checkpoint best; wrote" in capsys.readouterr().out and target.is_file()
+    assert cli.main([*words, "000777"]) == 2
+    assert "checkpoints/000777 cannot be read" in capsys.readouterr().err
+
+
 def test_a_run_and_a_policy_file_become_leapp_bundles(run, capsys, tmp_path):
     folder, _ = run
     policy = folder / "policy.onnx"

@@ -10,7 +10,6 @@ from torch import Tensor
 from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.training.rollout import Rollout
 
-
 VERIFIED = ("outcome", "score")
 """Objectives that every episode has, whatever its task rewards."""
 

@@ -148,7 +148,7 @@ def pilot_study(task: str, steps: int, settings: Sequence[str]) -> Study:
         {task: Scenario(task, env_steps=steps)},
         {PPO: Arm(title="PPO", settings=single), GRPO: Arm(2, title="GRPO")},
         seeds=1,
-        settings=("film=false", *measured, *settings),
+        settings=("film=false", "failures.keep_mb=0", *measured, *settings),
         limits="A pilot: runs are short, and who leads early need not lead in the end.",
         first_seed=FIRST_SEED,
     ).checked()

@@ -36,6 +36,11 @@ def evaluator() -> NoReturn:
     _run("evaluator")
 
 
+def rollout_player() -> NoReturn:
+    """Run the rollout player, and leave with its exit code."""
+    _run("rollout_player")
+
+
 def _run(node: str) -> NoReturn:
     Interrupts()  # until the node takes signals itself
     module: Any = importlib.import_module(f"grpo_ros.nodes.{node}")

@@ -14,12 +14,18 @@ from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.files import write_atomically
 from grpo_ros.simulators.base import Observation, Simulator
 from grpo_ros.simulators.scene_renderer import SceneRenderer
+from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.training.evaluation import held_out_keys
 
 Decide = Callable[[Observation], Tensor]
 """Observation of N environments -> chunk (N, K, A)."""
 
+Begin = Callable[[], Observation]
+"""Puts the environments where the film begins; returns what they observe."""
+
 NUM_EPISODES, NUM_COLUMNS = 6, 3
+IN_GRID, ALONE = (240, 180), (480, 360)
+"""Width and height of pictures, pixels."""
 FRAME_RATE_HZ = 10.0
 HOLD_FRAMES = 12
 """How long the last picture stands, with its verdict."""
@@ -41,8 +47,39 @@ def film_episodes(
         path: of the animated WebP.
         episodes: how many; fewer where the simulator has fewer environments.
     """
+    contract, task, num = simulator.contract, simulator.task, min(episodes, simulator.num_envs)
+    keys = held_out_keys(num)
+
+    def begin() -> Observation:
+        simulator.reset(task.sample(keys), torch.arange(num), keys)
+        return simulator.observe()
+
+    return _film(simulator, begin, lambda obs: decide(obs)[:, : contract.num_executed], path, num)
+
+
+def film_rollouts(simulator: Simulator, start: Snapshot, chunks: Tensor, path: Path) -> str:
+    """Film what given actions make of given states; return "" or why there is no film.
+
+    Args:
+        simulator: with at least n environments.
+        start: n rows.
+        chunks: (n, T, K, A), of each decision until all have ended.
+        path: of the animated WebP.
+    """
+    num, rest = start.num_rows, simulator.num_envs - start.num_rows
+    decisions = iter(torch.cat([chunks, chunks[:1].expand(rest, *chunks.shape[1:])]).unbind(1))
+    return _film(
+        simulator,
+        lambda: simulator.restore(start, [*range(num), *[0] * rest]),
+        lambda _: next(decisions),
+        path,
+        num,
+    )
+
+
+def _film(simulator: Simulator, begin: Begin, decide: Decide, path: Path, num: int) -> str:
     try:
-        frames = _record(simulator, decide, min(episodes, simulator.num_envs))
+        frames = _record(simulator, begin, decide, num)
     except BridgeError:
         raise  # not the renderer's fault: filmed again once there is a bridge
     except SimulatorError as problem:
@@ -52,29 +89,32 @@ def film_episodes(
     return ""
 
 
-def _record(simulator: Simulator, decide: Decide, episodes: int) -> list[npt.NDArray[np.uint8]]:
+def _record(
+    simulator: Simulator, begin: Begin, decide: Decide, episodes: int
+) -> list[npt.NDArray[np.uint8]]:
     """Return the grid's pictures (H, W, 3), one per 1 / FRAME_RATE_HZ."""
-    renderer = SceneRenderer(simulator.task)
+    renderer = SceneRenderer(simulator.task, *(ALONE if episodes == 1 else IN_GRID))
     try:
-        return _episodes(simulator, decide, renderer, episodes)
+        return _episodes(simulator, begin(), decide, renderer, episodes)
     finally:
         renderer.close()
 
 
 def _episodes(
-    simulator: Simulator, decide: Decide, renderer: SceneRenderer, episodes: int
+    simulator: Simulator,
+    obs: Observation,
+    decide: Decide,
+    renderer: SceneRenderer,
+    episodes: int,
 ) -> list[npt.NDArray[np.uint8]]:
-    contract, task = simulator.contract, simulator.task
-    keys, ids = held_out_keys(episodes), torch.arange(episodes)
-    simulator.reset(task.sample(keys), ids, keys)
-    obs = simulator.observe()
-    stride = max(1, round(contract.control_rate_hz / FRAME_RATE_HZ))
+    ids = torch.arange(episodes)
+    stride = max(1, round(simulator.contract.control_rate_hz / FRAME_RATE_HZ))
     pictures = renderer.render(simulator.scene().rows(ids)).numpy()
     frames = [_grid(pictures)]
     done = outcome = torch.zeros(episodes, dtype=torch.bool)
     with torch.no_grad():
         while not bool(done.all()):
-            chunk = decide(obs)[:, : contract.num_executed]
+            chunk = decide(obs)
             for first in range(0, chunk.shape[1], stride):
                 result = simulator.step(chunk[:, first : first + stride])
                 moving = torch.nonzero(~done).squeeze(1)

@@ -14,6 +14,8 @@ from grpo_ros.policies.base import ActionSample, Policy, stack_samples
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Simulator, StepResult
 from grpo_ros.simulators.snapshot import Snapshot
+from grpo_ros.training.demonstrations.recording import DEMONSTRATION
+from grpo_ros.training.failures.store import FailureStore
 from grpo_ros.training.group_paths import PathTrace
 from grpo_ros.training.rollout import Rollout
 from grpo_ros.training.starts.starts import Starts
@@ -31,6 +33,7 @@ class GroupCollector:
             belong to a group's number, so ranks that share them draw what one would.
         starts: draws where groups start; None: at the task's initial states.
         trace: follows where rollouts go; None: nobody looks.
+        failures: keeps rollouts that failed; None: none are kept.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class GroupCollector:
         first_group: int = 0,
         starts: Starts | None = None,
         trace: PathTrace | None = None,
+        failures: FailureStore | None = None,
     ) -> None:
         if simulator.num_envs != num_groups * group_size:
             raise SimulatorError(
@@ -50,7 +54,7 @@ class GroupCollector:
             )
         self.simulator, self.starts, self.trace = simulator, starts, trace
         self.num_groups, self.group_size = num_groups, group_size
-        self.antithetic = antithetic
+        self.antithetic, self.failures = antithetic, failures
         self._first_env = first_group * group_size
 
     def collect(
@@ -112,7 +116,11 @@ class GroupCollector:
                     break
         if self.trace is not None:
             self.trace.note()
-        return self._rollout(observations, samples, results, size)
+        rollout = self._rollout(observations, samples, results, size)
+        if self.failures is not None and iteration != DEMONSTRATION:
+            final = self.simulator.snapshot().row_hashes()
+            self.failures.keep(iteration, self._groups(size), snapshot, final, rollout)
+        return rollout
 
     def _note(self) -> None:
         """Tell whoever follows that a decision is next."""

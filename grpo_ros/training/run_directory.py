@@ -34,6 +34,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def failures(self) -> Path:
+        """Folder of rollouts that failed."""
+        return self.path / "failures"
+
+    @property
     def metrics(self) -> Path:
         """One JSON line per iteration, without wall-clock times."""
         return self.path / "metrics.jsonl"

@@ -19,6 +19,7 @@ from grpo_ros.simulators.mujoco.simulator import MujocoConfig
 from grpo_ros.tasks import environment
 from grpo_ros.tasks.environment import EnvironmentConfig
 from grpo_ros.tasks.registry import TASKS
+from grpo_ros.training.failures.config import FailureConfig
 from grpo_ros.training.starts.config import StartConfig
 
 
@@ -155,6 +156,7 @@ class CommonConfig:
     behaviour_cloning: BehaviourCloningConfig = typed.setting(factory=BehaviourCloningConfig)
     evaluation: EvaluationConfig = typed.setting(factory=EvaluationConfig)
     checkpoint: CheckpointConfig = typed.setting(factory=CheckpointConfig)
+    failures: FailureConfig = typed.setting(factory=FailureConfig)
     export: ExportConfig = typed.setting(factory=ExportConfig)
     grpo: GrpoConfig = typed.setting(factory=GrpoConfig)
     ppo: PpoConfig = typed.setting(factory=PpoConfig)
@@ -222,6 +224,7 @@ WITHOUT_EFFECT_ON_RESULTS = (
     "output",
     "film",
     "checkpoint",
+    "failures",
     "bridge",
     "ranks",
     "mujoco.num_threads",

@@ -38,6 +38,7 @@ from grpo_ros.training.collector import GroupCollector
 from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics
 from grpo_ros.training.demonstrations.of_run import demonstrations_of, provenance
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
+from grpo_ros.training.failures.store import FailureStore
 from grpo_ros.training.group_paths import PathTrace
 from grpo_ros.training.metrics import rollout_histograms, rollout_metrics
 from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
@@ -117,7 +118,7 @@ class Trainer:
         )
         self.ranks.shard(self.deployed.policy)
         self.starts = make_starts(config, self.simulator, self.policy, self.ranks)
-        trace = PathTrace(self.simulator)
+        trace, keep_mb = PathTrace(self.simulator), config.failures.keep_mb
         self.collector = GroupCollector(
             self.simulator,
             len(groups),
@@ -126,6 +127,7 @@ class Trainer:
             groups.start,
             self.starts,
             trace if self.observers.wants_paths and trace.is_possible else None,
+            FailureStore(self.run_directory.failures, keep_mb) if keep_mb else None,
         )
 
     def _new_policy(self) -> ChunkPolicy:

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.ros
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 COMMON = {"namespace", "use_sim_time", "params_file", "autostart", "log_level", "rviz"}
 OWN = {
+    "replay": {"run", "rollout", "members"},
     "train": {
         "task",
         "algorithm",

@@ -63,7 +63,7 @@ def test_nothing_of_a_node_stays_known_once_it_is_down() -> None:
 
 
 def wait_until(holds: Callable[[], bool]) -> bool:
-    """Return whether it held within 5 s: less than the 20 s after which the silent are forgotten."""
+    """Return whether it held within 5 s; the silent are forgotten only after 20 s."""
     deadline = time.monotonic() + 5.0
     while not holds():
         if time.monotonic() > deadline:

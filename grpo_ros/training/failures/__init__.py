@@ -1,0 +1,1 @@
+"""Failed rollouts: kept exactly, replayed bit for bit, and branched."""

@@ -8,7 +8,14 @@ from setuptools import find_packages, setup
 
 NAME = "grpo_ros"
 ROOT = Path(__file__).resolve().parent
-NODES = ("simulator_bridge", "batch_bridge", "learner", "policy_server", "evaluator")
+NODES = (
+    "simulator_bridge",
+    "batch_bridge",
+    "learner",
+    "policy_server",
+    "evaluator",
+    "browser_view",
+)
 IS_WHEEL = {"bdist_wheel", "editable_wheel"} & set(sys.argv)
 
 
@@ -60,7 +67,7 @@ setup(
     ],
     zip_safe=False,
     install_requires=requirements("runtime"),
-    extras_require={name: requirements(name) for name in ("test", "isaaclab", "gr00t")},
+    extras_require={name: requirements(name) for name in ("test", "isaaclab", "gr00t", "browser")},
     entry_points={
         "console_scripts": [
             *(f"{node} = {NAME}.nodes.start:{node}" for node in NODES),

@@ -9,8 +9,8 @@ Services:
     ~/export_policy (std_srvs/Trigger): message = the ONNX file that was written.
 Publishes:
     ~/metrics (pal_statistics_msgs/Statistics), where that package is: one message per iteration.
-    /diagnostics (diagnostic_msgs/DiagnosticArray), 1 Hz: run, state, iteration, success, speed, and
-        the counts of `reward_histogram`.
+    /diagnostics (diagnostic_msgs/DiagnosticArray), 1 Hz: run, state, iteration, success, speed,
+        and the counts of `reward_histogram`.
 Subscribes:
     <bridge.attach>/port (std_msgs/String, latched), where the simulator is in a `batch_bridge`.
 Parameters: every setting of `TrainConfig` by its dotted name, e.g. collection.group_size; they are

@@ -15,6 +15,7 @@ from grpo_ros.extras import import_extra
 FIRST_PORT = 8080
 """Where a free port is looked for, where none is asked for."""
 NUM_PORTS = 100
+PANEL_PIXELS = 390
 TOP, BOTTOM = (58, 66, 79), (22, 26, 32)
 """Of the background, which goes from one to the other."""
 
@@ -41,13 +42,10 @@ def open_page(host: str, port: int, title: str) -> Any:
         server.stop()
         raise _taken(host, port, "address already in use")
     server.gui.configure_theme(
-        dark_mode=True,
-        control_layout="fixed",
-        control_width="large",
-        show_logo=False,
-        show_share_button=False,
-        brand_color=(86, 168, 245),
+        dark_mode=True, show_logo=False, show_share_button=False, brand_color=(86, 168, 245)
     )
+    server.gui.main_panel.dock_right()
+    server.gui.main_panel.set_width(PANEL_PIXELS)
     server.scene.set_background_image(background(), format="png")
     server.scene.world_axes.visible = False
     return server

@@ -53,16 +53,10 @@ def _head(state: RunState, now_s: float) -> str:
         return _line(_dot(charts.FAINT) + "waiting for a learner or a policy server")
     is_quiet = state.is_quiet(now_s)
     colour = charts.FAINT if is_quiet else charts.GOOD if state.level == OK else charts.BAD
-    parts = [state.state] if state.kind == "deployment" else [state.phase or state.state]
-    if state.state not in ("running", *parts):
-        parts.append(state.state)
-    if state.kind == "deployment" and state.phase:
-        parts.append(state.phase)
-    if state.kind == "training" and state.iteration:
-        parts.append(f"iteration {state.iteration}")
-    if state.run:
-        parts.insert(0, state.run)
-    text = _dot(colour) + f"<b>{html.escape(' · '.join(dict.fromkeys(parts)))}</b>"
+    parts = [state.run, state.phase, "" if state.state == "running" else state.state]
+    if state.phase == "training":
+        parts[1] = f"iteration {state.iteration}"
+    text = _dot(colour) + f"<b>{html.escape(' · '.join(filter(None, dict.fromkeys(parts))))}</b>"
     left = f"{html.escape(state.time_left)} left" if state.time_left else ""
     bar = _bar(state.share_done) if state.kind == "training" else ""
     return _line(text, left) + bar

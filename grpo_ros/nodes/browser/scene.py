@@ -11,7 +11,7 @@ import numpy as np
 
 from grpo_ros.errors import RobotError
 from grpo_ros.extras import import_extra
-from grpo_ros.nodes.browser.marker_scene import Lines, Shape, Text
+from grpo_ros.nodes.browser.marker_scene import Colours, Lines, Shape, Text
 from grpo_ros.nodes.link_transforms import LinkTransforms, Transform, quaternion_of
 from grpo_ros.robots.urdf import parse_urdf
 from grpo_ros.robots.visuals import GREY, Visual, parse_visuals
@@ -19,11 +19,14 @@ from grpo_ros.robots.visuals import GREY, Visual, parse_visuals
 FILE = "robot_description"
 LINE_PIXELS = 2.2
 """Of what is not faint at all; lines cannot be transparent, so the fainter are thinner."""
+GAMMA = 2.2
 FIELD_OF_VIEW = 0.75
 """Vertical, rad."""
-VIEW = (0.60, -0.92, 0.50)
+VIEW = (0.60, -0.98, 0.56)
 """From what is looked at to the camera, in shares of the scene's size."""
 SEGMENTS = 48
+LOWER = 0.06
+"""By which share of the size the camera looks below the middle: bodies stand on a table."""
 HIDDEN_M, BELOW_M = 1e-4, 2e-3
 
 
@@ -60,6 +63,10 @@ class RobotScene:
             for index, visual in enumerate(visuals):
                 self._add(f"{self._paths[visual.link]}/visual_{index}", visual)
             self.place([*self._chain.fixed(), *self._chain.moving([], np.zeros(0))])
+
+    def frame(self, link: str) -> Any:
+        """Return viser's handle of a link: `position` and `wxyz` in its parent."""
+        return self._frames[link]
 
     def by_joints(self, names: Sequence[str], positions: Sequence[float]) -> list[Transform]:
         """Return where joint positions, rad or m, put links; joints not named stand at 0."""
@@ -159,7 +166,7 @@ class PathScene:
             self._server.scene.add_line_segments(
                 f"{self._root}/{index}",
                 each.points,
-                each.colours,
+                linear(each.colours),
                 thickness=LINE_PIXELS * each.alpha,
                 thickness_units="screen",
             )
@@ -175,6 +182,12 @@ class PathScene:
             )
             for index, each in enumerate(texts)
         ]
+
+
+def linear(colours: Colours) -> Colours:
+    """Return what the client shows as these colours: it takes those of lines as linear ones."""
+    light = np.power(colours / 255.0, GAMMA)
+    return np.rint(255.0 * light).astype(np.uint8)
 
 
 def add_floor(server: Any, shapes: Sequence[Shape]) -> None:
@@ -198,6 +211,7 @@ def look_at_bodies(server: Any, shapes: Sequence[Shape]) -> None:
     The robot's base is at the origin.
     """
     centre, size = extent(shapes)
+    centre = centre - (0.0, 0.0, LOWER * size)
     position = centre + size * np.array(VIEW)
     cameras = [server.initial_camera, *(c.camera for c in server.get_clients().values())]
     for camera in cameras:

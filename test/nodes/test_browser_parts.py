@@ -116,6 +116,7 @@ def test_other_nodes_diagnostics_are_passed_over_and_silence_is_noticed() -> Non
     assert state.kind == "" and not state.is_quiet(100.0)
     state = training()
     assert not state.is_quiet(3.0) and state.is_quiet(30.0)
+    assert not training(OK, "finished", state="finished").is_quiet(30.0)
 
 
 def test_what_is_no_number_counts_as_not_known() -> None:

@@ -12,6 +12,7 @@ LEARNER, SERVER = "learner: training", "policy_server"
 OK, WARN, ERROR, STALE = range(4)
 MAX_POINTS = 400
 """Points of a curve that are kept; of a longer one, every second."""
+ENDED = ("finished", "failed")
 QUIET_S = 5.0
 """A publisher of 1 Hz that has said nothing for so long is gone or stuck."""
 
@@ -60,8 +61,9 @@ class RunState:
         self.tells: dict[str, str] = {}
 
     def is_quiet(self, now_s: float) -> bool:
-        """Whether nothing has come for too long."""
-        return self.heard_s is not None and now_s - self.heard_s > QUIET_S
+        """Whether nothing has come for too long from a node that has not said that it ends."""
+        is_over = self.state in ENDED
+        return self.heard_s is not None and not is_over and now_s - self.heard_s > QUIET_S
 
     def take_status(
         self, name: str, level: int, message: str, values: Mapping[str, str], now_s: float
@@ -98,8 +100,8 @@ class RunState:
         is_new, self.env_steps = env_steps != self.env_steps, env_steps
         self.iteration = whole(values.get("iteration"))
         self.share_done = min(1.0, real(values.get("share_done"), 0.0))
-        self.steps_per_s, self.time_left = real(values.get("steps_per_s"), 0.0), ""
-        self.time_left = values.get("time_left", "")
+        self.steps_per_s = real(values.get("steps_per_s"), 0.0)
+        self.time_left = "" if self.state in ENDED else values.get("time_left", "")
         self.rewards = counts(values.get("reward_histogram", ""))
         self.success = success_of(values)
         if "train_success" in values:

@@ -108,6 +108,9 @@ def test_an_alarm_and_a_failure_are_what_the_status_says_beside_its_state() -> N
     assert training(WARN, "running; diversity fell to 0.1").alarm == "diversity fell to 0.1"
     assert training(ERROR, "no disk space").alarm == "no disk space"
     assert training(OK, "running").alarm == ""
+    state = RunState()
+    state.take_status(SERVER, WARN, "running; late", {"state": "active", "phase": "running"}, 1.0)
+    assert state.alarm == "late"
 
 
 def test_other_nodes_diagnostics_are_passed_over_and_silence_is_noticed() -> None:

@@ -6,9 +6,11 @@ import html
 from collections.abc import Sequence
 
 from grpo_ros.nodes.browser import charts
-from grpo_ros.nodes.browser.run_state import ERROR, OK, RunState, Success
+from grpo_ros.nodes.browser.run_state import OK, WARN, RunState, Success
 
 AMBER = "#d29922"
+COLOURS = {OK: charts.GOOD, WARN: AMBER}
+"""By the level of a status; any other is red."""
 TITLES = {
     "periods": "control periods",
     "missed_periods": "missed periods",
@@ -52,7 +54,7 @@ def _head(state: RunState, now_s: float) -> str:
     if not state.kind:
         return _line(_dot(charts.FAINT) + "waiting for a learner or a policy server")
     is_quiet = state.is_quiet(now_s)
-    colour = charts.FAINT if is_quiet else charts.GOOD if state.level == OK else charts.BAD
+    colour = charts.FAINT if is_quiet else COLOURS.get(state.level, charts.BAD)
     parts = [state.run, state.phase, "" if state.state == "running" else state.state]
     if state.phase == "training":
         parts[1] = f"iteration {state.iteration}"
@@ -67,8 +69,7 @@ def _notes(state: RunState, now_s: float) -> list[str]:
     if state.is_quiet(now_s):
         found.append(_note("nothing has come from it for some seconds", charts.FAINT))
     if state.alarm:
-        colour = charts.BAD if state.level == ERROR else AMBER
-        found.append(_note(state.alarm, colour))
+        found.append(_note(state.alarm, COLOURS.get(state.level, charts.BAD)))
     return found
 
 

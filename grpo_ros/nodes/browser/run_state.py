@@ -73,13 +73,18 @@ class RunState:
             return
         self.heard_s, self.level = now_s, level
         self.state = values.get("state", message)
-        self.alarm = message.removeprefix(self.state).lstrip("; ") if level != OK else ""
+        self.phase = values.get("phase", "")
+        self.alarm = ""
+        if level != OK:
+            self.alarm = re.sub(
+                f"^({re.escape(self.state)}|{re.escape(self.phase)})(; |$)", "", message
+            )
         if name == LEARNER:
-            self.kind, self.phase = "training", values.get("phase", "")
+            self.kind = "training"
             self.run = values.get("run", "")
             self._take_training(values)
         else:
-            self.kind, self.phase = "deployment", values.get("phase", "")
+            self.kind = "deployment"
             self.tells = {
                 key: values[key]
                 for key in ("periods", "missed_periods", "tracking_error", "inference_ms.p50")

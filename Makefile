@@ -24,7 +24,7 @@ help: ## show this help
 	@echo "make TARGET [NAME=value ...] [ARGS=\"name:=value ...\"]"
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1 ## /p' Makefile | awk -F ' ## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
-setup: ## install all that is needed into .venv (PYTHON=/path/to/python3.12, EXTRAS="isaaclab gr00t")
+setup: ## install all that is needed into .venv (PYTHON=/path/to/python3.12, EXTRAS="isaaclab gr00t browser")
 	@tools/set_up.sh $(EXTRAS)
 
 setup-test:

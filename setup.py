@@ -15,6 +15,7 @@ NODES = (
     "policy_server",
     "evaluator",
     "rollout_player",
+    "browser_view",
 )
 IS_WHEEL = {"bdist_wheel", "editable_wheel"} & set(sys.argv)
 
@@ -67,7 +68,7 @@ setup(
     ],
     zip_safe=False,
     install_requires=requirements("runtime"),
-    extras_require={name: requirements(name) for name in ("test", "isaaclab", "gr00t")},
+    extras_require={name: requirements(name) for name in ("test", "isaaclab", "gr00t", "browser")},
     entry_points={
         "console_scripts": [
             *(f"{node} = {NAME}.nodes.start:{node}" for node in NODES),

@@ -1,4 +1,4 @@
-"""Packages of the extra `gr00t`, LeRobot's datasets among them: late, offline and quiet."""
+"""Packages of the extras `gr00t`, LeRobot's datasets among them, and `browser`: late, quiet."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from grpo_ros.errors import MissingExtraError
 
 
-def import_extra(module: str, wanted_by: str = "GR00T") -> Any:
-    """Return a module of lerobot, transformers or what they need.
+def import_extra(module: str, wanted_by: str = "GR00T", extra: str = "gr00t") -> Any:
+    """Return a module of an extra: lerobot, transformers, viser or what they need.
 
     Args:
         module: its whole name.
         wanted_by: what needs it, for the message.
+        extra: that brings it.
 
     Raises:
         MissingExtraError: it, or something that it imports, is absent or of a wrong version.
@@ -26,7 +27,7 @@ def import_extra(module: str, wanted_by: str = "GR00T") -> Any:
         raise MissingExtraError(
             f"{wanted_by} needs the package {module.partition('.')[0]}, which cannot be imported "
             f"({problem})",
-            remedy="`make setup EXTRAS=gr00t`",
+            remedy=f"`make setup EXTRAS={extra}`",
         ) from problem
 
 

@@ -68,6 +68,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         launching.node(values, "simulator_bridge", series, outlive("simulator_bridge")),
         launching.node(values, "policy_server", server, outlive("policy_server")),
         *launching.rviz(values),
+        *launching.browser(values),
     ]
     if episodes > 0:
         trials = {**series, "episodes": episodes}
@@ -130,6 +131,7 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
         *notes,
         launching.node(values, "policy_server", server, launching.must_outlive("policy_server")),
         *launching.rviz(values),
+        *launching.browser(values),
     ]
 
 
@@ -193,6 +195,7 @@ def generate_launch_description() -> LaunchDescription:
                 "first_episode", default_value="0", description="Number of the first initial state"
             ),
             *launching.common_arguments(use_sim_time="auto"),
+            *launching.browser_arguments(),
             OpaqueFunction(function=launch_nodes),
         ]
     )

@@ -34,7 +34,17 @@ OWN = (
     "seed",
     "resume",
 )
-COMMON = ("namespace", "use_sim_time", "params_file", "autostart", "log_level", "rviz", "settings")
+COMMON = (
+    "namespace",
+    "use_sim_time",
+    "params_file",
+    "autostart",
+    "log_level",
+    "rviz",
+    "browser",
+    "browser_port",
+    "settings",
+)
 
 
 def settings_of(values: dict[str, str]) -> list[str]:
@@ -77,7 +87,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         sigkill_timeout=SIGKILL_TIMEOUT_S,
         on_exit=launching.decides("learner"),
     )
-    return [*bridges, learner, *rviz(values, config)]
+    return [*bridges, learner, *rviz(values, config), *launching.browser(values)]
 
 
 def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
@@ -170,6 +180,7 @@ def generate_launch_description() -> LaunchDescription:
                 "as arguments of their own (collection.env_steps:=200000)",
             ),
             *launching.common_arguments(use_sim_time="false"),
+            *launching.browser_arguments(),
             OpaqueFunction(function=launch_nodes),
         ]
     )

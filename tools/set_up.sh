@@ -1,5 +1,5 @@
 #!/bin/sh
-# Bring the environment up to date, with the named extra requirements: tools/set_up.sh [test] [isaaclab] [gr00t]
+# Bring the environment up to date, with the named extra requirements: tools/set_up.sh [test] [isaaclab] [gr00t] [browser]
 set -eu
 tools=$(dirname "$0")
 python=$("$tools/find_python.sh")

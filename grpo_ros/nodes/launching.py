@@ -16,6 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from grpo_ros import presets
+from grpo_ros.configuration import is_ros_file
 from grpo_ros.errors import ConfigurationError
 
 PACKAGE = "grpo_ros"
@@ -137,6 +138,34 @@ def rviz(values: Mapping[str, str], display: str = "", fixed_frame: str = "") ->
             parameters=[{"use_sim_time": values["use_sim_time"] != "false"}],
         )
     ]
+
+
+def browser_arguments() -> list[DeclareLaunchArgument]:
+    """Return the arguments of launch files that offer the browser view."""
+    return [
+        DeclareLaunchArgument(
+            "browser",
+            default_value="false",
+            choices=BOOLEANS,
+            description="Also show it on a page of this machine, for any browser",
+        ),
+        DeclareLaunchArgument(
+            "browser_port",
+            default_value="",
+            description="Of the page; empty: as the parameter file says (8080); 0: the next free",
+        ),
+    ]
+
+
+def browser(values: Mapping[str, str]) -> list[Node]:
+    """Return the browser view where it is asked for; the rest goes on whatever becomes of it."""
+    if values["browser"] != "true":
+        return []
+    port = values["browser_port"]
+    given = {"port": number("browser_port", port, int)} if port else {}
+    files = values["params_file"]
+    used = {**values, "params_file": files if files and is_ros_file(Path(files)) else ""}
+    return [node(used, "browser_view", given, lambda *_: [])]
 
 
 def is_true(name: str, value: str) -> bool:

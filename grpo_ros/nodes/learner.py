@@ -9,7 +9,8 @@ Services:
     ~/export_policy (std_srvs/Trigger): message = the ONNX file that was written.
 Publishes:
     ~/metrics (pal_statistics_msgs/Statistics), where that package is: one message per iteration.
-    /diagnostics (diagnostic_msgs/DiagnosticArray), 1 Hz: state, iteration, success, speed.
+    /diagnostics (diagnostic_msgs/DiagnosticArray), 1 Hz: run, state, iteration, success, speed,
+        and the counts of `reward_histogram`.
 Subscribes:
     <bridge.attach>/port (std_msgs/String, latched), where the simulator is in a `batch_bridge`.
 Parameters: every setting of `TrainConfig` by its dotted name, e.g. collection.group_size; they are
@@ -100,7 +101,7 @@ def _train(
     is_attached = config.bridge.placement == "separate" and config.bridge.attach
     connector = BatchPort(node, config.bridge) if is_attached else None
     trainer = Trainer(config, observers=[node, view], connector=connector)
-    node.attach(trainer.requests)
+    node.attach(trainer.requests, f"{config.task} {config.algorithm}")
     view.show(trainer.task)
     trainer.requests.pause(paused)
     interrupts.attach(trainer.requests.stop, can_keep=lambda: bool(trainer.start))

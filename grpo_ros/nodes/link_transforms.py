@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 
 from grpo_ros import rotations
-from grpo_ros.robots.robot import Robot
 from grpo_ros.robots.urdf import UrdfJoint, parse_urdf
 
 Array = npt.NDArray[np.float64]
@@ -21,13 +20,16 @@ class LinkTransforms:
     """Parent-to-child transforms of all joints of a robot.
 
     Args:
-        robot: whose URDF is read.
+        urdf: its text. file: that it came from, for messages.
+
+    Raises:
+        RobotError: it cannot be read.
     """
 
-    def __init__(self, robot: Robot) -> None:
-        joints = parse_urdf(robot.urdf, robot.urdf_path.name).joints
+    def __init__(self, urdf: str, file: str) -> None:
+        joints = parse_urdf(urdf, file).joints
         self._moving = [joint for joint in joints if joint.is_moving]
-        self._turns = {joint.name: _quaternion(joint.rotation) for joint in joints}
+        self._turns = {joint.name: quaternion_of(joint.rotation) for joint in joints}
         self._fixed = [joint for joint in joints if not joint.is_moving]
 
     def fixed(self) -> list[Transform]:
@@ -56,7 +58,8 @@ class LinkTransforms:
         return joint.parent, joint.child, [*shift.tolist(), *turn.tolist()]
 
 
-def _quaternion(rotation: Array) -> Array:
+def quaternion_of(rotation: Array) -> Array:
+    """Return the quaternion x, y, z, w of a (3, 3) rotation."""
     quaternion: Array = rotations.matrix_to_quaternion(torch.from_numpy(rotation)[None])[0].numpy()
     return quaternion
 

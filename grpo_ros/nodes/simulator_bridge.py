@@ -9,6 +9,7 @@ Publishes:
     tf, tf_static, robot_description (latched).
     ~/status (diagnostic_msgs/DiagnosticStatus, latched): the episode's phase.
     objects/<name>/pose (geometry_msgs/PoseStamped): objects and goal, in the base frame.
+    ~/markers (visualization_msgs/MarkerArray): the scene's primitives, where somebody listens.
     Under the names that the robot's YAML gives, as far as it does:
     joint_states (sensor_msgs/JointState).
     <arm controller>/controller_state (control_msgs/JointTrajectoryControllerState).

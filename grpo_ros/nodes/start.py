@@ -41,6 +41,11 @@ def rollout_player() -> NoReturn:
     _run("rollout_player")
 
 
+def browser_view() -> NoReturn:
+    """Run the browser view, and leave with its exit code."""
+    _run("browser_view")
+
+
 def _run(node: str) -> NoReturn:
     Interrupts()  # until the node takes signals itself
     module: Any = importlib.import_module(f"grpo_ros.nodes.{node}")

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grpo_ros.algorithms.histograms import Histogram
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.training.group_paths import GroupPaths
 
@@ -64,6 +65,9 @@ class TrainingObserver:
     def on_iteration(self, metrics: Mapping[str, float], progress: Progress) -> None:
         """Take the metrics of one iteration."""
 
+    def on_histograms(self, histograms: Mapping[str, Histogram]) -> None:
+        """Take the histograms of one iteration by their metrics' names, before its metrics."""
+
     def on_groups(self, paths: GroupPaths) -> None:
         """Take where the members of some groups of one iteration went."""
 
@@ -99,6 +103,11 @@ class Observers(TrainingObserver):
         """Pass on."""
         for observer in self.observers:
             observer.on_iteration(metrics, progress)
+
+    def on_histograms(self, histograms: Mapping[str, Histogram]) -> None:
+        """Pass on."""
+        for observer in self.observers:
+            observer.on_histograms(histograms)
 
     def on_progress(self, progress: Progress) -> None:
         """Pass on."""

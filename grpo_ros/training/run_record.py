@@ -78,6 +78,7 @@ class RunRecord:
         for name, each in known.items():
             add_histogram(self._tensorboard, name, each, env_steps)
         iteration_s = timing["collect_s"] + timing["update_s"]
+        self._observer.on_histograms(known)
         self._observer.on_iteration(metrics, self._progress(metrics, iteration_s))
         if alarm != self._alarm:
             self._alarm = alarm

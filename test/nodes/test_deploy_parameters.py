@@ -16,6 +16,7 @@ from launch.actions import DeclareLaunchArgument  # noqa: E402
 from grpo_ros import presets, typed  # noqa: E402
 from grpo_ros.errors import ConfigurationError  # noqa: E402
 from grpo_ros.nodes import launching  # noqa: E402
+from grpo_ros.nodes.browser_view import BrowserViewConfig  # noqa: E402
 from grpo_ros.nodes.evaluator import EvaluatorConfig  # noqa: E402
 from grpo_ros.nodes.policy_server import PolicyServerConfig  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridgeConfig  # noqa: E402
@@ -39,6 +40,7 @@ def load_launch(name: str) -> object:
         ("policy_server", PolicyServerConfig()),
         ("simulator_bridge", SimulatorBridgeConfig()),
         ("evaluator", EvaluatorConfig()),
+        ("browser_view", BrowserViewConfig()),
     ],
 )
 def test_parameter_files_hold_every_parameter_with_its_default(node: str, config: object) -> None:
@@ -73,6 +75,26 @@ def test_hardware_gets_the_policy_server_alone_and_a_warning(tmp_path: Path) -> 
     with pytest.raises(ConfigurationError, match="episodes:=0"):
         launched("deploy.launch.py", policy=str(policy), robot="franka_fr3", episodes="5")
     assert len(launched("deploy.launch.py", policy=str(policy), episodes="5")) == 3
+
+
+def test_the_browser_view_comes_where_it_is_asked_for_with_its_port(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.onnx"
+    policy.write_bytes(b"x")
+    without = launched("deploy.launch.py", policy=str(policy), episodes="5")
+    watched = launched("deploy.launch.py", policy=str(policy), episodes="5", browser="true")
+    assert len(watched) == len(without) + 1
+    with pytest.raises(ConfigurationError, match="browser_port:=many"):
+        launched("deploy.launch.py", policy=str(policy), browser="true", browser_port="many")
+    assert len(launched("train.launch.py", browser="true")) == 2
+
+
+def test_a_file_of_settings_is_not_given_to_the_browser_view(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("seed: 3\n")
+    values = {"namespace": "", "log_level": "info", "browser": "true", "browser_port": "0"}
+    (node,) = launching.browser({**values, "params_file": str(path)})
+    assert launching.browser({**values, "browser": "false", "params_file": ""}) == []
+    assert node.node_executable == "browser_view"
 
 
 def test_a_policy_or_parameter_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:

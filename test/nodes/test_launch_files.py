@@ -23,6 +23,8 @@ OWN = {
         "group_size",
         "seed",
         "resume",
+        "browser",
+        "browser_port",
     },
     "evaluate": {"policy", "episodes", "seed"},
     "protocol": {"study", "quick", "phases", "tasks", "seeds", "workers", "output", "settings"},

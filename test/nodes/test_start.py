@@ -7,7 +7,14 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-NODES = ("simulator_bridge", "batch_bridge", "learner", "policy_server", "evaluator")
+NODES = (
+    "simulator_bridge",
+    "batch_bridge",
+    "learner",
+    "policy_server",
+    "evaluator",
+    "browser_view",
+)
 INTERRUPTED = """
 import os, signal, sys
 

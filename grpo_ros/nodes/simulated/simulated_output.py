@@ -11,9 +11,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import Marker, MarkerArray
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.body_markers import body_marker
 from grpo_ros.nodes.link_transforms import LinkTransforms
 from grpo_ros.nodes.simulated import controller_messages
 from grpo_ros.nodes.simulated.base_output import BaseOutput
@@ -46,7 +48,7 @@ class SimulatedOutput:
         needs_images: bool = False,
     ) -> None:
         self.node, self.sim, self.robot = node, sim, sim.robot
-        self._links = LinkTransforms(self.robot)
+        self._links = LinkTransforms(self.robot.urdf, self.robot.urdf_path.name)
         self._joints_every, self._poses_every = (
             self._every(joint_rate_hz),
             self._every(pose_rate_hz),
@@ -65,6 +67,7 @@ class SimulatedOutput:
         self._cameras = CameraOutput(node, sim, needs_images)
         self._images_every = self._every(camera_rate_hz)
         self._poses_out: dict[str, Any] = {}
+        self._markers_out = node.create_publisher(MarkerArray, "~/markers", qos.STATE)
         self.follow_bodies()
         self._transforms_out = node.create_publisher(TFMessage, "/tf", qos.TF)
         self._static_out = node.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
@@ -78,6 +81,7 @@ class SimulatedOutput:
         """Have one pose topic for each body that can be elsewhere, and no other."""
         bodies = self.sim.simulator.task.bodies()
         names = [body.name for body in bodies if body.motion != "static"]
+        self._markers = {body.name: body_marker(body, self.robot.base_frame) for body in bodies}
         for name in self._poses_out.keys() - set(names):
             self.node.destroy_publisher(self._poses_out.pop(name))
         for name in names:
@@ -144,3 +148,15 @@ class SimulatedOutput:
         self._transforms_out.publish(
             TFMessage(transforms=[messages.transform(stamp, *t) for t in moving])
         )
+        if self._markers_out.get_subscription_count():
+            self._publish_markers(stamp)
+
+    def _publish_markers(self, stamp: int) -> None:
+        message = MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
+        for name, marker in self._markers.items():
+            marker.header.stamp = messages.to_time(stamp)
+            if name in self._poses_out:
+                values = self.sim.scene.poses[name][0].tolist()
+                marker.pose = messages.pose(stamp, self.robot.base_frame, values).pose
+            message.markers.append(marker)
+        self._markers_out.publish(message)

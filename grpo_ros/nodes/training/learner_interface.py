@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
+from grpo_ros.algorithms.histograms import Histogram
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.nodes import messages, qos
 from grpo_ros.report.summary import duration, progress_line
@@ -23,6 +24,7 @@ DEADLINE_S = 120.0
 """Longest wait of a service for the trainer, which answers between iterations."""
 PROGRESS_S = 10.0
 DIAGNOSTICS_S = 1.0
+REWARDS = "reward_histogram"
 
 
 class Learner(Node, TrainingObserver):
@@ -37,7 +39,8 @@ class Learner(Node, TrainingObserver):
         self._requests: Requests | None = None
         self._progress: Progress | None = None
         self._metrics: Mapping[str, float] = {}
-        self._alarm = ""
+        self._rewards: tuple[int, ...] = ()
+        self._alarm, self._run = "", ""
         self._state, self._failure, self._said_s = "starting", "", 0.0
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -49,9 +52,9 @@ class Learner(Node, TrainingObserver):
         self.create_timer(DIAGNOSTICS_S, self._publish_diagnostics, clock=self._wall)
         self._publish_metrics = self._metrics_publisher()
 
-    def attach(self, requests: Requests) -> None:
-        """Take what service calls are passed on to."""
-        self._requests, self._state = requests, "running"
+    def attach(self, requests: Requests, run: str = "") -> None:
+        """Take what service calls are passed on to, and what the run is called."""
+        self._requests, self._run, self._state = requests, run, "running"
 
     def finish(self, failure: str) -> None:
         """Publish how it ended; an empty failure means well."""
@@ -70,6 +73,11 @@ class Learner(Node, TrainingObserver):
             self.get_logger().info(
                 f"iteration {int(metrics['iteration'])}: {progress_line(progress)}"
             )
+
+    def on_histograms(self, histograms: Mapping[str, Histogram]) -> None:
+        """Keep that of rewards for diagnostics."""
+        if REWARDS in histograms:
+            self._rewards = histograms[REWARDS].counts
 
     def on_alarm(self, reason: str) -> None:
         """Keep the alarm for diagnostics, and log it."""
@@ -182,13 +190,17 @@ class Learner(Node, TrainingObserver):
             level, text = DiagnosticStatus.ERROR, self._failure
         elif self._alarm:
             level, text = DiagnosticStatus.WARN, f"{state}; {self._alarm}"
-        values: dict[str, object] = {"state": state}
+        values: dict[str, object] = {"state": state, "run": self._run}
         for name in ("iteration", "env_steps", "train_success", "approx_kl", "learning_rate"):
             if name in self._metrics:
                 values[name] = self._metrics[name]
+        if self._rewards:
+            values[REWARDS] = " ".join(map(str, self._rewards))
         progress = self._progress
         if progress is not None:
             values["phase"] = progress.phase
+            if progress.total:
+                values["share_done"] = f"{progress.done / progress.total:.4f}"
             if progress.success is not None:
                 values["success"] = f"{progress.success:.3f}"
             if progress.wilson_95 is not None:

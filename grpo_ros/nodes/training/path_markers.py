@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -81,8 +82,12 @@ class PathMarkers:
 
 
 def colour_of(advantage: float, alpha: float) -> ColorRGBA:
-    """Return green for better than the group, red for worse, grey for the same."""
+    """Return green for better than the group, red for worse, grey for the same.
+
+    Steeper where advantages are small: most are.
+    """
     share = max(-1.0, min(1.0, advantage))
+    share = math.copysign(math.sqrt(abs(share)), share)
     end = GOOD if share > 0.0 else BAD
     r, g, b = (even + abs(share) * (to - even) for even, to in zip(EVEN, end, strict=True))
     return ColorRGBA(r=r, g=g, b=b, a=alpha)

@@ -32,14 +32,15 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
-from visualization_msgs.msg import Marker, MarkerArray
+from visualization_msgs.msg import MarkerArray
 
 from grpo_ros import typed
 from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.body_markers import body_marker
 from grpo_ros.nodes.link_transforms import LinkTransforms
 from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.training.path_markers import PathMarkers
-from grpo_ros.tasks.base import Body, Task
+from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.training.group_paths import GroupPaths
@@ -47,7 +48,6 @@ from grpo_ros.training.observer import TrainingObserver
 
 IDLE_S = 1.0
 """After so long without news the clock is published again, for whoever came since."""
-MARKER_TYPES = {"box": Marker.CUBE, "cylinder": Marker.CYLINDER, "sphere": Marker.SPHERE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TrainingView(Node, TrainingObserver):
             return
         robot = task.robot
         self._task = task
-        self._links = LinkTransforms(robot)
+        self._links = LinkTransforms(robot.urdf, robot.urdf_path.name)
         self._path_markers = PathMarkers(robot.base_frame)
         self._shown = tuple(b for b in task.bodies() if b.motion != "static")
         self._joints_out = self.create_publisher(
@@ -104,7 +104,7 @@ class TrainingView(Node, TrainingObserver):
             for body in self._shown
         }
         self._marker_messages = {
-            body.name: _marker(body, robot.base_frame) for body in task.bodies()
+            body.name: body_marker(body, robot.base_frame) for body in task.bodies()
         }
         self._description_out.publish(String(data=robot.urdf))
         self._static_out.publish(
@@ -155,22 +155,3 @@ class TrainingView(Node, TrainingObserver):
     def _on_idle(self) -> None:
         if time.monotonic() - self._last_s > IDLE_S:
             self._clock_out.publish(Clock(clock=messages.to_time(self._experience_ns)))
-
-
-def _marker(body: Body, frame: str) -> Marker:
-    """Return the marker of a primitive at its initial place."""
-    message = Marker(ns="bodies", type=MARKER_TYPES[body.shape], text=body.name)
-    message.header.frame_id = frame
-    message.id = sum(body.name.encode()) % 2**31
-    position, scale, colour = message.pose.position, message.scale, message.color
-    position.x, position.y, position.z = body.position
-    message.pose.orientation.w = 1.0
-    if body.shape == "box":
-        scale.x, scale.y, scale.z = (2.0 * half for half in body.size)
-    elif body.shape == "cylinder":
-        scale.x = scale.y = 2.0 * body.size[0]
-        scale.z = 2.0 * body.size[1]
-    else:
-        scale.x = scale.y = scale.z = 2.0 * body.size[0]
-    colour.r, colour.g, colour.b, colour.a = body.colour
-    return message

@@ -1,6 +1,6 @@
 """Shows a failed rollout of a run over and over, as training is shown.
 
-ros2 launch grpo_ros replay.launch.py rollout:=12/3/5 rviz:=true
+ros2 launch grpo_ros replay.launch.py rollout:=12/3/5 browser:=true
 """
 
 from pathlib import Path
@@ -33,6 +33,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [
         launching.node(values, "rollout_player", parameters, on_exit),
         *launching.rviz(values, "train", base),
+        *launching.browser(values),
     ]
 
 
@@ -52,6 +53,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "real_time_factor", default_value="1.0", description="Over wall-clock time"
             ),
+            *launching.browser_arguments(),
             *launching.common_arguments(use_sim_time="false"),
             OpaqueFunction(function=launch_nodes),
         ]

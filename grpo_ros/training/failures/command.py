@@ -28,7 +28,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="iteration/group/member, as 12/3/5, or heldout/NUMBER; absent: list what failed",
     )
     command.add_argument(
-        "--run", default="runs/latest", metavar="DIR", help="a run's folder (runs/latest)"
+        "--run",
+        dest="folder",
+        default="runs/latest",
+        metavar="DIR",
+        help="a run's folder (runs/latest)",
     )
     command.add_argument("--all", action="store_true", help="list all, not the newest only")
     command.add_argument(
@@ -59,7 +63,7 @@ def replay(options: argparse.Namespace) -> int:
     from grpo_ros.training.failures.failure import FailureId
     from grpo_ros.training.failures.of_run import ReplayedRun
 
-    run = ReplayedRun(Path(options.run))
+    run = ReplayedRun(Path(options.folder))
     if options.rollout is None:
         print("\n".join(_listed(run, options.all)))
         return 0

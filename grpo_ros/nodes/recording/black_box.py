@@ -27,14 +27,9 @@ from grpo_ros import typed
 from grpo_ros.contract import Contract
 from grpo_ros.nodes import messages
 from grpo_ros.nodes.inputs.transform_tree import TF_STATIC
-from grpo_ros.nodes.recording.bags import (
-    TEMPORARY,
-    Recorded,
-    encoder,
-    message_class,
-    offered,
-    write_bag,
-)
+from grpo_ros.nodes.recording.bag_metadata import offered
+from grpo_ros.nodes.recording.bag_writer import TEMPORARY, encoder, write_bag
+from grpo_ros.nodes.recording.bags import Recorded, message_class
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig
 
 Kept = tuple[int, str, str, Any]

@@ -10,9 +10,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import hashlib
 import json
-import platform
 import queue
 import re
 import shutil
@@ -30,6 +28,11 @@ from grpo_ros.nodes.inputs.transform_tree import TF_STATIC
 from grpo_ros.nodes.recording.bag_metadata import offered
 from grpo_ros.nodes.recording.bag_writer import TEMPORARY, encoder, write_bag
 from grpo_ros.nodes.recording.bags import Recorded, message_class
+from grpo_ros.nodes.recording.provenance import (
+    contract_provenance,
+    file_provenance,
+    host_provenance,
+)
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig
 
 Kept = tuple[int, str, str, Any]
@@ -267,17 +270,11 @@ def provenance(config: PolicyServerConfig, contract: Contract) -> dict[str, str]
         config: of the policy server; a replay runs with the same settings.
         contract: of the policy.
     """
-    from grpo_ros.training.run_directory import versions
-
-    path = Path(config.policy)
     return {
-        "policy": path.name,
-        "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "contract_sha256": contract.sha256,
-        "task": contract.task,
-        "robot": config.robot or contract.embodiment,
+        **file_provenance(Path(config.policy)),
+        **contract_provenance(contract, config.robot),
         "settings": json.dumps(typed.encode(config)),
-        "versions": json.dumps({**versions(), "host": platform.platform()}),
+        **host_provenance(),
     }
 
 

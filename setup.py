@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 
 NAME = "grpo_ros"
 ROOT = Path(__file__).resolve().parent
-NODES = ("simulator_bridge", "batch_bridge", "learner", "policy_server", "evaluator")
+NODES = ("simulator_bridge", "batch_bridge", "learner", "policy_server", "evaluator", "recorder")
 IS_WHEEL = {"bdist_wheel", "editable_wheel"} & set(sys.argv)
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import fnmatch
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

@@ -146,9 +146,7 @@ class McapFile:
         chunk = _record(CHUNK, head + _text("") + struct.pack("<Q", len(data)) + data)
         parts, offsets, at = [chunk], b"", self._end + len(chunk)
         for channel, index in self._indexes.items():
-            parts.append(
-                _record(MESSAGE_INDEX, struct.pack("<H", channel) + _block(bytes(index)))
-            )
+            parts.append(_record(MESSAGE_INDEX, struct.pack("<H", channel) + _block(bytes(index))))
             offsets += struct.pack("<HQ", channel, at)
             at += len(parts[-1])
         start = self._end
@@ -156,9 +154,7 @@ class McapFile:
         self._chunk_indexes.append(
             _record(
                 CHUNK_INDEX,
-                struct.pack(
-                    "<QQQQ", self._chunk_first_ns, self._chunk_last_ns, start, len(chunk)
-                )
+                struct.pack("<QQQQ", self._chunk_first_ns, self._chunk_last_ns, start, len(chunk))
                 + _block(offsets)
                 + struct.pack("<Q", at - start - len(chunk))
                 + _text("")

@@ -11,7 +11,7 @@ Subscribes:
 Publishes:
     /diagnostics (diagnostic_msgs/DiagnosticArray), 1 Hz: messages, bytes, topics, what was lost.
 Parameters: `RecorderConfig`.
-Writes: <folder>/<name>/<name>_0.mcap and metadata.yaml.
+Writes: <folder>/<bag>/<bag>_0.mcap and metadata.yaml.
 
 SIGINT or SIGTERM: it records until nobody publishes any more, `linger_s` at most, closes the bag
 and says how many messages of each topic it holds and how many were lost. Exit code 0: all that
@@ -61,7 +61,7 @@ class RecorderConfig:
     """Parameters of the recorder."""
 
     folder: str = typed.setting("recordings", "Folder that bags are made in")
-    name: str = typed.setting("", "Of the bag; empty: rosbag2_<date>-<time>")
+    bag: str = typed.setting("", "Name of the bag; empty: rosbag2_<date>-<time>")
     include: tuple[str, ...] = typed.setting(
         ("*",), "Patterns of topics that are recorded, by full name"
     )
@@ -93,7 +93,7 @@ class Recorder(Node):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("recorder", **kwargs)
         self.config = config = read_parameters(self, RecorderConfig())
-        name = config.name or datetime.datetime.now().strftime("rosbag2_%Y_%m_%d-%H_%M_%S")
+        name = config.bag or datetime.datetime.now().strftime("rosbag2_%Y_%m_%d-%H_%M_%S")
         self.bag = BagWriter(
             Path(config.folder).expanduser().resolve() / name,
             provenance(config),

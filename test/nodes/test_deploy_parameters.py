@@ -18,6 +18,7 @@ from grpo_ros.errors import ConfigurationError  # noqa: E402
 from grpo_ros.nodes import launching  # noqa: E402
 from grpo_ros.nodes.evaluator import EvaluatorConfig  # noqa: E402
 from grpo_ros.nodes.policy_server import PolicyServerConfig  # noqa: E402
+from grpo_ros.nodes.recorder import RecorderConfig  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridgeConfig  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -39,6 +40,7 @@ def load_launch(name: str) -> object:
         ("policy_server", PolicyServerConfig()),
         ("simulator_bridge", SimulatorBridgeConfig()),
         ("evaluator", EvaluatorConfig()),
+        ("recorder", RecorderConfig()),
     ],
 )
 def test_parameter_files_hold_every_parameter_with_its_default(node: str, config: object) -> None:

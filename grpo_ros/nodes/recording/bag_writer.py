@@ -93,6 +93,8 @@ class BagWriter:
         self._said = ""
         self._last_ns = 0
         with refusals(folder):
+            if folder.parent.exists() and not folder.parent.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "", str(folder.parent))
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
             self._file = self._next_file()

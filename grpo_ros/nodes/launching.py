@@ -24,6 +24,8 @@ PACKAGE = "grpo_ros"
 SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "20", "10"
 BOOLEANS = ["true", "false"]
 DISCOVERY_RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+ENCLAVES = "/grpo_ros"
+"""Above the enclaves of our nodes, of which each process has its own."""
 RANGES = ("localhost", "subnet", "system_default", "off")
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a process that was asked to end, and did."""
@@ -119,13 +121,19 @@ def node(
         executable=executable,
         namespace=values["namespace"],
         parameters=[*files, typed],
-        arguments=["--ros-args", "--log-level", values["log_level"]],
+        arguments=ros_arguments(values, executable),
         output="screen",
         emulate_tty=False,
         sigterm_timeout=sigterm_timeout_s,
         sigkill_timeout=SIGKILL_TIMEOUT_S,
         on_exit=on_exit,
     )
+
+
+def ros_arguments(values: Mapping[str, str], executable: str) -> list[str]:
+    """Return what ROS is told of a node: how much to log, and the enclave that it runs in."""
+    enclave = f"{ENCLAVES}/{executable}"
+    return ["--ros-args", "--log-level", values["log_level"], "--enclave", enclave]
 
 
 def record_arguments() -> list[DeclareLaunchArgument]:

@@ -21,6 +21,9 @@ from grpo_ros.nodes.messages import NANOSECONDS
 
 VERSION = 9
 INFORMATION = "rosbag2_bagfile_information"
+BULKY = frozenset(
+    ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2")
+)
 DISTRO = os.environ.get("ROS_DISTRO", "unknown")
 
 

@@ -25,9 +25,10 @@ from grpo_ros import typed
 from grpo_ros.contract import Contract
 from grpo_ros.nodes import messages
 from grpo_ros.nodes.inputs.transform_tree import TF_STATIC
-from grpo_ros.nodes.recording.bag_metadata import offered
-from grpo_ros.nodes.recording.bag_writer import TEMPORARY, encoder, write_bag
+from grpo_ros.nodes.recording.bag_metadata import BULKY, offered
+from grpo_ros.nodes.recording.bag_writer import TEMPORARY, write_bag
 from grpo_ros.nodes.recording.bags import Recorded, message_class
+from grpo_ros.nodes.recording.encoder import encoder
 from grpo_ros.nodes.recording.provenance import (
     contract_provenance,
     file_provenance,
@@ -40,9 +41,6 @@ Kept = tuple[int, str, str, Any]
 TIME, STATUS = "builtin_interfaces/msg/Time", "diagnostic_msgs/msg/DiagnosticStatus"
 TICKS, EVENTS = "ticks", "events"
 """Topics below the node's name that exist in bags only; see `tick` and `event`."""
-BULKY = frozenset(
-    ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2")
-)
 MAX_BULKY_BYTES = 256 * 2**20
 """Images are kept up to so many bytes, then the oldest of them go before their time."""
 MAX_MESSAGES = 200_000

@@ -19,15 +19,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.nodes import qos
-from grpo_ros.nodes.recording.bag_metadata import TopicMetadata, offered
+from grpo_ros.nodes.recording.bag_metadata import BULKY, TopicMetadata, offered
 from grpo_ros.nodes.recording.bags import definition, message_class
 from grpo_ros.nodes.recording.sequences import Sequences
 
 POLL_S = 0.005
 DISCOVER_S, REEXAMINE_S = 0.1, 2.0
-BULKY = frozenset(
-    ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2")
-)
 EVERYWHERE = ("/rosout", "/parameter_events")
 """Topics that tools publish too: they do not tell whether a run goes on."""
 SUFFIX = "_intake"

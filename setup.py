@@ -16,6 +16,7 @@ NODES = (
     "evaluator",
     "rollout_player",
     "browser_view",
+    "recorder",
 )
 IS_WHEEL = {"bdist_wheel", "editable_wheel"} & set(sys.argv)
 

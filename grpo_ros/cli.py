@@ -80,7 +80,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from grpo_ros.export.policy_file import load_policy_file
     from grpo_ros.files import write_atomically
     from grpo_ros.training.evaluation import held_out_keys
-    from grpo_ros.training.run_directory import versions
+    from grpo_ros.versions import versions
 
     path = Path(options.policy)
     policy = load_policy_file(path)
@@ -113,7 +113,7 @@ def transfer(options: argparse.Namespace) -> int:
     """Measure policies in every simulator on the same initial states; print the table."""
     from grpo_ros.deployment.records.transfer import transfer_table
     from grpo_ros.files import write_atomically
-    from grpo_ros.training.run_directory import versions
+    from grpo_ros.versions import versions
 
     rows = transfer_table([Path(path) for path in options.policies], options.episodes, print)
     target = Path(options.output or "transfer.json")
@@ -189,7 +189,7 @@ def check(options: argparse.Namespace) -> int:
     from grpo_ros.simulators.check import check_simulator
     from grpo_ros.simulators.registry import make_simulator
     from grpo_ros.tasks.registry import make_task
-    from grpo_ros.training.run_directory import versions
+    from grpo_ros.versions import versions
 
     config = configuration.load_config(options.settings)
     task = make_task(config.task, configuration.section(config, "task"))

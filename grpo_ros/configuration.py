@@ -7,7 +7,6 @@ layer the whole tree is checked, so that a mistake is reported with the layer th
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +19,7 @@ from grpo_ros import presets, typed
 from grpo_ros.algorithms.hybrid import HybridSettings
 from grpo_ros.algorithms.registry import AlgorithmConfig
 from grpo_ros.errors import ConfigurationError, nearest
+from grpo_ros.layers import Layer, merge
 from grpo_ros.overrides import insert, leaves, load_yaml, parse_override
 from grpo_ros.training.settings import (
     SECTIONS_BY_SELECTOR,
@@ -65,19 +65,6 @@ SHORT_NAMES = {
 """What an override may say instead of a dotted key."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """Settings from one place.
-
-    Attributes:
-        origin: where they come from, for messages.
-        tree: section -> setting -> value; what is absent stays as it was.
-    """
-
-    origin: str
-    tree: Mapping[str, Any]
-
-
 def load_config(
     overrides: Sequence[str] = (),
     params_file: Path | str | None = None,
@@ -119,23 +106,6 @@ def load_config(
             key, value = parse_override(TrainConfig, each, SHORT_NAMES, chosen)
             insert(command, key, value)
     return merge(TrainConfig, [*layers, *user, Layer(COMMAND_LINE, command)])
-
-
-def merge[T](cls: type[T], layers: Sequence[Layer]) -> T:
-    """Return the typed tree that layers make, later ones above earlier ones.
-
-    Raises:
-        ConfigurationError: the first layer with a mistake, and the mistake.
-    """
-    merged: dict[str, Any] = {}
-    config = typed.decode(cls, merged)
-    for layer in layers:
-        merged = _merge_trees(merged, layer.tree)
-        try:
-            config = typed.decode(cls, merged)
-        except ConfigurationError as problem:
-            raise _located(problem, layer.origin) from None
-    return config
 
 
 def read_layer(path: Path) -> Layer:
@@ -296,20 +266,3 @@ def _refuse_selectors(layer: Layer) -> None:
                 f"'{selector}' = {layer.tree[selector]!r} ({layer.origin})",
                 expected="no choice of task, algorithm, policy or simulator in a preset",
             )
-
-
-def _located(problem: ConfigurationError, origin: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{problem.what} ({origin})", expected=problem.expected, remedy=problem.remedy
-    )
-
-
-def _merge_trees(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(under, Mapping):
-            merged[key] = _merge_trees(under, value)
-        else:
-            merged[key] = value
-    return merged

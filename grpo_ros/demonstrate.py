@@ -23,7 +23,7 @@ def demonstrate(options: argparse.Namespace) -> int:
     from grpo_ros.tasks.registry import make_task
     from grpo_ros.training import demonstrations
     from grpo_ros.training.placement import place_simulator
-    from grpo_ros.training.run_directory import versions
+    from grpo_ros.versions import versions
 
     folder, settings = _folder_and_settings([options.folder, *options.settings])
     if options.episodes is not None:

@@ -24,6 +24,7 @@ ON_HARDWARE = {
     "runner.ramp_in_s": 1.0,
     "runner.position_margin": 0.02,
 }
+LINGER_S = 10.0
 HARDWARE_WARNING = (
     "robot:={robot} is hardware, at {percent:g} % of the trained speed. The safety gate is no "
     "certified safety function: keep the emergency stop at hand. {enable}Next: ros2 lifecycle set "
@@ -65,6 +66,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         server["runner.speed"] = launching.number("speed", values["speed"], float)
     outlive = launching.must_outlive
     nodes = [
+        *recorder(values, policy),
         launching.node(values, "simulator_bridge", series, outlive("simulator_bridge")),
         launching.node(values, "policy_server", server, outlive("policy_server")),
         *launching.rviz(values),
@@ -77,6 +79,13 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         hint = "serving; next: call simulator_bridge/reset, then policy_server/start"
         nodes.append(LogInfo(msg=hint))
     return nodes
+
+
+def recorder(values: dict[str, str], policy: Path) -> list[LaunchDescriptionEntity]:
+    """Return the recorder where it is asked for; it comes first, to be there in time."""
+    about = [f"robot={values['robot']}"] if values["robot"] != SIMULATED else []
+    named = {"policy": str(policy), "about": about or [""]}
+    return [*launching.recorder(values, policy.parent / "recordings", named, LINGER_S)]
 
 
 def check_robot(name: str) -> None:
@@ -129,6 +138,7 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
         notes.append(LogInfo(msg=text))
     return [
         *notes,
+        *recorder(values, Path(policy)),
         launching.node(values, "policy_server", server, launching.must_outlive("policy_server")),
         *launching.rviz(values),
         *launching.browser(values),
@@ -194,6 +204,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "first_episode", default_value="0", description="Number of the first initial state"
             ),
+            *launching.record_arguments(),
             *launching.common_arguments(use_sim_time="auto"),
             *launching.browser_arguments(),
             OpaqueFunction(function=launch_nodes),

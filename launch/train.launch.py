@@ -3,6 +3,7 @@
 ros2 launch grpo_ros train.launch.py task:=pick_place algorithm:=grpo group_size:=8 seed:=0
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,14 +13,15 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 
-from grpo_ros import presets
-from grpo_ros.configuration import is_ros_file, load_config, section
+from grpo_ros import presets, typed
+from grpo_ros.configuration import config_hash, is_ros_file, load_config, section
 from grpo_ros.nodes import launching
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.settings import SECTIONS_BY_SELECTOR, TrainConfig
 
 SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "180", "60"
+LINGER_S = 170.0
 """After Ctrl-C the iteration is finished and saved; an evaluation or a report may be under way."""
 BRIDGE, RESPAWN_DELAY_S = "batch_bridge", 0.5
 OWN = (
@@ -44,6 +46,9 @@ COMMON = (
     "browser",
     "browser_port",
     "settings",
+    "discovery",
+    "record",
+    "record_folder",
 )
 
 
@@ -80,14 +85,43 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         executable="learner",
         namespace=values["namespace"],
         parameters=[*files, {"use_sim_time": values["use_sim_time"] == "true"}],
-        arguments=[*arguments, "--ros-args", "--log-level", values["log_level"]],
+        arguments=[*arguments, *launching.ros_arguments(values, "learner")],
         output="screen",
         emulate_tty=False,
         sigterm_timeout=SIGTERM_TIMEOUT_S,
         sigkill_timeout=SIGKILL_TIMEOUT_S,
         on_exit=launching.decides("learner"),
     )
-    return [*bridges, learner, *rviz(values, config), *launching.browser(values)]
+    return [
+        *recorder(values, config),
+        *bridges,
+        learner,
+        *rviz(values, config),
+        *launching.browser(values),
+    ]
+
+
+def recorder(values: dict[str, str], config: TrainConfig) -> list[LaunchDescriptionEntity]:
+    """Return the recorder where it is asked for; it comes first, to be there in time."""
+    about = {
+        "task": config.task,
+        "robot": robot_of(config),
+        "algorithm": config.algorithm,
+        "seed": config.seed,
+        "config_sha256": config_hash(config),
+        "settings": json.dumps(typed.encode(config)),
+    }
+    params_file = values["params_file"]
+    if params_file and not is_ros_file(Path(params_file)):
+        values = {**values, "params_file": ""}
+    named = {"about": [f"{key}={value}" for key, value in about.items()]}
+    return [*launching.recorder(values, Path(config.output) / "recordings", named, LINGER_S)]
+
+
+def robot_of(config: TrainConfig) -> str:
+    """Return the name of the task's robot; empty where the task is an environment."""
+    task = make_task(config.task, section(config, "task"))
+    return "" if isinstance(task, EnvironmentTask) else task.robot.name
 
 
 def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
@@ -100,9 +134,7 @@ def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
         arguments=[
             *settings,
             *(["--config", params_file] if params_file else []),
-            "--ros-args",
-            "--log-level",
-            values["log_level"],
+            *launching.ros_arguments(values, BRIDGE),
         ],
         output="screen",
         emulate_tty=False,
@@ -179,6 +211,7 @@ def generate_launch_description() -> LaunchDescription:
                 description="Any other settings, 'key=value key=value'; they may also be given "
                 "as arguments of their own (collection.env_steps:=200000)",
             ),
+            *launching.record_arguments(),
             *launching.common_arguments(use_sim_time="false"),
             *launching.browser_arguments(),
             OpaqueFunction(function=launch_nodes),

@@ -55,6 +55,7 @@ def example(
                 choices=launching.BOOLEANS,
                 description="Also start the robot's driver and its controllers",
             ),
+            *launching.discovery(),
             *arguments,
             OpaqueFunction(function=start_driver),
             IncludeLaunchDescription(

@@ -47,8 +47,8 @@ from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.process import Process, leave, spinning
 from grpo_ros.robots.robot import Robot, load_robot
 from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
-from grpo_ros.training.run_directory import versions
 from grpo_ros.training.statistics import wilson_interval
+from grpo_ros.versions import versions
 
 CALL_TIMEOUT_S, ASK_TIMEOUT_S = 10.0, 2.0
 SETTLE_S = 0.4

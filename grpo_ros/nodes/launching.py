@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, EmitEvent
+from launch import LaunchContext, Substitution
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, SetEnvironmentVariable
 from launch.events import Shutdown
+from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -22,13 +24,46 @@ from grpo_ros.errors import ConfigurationError
 PACKAGE = "grpo_ros"
 SIGTERM_TIMEOUT_S, SIGKILL_TIMEOUT_S = "20", "10"
 BOOLEANS = ["true", "false"]
+DISCOVERY_RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+ENCLAVES = "/grpo_ros"
+"""Above the enclaves of our nodes, of which each process has its own."""
+RANGES = ("localhost", "subnet", "system_default", "off")
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code of a process that was asked to end, and did."""
 
 
-def common_arguments(use_sim_time: str = "true") -> list[DeclareLaunchArgument]:
-    """Return the arguments that every launch file takes, named as in Nav2."""
+class DiscoveryRange(Substitution):  # type: ignore[misc, unused-ignore]
+    """How far nodes look for others: the argument, else the environment, else this machine."""
+
+    def describe(self) -> str:
+        """Return what it is, for messages."""
+        return "DiscoveryRange()"
+
+    def perform(self, context: LaunchContext) -> str:
+        """Return the value of ROS_AUTOMATIC_DISCOVERY_RANGE."""
+        given = context.launch_configurations.get("discovery", "")
+        found: str = given or context.environment.get(DISCOVERY_RANGE, "") or RANGES[0]
+        return found.upper()
+
+
+def discovery() -> list[LaunchDescriptionEntity]:
+    """Return what keeps the nodes that follow to this machine, and the argument that opens it."""
     return [
+        DeclareLaunchArgument(
+            "discovery",
+            default_value="",
+            choices=["", *RANGES],
+            description="Who may find the nodes; empty: as ROS_AUTOMATIC_DISCOVERY_RANGE says, "
+            "and localhost where it is not set",
+        ),
+        SetEnvironmentVariable(DISCOVERY_RANGE, DiscoveryRange()),
+    ]
+
+
+def common_arguments(use_sim_time: str = "true") -> list[LaunchDescriptionEntity]:
+    """Return the arguments that every launch file takes, named as in Nav2; see `discovery`."""
+    return [
+        *discovery(),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes"),
         DeclareLaunchArgument(
             "use_sim_time",
@@ -58,6 +93,7 @@ def node(
     executable: str,
     parameters: Mapping[str, Any],
     on_exit: Callable[..., Any],
+    sigterm_timeout_s: str = SIGTERM_TIMEOUT_S,
 ) -> Node:
     """Return one node of this package.
 
@@ -66,6 +102,7 @@ def node(
         executable: of the node, and of its parameter file.
         parameters: above the files.
         on_exit: called with the ProcessExited event and the launch context.
+        sigterm_timeout_s: from SIGINT to SIGTERM.
     """
     files = [str(presets.node_parameters(executable))]
     if values["params_file"]:
@@ -75,20 +112,78 @@ def node(
             )
         files.append(values["params_file"])
     typed = {
-        name: ParameterValue(value, value_type=type(value)) for name, value in parameters.items()
+        name: ParameterValue(
+            value, value_type=list[str] if isinstance(value, list) else type(value)
+        )
+        for name, value in parameters.items()
     }
     return Node(
         package=PACKAGE,
         executable=executable,
         namespace=values["namespace"],
         parameters=[*files, typed],
-        arguments=["--ros-args", "--log-level", values["log_level"]],
+        arguments=ros_arguments(values, executable),
         output="screen",
         emulate_tty=False,
-        sigterm_timeout=SIGTERM_TIMEOUT_S,
+        sigterm_timeout=sigterm_timeout_s,
         sigkill_timeout=SIGKILL_TIMEOUT_S,
         on_exit=on_exit,
     )
+
+
+def ros_arguments(values: Mapping[str, str], executable: str) -> list[str]:
+    """Return what ROS is told of a node: how much to log, and the enclave that it runs in."""
+    enclave = f"{ENCLAVES}/{executable}"
+    return ["--ros-args", "--log-level", values["log_level"], "--enclave", enclave]
+
+
+def record_arguments() -> list[DeclareLaunchArgument]:
+    """Return the arguments of what can be recorded."""
+    return [
+        DeclareLaunchArgument(
+            "record",
+            default_value="false",
+            choices=BOOLEANS,
+            description="Also record all topics but images into a bag",
+        ),
+        DeclareLaunchArgument(
+            "record_folder",
+            default_value="",
+            description="Folder that the bag is made in; empty: recordings, beside policy or runs",
+        ),
+    ]
+
+
+def recorder(
+    values: Mapping[str, str],
+    folder: Path,
+    parameters: Mapping[str, Any],
+    linger_s: float,
+) -> list[Node]:
+    """Return the recorder where it is asked for; a run goes on without it where it ends.
+
+    Args:
+        values: the launch arguments' values.
+        folder: of bags, where none is given.
+        parameters: of the recorder.
+        linger_s: how long it goes on after a signal while others publish.
+    """
+    if values["record"] != "true":
+        return []
+
+    def on_exit(event: Any, context: Any) -> Sequence[Any]:
+        if event.returncode == 0 or context.is_shutdown:
+            return []
+        text = f"recorder ended with exit code {event.returncode}: NOTHING IS RECORDED ANY MORE"
+        return [LogInfo(msg=text)]
+
+    given = {
+        "folder": str(Path(values["record_folder"] or folder).expanduser().resolve()),
+        "linger_s": linger_s,
+        **parameters,
+    }
+    sigterm_timeout_s = str(linger_s + float(SIGTERM_TIMEOUT_S))
+    return [node(values, "recorder", given, on_exit, sigterm_timeout_s)]
 
 
 def must_outlive(name: str) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.parameter import Parameter
 
-from grpo_ros.configuration import Layer, merge
+from grpo_ros.layers import Layer, merge
 from grpo_ros.overrides import Leaf, insert, leaves
 
 Type = Parameter.Type

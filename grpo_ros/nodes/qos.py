@@ -39,3 +39,12 @@ DIAGNOSTICS = _profile(10, _RELIABLE, _VOLATILE)
 """Health."""
 TF_STATIC = _profile(100, _RELIABLE, _TRANSIENT)
 """Transforms that never change, as tf2 subscribes to them: several nodes publish some each."""
+RECORDED_DEPTH, RECORDED_BULKY_DEPTH = 1000, 30
+"""What a recorder's history holds until it is taken: of messages, and of images."""
+
+
+def recorded(
+    reliability: ReliabilityPolicy, durability: DurabilityPolicy, depth: int = RECORDED_DEPTH
+) -> QoSProfile:
+    """Return a recorder's profile: what the publishers offer, and a deep history."""
+    return _profile(depth, reliability, durability)

@@ -46,6 +46,11 @@ def browser_view() -> NoReturn:
     _run("browser_view")
 
 
+def recorder() -> NoReturn:
+    """Run the recorder, and leave with its exit code."""
+    _run("recorder")
+
+
 def _run(node: str) -> NoReturn:
     Interrupts()  # until the node takes signals itself
     module: Any = importlib.import_module(f"grpo_ros.nodes.{node}")

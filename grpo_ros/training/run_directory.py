@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import json
 import os
-import platform
 import re
 import socket
 from pathlib import Path
 from typing import Any
 
-from grpo_ros import __version__
 from grpo_ros.errors import TrainingError
 from grpo_ros.files import read_json_lines, write_atomically
 from grpo_ros.training import run_lock
@@ -204,22 +201,6 @@ def find_resumable(
         else:
             return run, skipped
     return None, skipped
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    from importlib import metadata
-
-    found = {"python": platform.python_version(), "grpo_ros": __version__}
-    for package in ("torch", "numpy", "mujoco", "onnxruntime-gpu"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    for package in ("isaaclab", "newton", "mujoco-warp", "warp-lang"):  # of the extra isaaclab
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
 
 
 def _refused(path: Path, problem: OSError) -> TrainingError:

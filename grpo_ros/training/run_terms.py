@@ -18,8 +18,9 @@ from grpo_ros.simulators.measured import measure
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import SceneState, scene_arrays, scene_hash
 from grpo_ros.training.placement import Losses
-from grpo_ros.training.run_directory import RunDirectory, versions
+from grpo_ros.training.run_directory import RunDirectory
 from grpo_ros.training.settings import TrainConfig
+from grpo_ros.versions import versions
 
 
 def write_terms(run: RunDirectory, contract: Contract, task: Task, keys: Sequence[Key]) -> None:

@@ -138,7 +138,7 @@ def test_two_independent_readers_find_every_message_in_order(
     path = dumped(box)
     kinds = {JOINTS: JointState, IMAGES: Image, COMMANDS: JointTrajectory}
 
-    with (path / f"{path.name}.mcap").open("rb") as file:
+    with (path / f"{path.name}_0.mcap").open("rb") as file:
         reader = make_reader(file, validate_crcs=True)
         found = [
             (channel.topic, deserialize_message(message.data, kinds[channel.topic]))
@@ -170,7 +170,7 @@ def test_a_bag_says_where_it_comes_from_and_is_a_folder_as_rosbag2_writes_it(
     path = dumped(box, "robot_mode")
     info = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     assert (info["version"], info["storage_identifier"]) == (9, "mcap")
-    assert info["relative_file_paths"] == [f"{path.name}.mcap"]
+    assert info["relative_file_paths"] == [f"{path.name}_0.mcap"]
     assert info["message_count"] == 11
     about = info["custom_data"]
     assert about["policy_sha256"] == "12ab" and about["contract_sha256"] == "34cd"
@@ -308,7 +308,7 @@ def test_a_bag_that_was_cut_off_is_refused(
     box = make_box()
     fill(box, 100)
     path = dumped(box)
-    file = path / f"{path.name}.mcap"
+    file = path / f"{path.name}_0.mcap"
     data = file.read_bytes()
     file.write_bytes(data[: int(share * len(data))])
     with pytest.raises(BagError, match="truncated or damaged"), Bag(path) as bag:

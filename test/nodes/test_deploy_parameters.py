@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from grpo_ros.nodes import launching  # noqa: E402
 from grpo_ros.nodes.browser_view import BrowserViewConfig  # noqa: E402
 from grpo_ros.nodes.evaluator import EvaluatorConfig  # noqa: E402
 from grpo_ros.nodes.policy_server import PolicyServerConfig  # noqa: E402
+from grpo_ros.nodes.recorder import RecorderConfig  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridgeConfig  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -41,6 +43,7 @@ def load_launch(name: str) -> object:
         ("simulator_bridge", SimulatorBridgeConfig()),
         ("evaluator", EvaluatorConfig()),
         ("browser_view", BrowserViewConfig()),
+        ("recorder", RecorderConfig()),
     ],
 )
 def test_parameter_files_hold_every_parameter_with_its_default(node: str, config: object) -> None:
@@ -124,3 +127,18 @@ def test_the_exit_status_of_a_launch_is_that_of_its_nodes() -> None:
         launching.decides("evaluator")(Ended(130), context)
     context._set_is_shutdown(True)
     assert launching.decides("evaluator")(Ended(130), context) == []
+
+
+def test_what_is_recorded_begins_first_and_its_end_does_not_end_the_run(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.onnx"
+    policy.write_bytes(b"x")
+    given = {"policy": str(policy), "record": "true"}
+    recorder, *others = launched("deploy.launch.py", **given, episodes="5")
+    assert len(others) == 3 and recorder.node_executable == "recorder"
+    assert len(launched("deploy.launch.py", **given, robot="franka_fr3")) == 3
+    on_exit = recorder._ExecuteLocal__on_exit
+    (said,) = on_exit(SimpleNamespace(returncode=1), SimpleNamespace(is_shutdown=False))
+    assert "NOTHING IS RECORDED" in said.msg[0].text
+    assert on_exit(SimpleNamespace(returncode=0), SimpleNamespace(is_shutdown=False)) == []
+    first, learner = launched("train.launch.py", record="true", task="reach")
+    assert (first.node_executable, learner.node_executable) == ("recorder", "learner")

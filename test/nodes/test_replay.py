@@ -31,7 +31,8 @@ from grpo_ros.export.policy_file import load_policy_file  # noqa: E402
 from grpo_ros.nodes import messages  # noqa: E402
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs  # noqa: E402
 from grpo_ros.nodes.recording import black_box  # noqa: E402
-from grpo_ros.nodes.recording.bags import Bag, BagError, Recorded, write_bag  # noqa: E402
+from grpo_ros.nodes.recording.bag_writer import write_bag  # noqa: E402
+from grpo_ros.nodes.recording.bags import Bag, BagError, Recorded  # noqa: E402
 from grpo_ros.nodes.recording.black_box import BlackBox, provenance  # noqa: E402
 from grpo_ros.nodes.recording.local_node import LocalNode  # noqa: E402
 from grpo_ros.nodes.recording.replay import replay_bag  # noqa: E402
@@ -414,7 +415,7 @@ def test_the_command_prints_a_summary_and_refuses_in_one_line(
     assert f"1 runs, {HORIZON} ticks as they were recorded" in printed
     assert f"{HORIZON} compared at equal stamps: all equal" in printed
     assert json.loads(report.read_text())["difference"]["largest"] == 0.0
-    file = path / f"{path.name}.mcap"
+    file = path / f"{path.name}_0.mcap"
     file.write_bytes(file.read_bytes()[:-100])
     assert cli.main(arguments) == 2
     problem = capsys.readouterr().err

@@ -1,44 +1,26 @@
-"""Bags: rosbag2 folders, written whole or not at all, and read with every refusal named.
+"""Bags: rosbag2 folders, read with every refusal named; `bag_writer` writes them.
 
-Written are MCAP bags of version 9. What `ros2 bag record` writes is read too, MCAP and SQLite.
+What `ros2 bag record` writes is read too, MCAP and SQLite.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
-import shutil
 import sqlite3
 import struct
-import tempfile
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-from rclpy.serialization import deserialize_message, serialize_message
-from rosbags.interfaces import (
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
-from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import Reader, ReaderError
 
 from grpo_ros.errors import GrpoRosError
-from grpo_ros.files import sync
-from grpo_ros.nodes.messages import NANOSECONDS
 
 SEPARATOR = "\n" + 80 * "=" + "\n"
-SLICE_S, REST_S = 1e-3, 1e-3
-"""While a bag is written beside a control loop: work at a stretch, and the rest after it."""
-TEMPORARY = ".writing-"
 REMEDY = "record it anew, or `ros2 bag reindex` what was cut off"
 
 
@@ -102,159 +84,6 @@ def _interface(type_name: str, suffix: str) -> Path:
     return Path(get_package_share_directory(package)) / "msg" / f"{name}.{suffix}"
 
 
-def offered(profile: Any) -> Qos:
-    """Return an rclpy QoS profile as a bag holds it."""
-    return Qos(
-        QosHistory(int(profile.history)),
-        int(profile.depth),
-        QosReliability(int(profile.reliability)),
-        QosDurability(int(profile.durability)),
-        _qos_time(profile.deadline),
-        _qos_time(profile.lifespan),
-        QosLiveliness(int(profile.liveliness)),
-        _qos_time(profile.liveliness_lease_duration),
-        bool(profile.avoid_ros_namespace_conventions),
-    )
-
-
-def _qos_time(duration: Any) -> QosTime:
-    return QosTime(*divmod(int(duration.nanoseconds), NANOSECONDS))
-
-
-# -------------------------------------------------------------------- writing
-
-
-def write_bag(
-    target: Path,
-    recorded: Iterable[Recorded],
-    qos: Mapping[str, Sequence[Qos]],
-    about: Mapping[str, str],
-    may_rest: Callable[[], bool] = lambda: False,
-) -> tuple[int, tuple[str, ...]]:
-    """Write a bag as the folder `target`, which appears whole or not at all.
-
-    Args:
-        target: must not exist.
-        recorded: in the order in which they came; a callable message is called for it.
-        qos: topic -> profiles of its publishers.
-        about: kept as the bag's custom data.
-        may_rest: whether there is time to let other threads run in between.
-
-    Returns:
-        How many messages were written, and why others were not.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
-    try:
-        writer = Writer(folder / target.name, version=9, storage_plugin=StoragePlugin.MCAP)
-        writer.open()
-        try:
-            number, problems = _write(writer, recorded, qos, may_rest)
-            for key, value in {**about, "left_out": "; ".join(problems)}.items():
-                writer.set_custom_data(key, value)
-            writer.close()
-        except BaseException:
-            with contextlib.suppress(OSError):
-                writer.abort()
-            raise
-        for path in [*writer.path.iterdir(), writer.path]:
-            sync(path)
-        writer.path.rename(target)
-        sync(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return number, problems
-
-
-class Encoder:
-    """Serialises messages of one type.
-
-    rmw_fastrtps gives the size that it foresaw, which may be some bytes of chance more than the
-    message has; strict readers refuse those, so they are cut off.
-
-    Args:
-        type_name: pkg/msg/Type.
-
-    Raises:
-        BagError: its definition is not installed.
-    """
-
-    def __init__(self, type_name: str) -> None:
-        self.text, self.digest = definition(type_name)
-        self._kind = message_class(type_name)
-        self._store = get_typestore(Stores.EMPTY)
-        self._store.register(get_types_from_msg(self.text, type_name))
-        self._layout = self._store.get_msgdef(type_name)
-
-    def __call__(self, message: Any) -> bytes:
-        """Return a message as CDR.
-
-        Raises:
-            TypeError: it is of another type.
-        """
-        if not isinstance(message, self._kind):
-            raise TypeError(f"a {type(message).__name__}, not a {self._kind.__name__}")
-        data: bytes = serialize_message(message)
-        is_little = data[1] == 1
-        read = self._layout.deserialize_cdr_le if is_little else self._layout.deserialize_cdr_be
-        _, size = read(data[4:], 0, self._layout.cls, self._store)
-        return data[: 4 + size]
-
-
-@functools.cache
-def encoder(type_name: str) -> Encoder:
-    """Return the encoder of a type; making one takes some 20 ms.
-
-    Raises:
-        BagError: its definition is not installed.
-    """
-    return Encoder(type_name)
-
-
-def _write(
-    writer: Writer,
-    recorded: Iterable[Recorded],
-    qos: Mapping[str, Sequence[Qos]],
-    may_rest: Callable[[], bool],
-) -> tuple[int, tuple[str, ...]]:
-    connections: dict[tuple[str, str], Any] = {}
-    problems: dict[str, None] = {}
-    number, last_ns, began_s = 0, 0, time.perf_counter()
-    for item in recorded:
-        key = item.topic, item.type_name
-        try:
-            if key not in connections:
-                connections[key] = None
-                encode = encoder(item.type_name)
-                connections[key] = writer.add_connection(
-                    item.topic,
-                    item.type_name,
-                    msgdef=encode.text,
-                    rihs01=encode.digest,
-                    offered_qos_profiles=qos.get(item.topic, ()),
-                )
-            if connections[key] is None:
-                continue
-            message = item.message() if callable(item.message) else item.message
-            data = encoder(item.type_name)(message)
-        except OSError:
-            raise
-        except Exception as problem:  # noqa: BLE001 - rmw's errors share no base; others go on
-            problems[f"{item.topic}: {problem}"] = None
-            continue
-        # Readers sort by time: no two messages share one, so that the order stays.
-        last_ns = max(item.log_ns, last_ns + 1)
-        writer.write(connections[key], last_ns, data)
-        number += 1
-        if time.perf_counter() - began_s > SLICE_S and may_rest():
-            time.sleep(REST_S)
-            began_s = time.perf_counter()
-    return number, tuple(problems)
-
-
 # -------------------------------------------------------------------- reading
 
 
@@ -301,7 +130,7 @@ class Bag:
                     message = deserialize_message(bytes(data), kinds[connection.topic])
                     missing -= 1
                     yield Recorded(connection.topic, connection.msgtype, log_ns, message)
-        if missing:
+        if missing > 0:  # a bag may hold more than what its metadata said last
             raise BagError(
                 f"{self.path}: {missing} messages fewer than its index says", remedy=REMEDY
             )

@@ -10,9 +10,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import hashlib
 import json
-import platform
 import queue
 import re
 import shutil
@@ -27,13 +25,14 @@ from grpo_ros import typed
 from grpo_ros.contract import Contract
 from grpo_ros.nodes import messages
 from grpo_ros.nodes.inputs.transform_tree import TF_STATIC
-from grpo_ros.nodes.recording.bags import (
-    TEMPORARY,
-    Recorded,
-    encoder,
-    message_class,
-    offered,
-    write_bag,
+from grpo_ros.nodes.recording.bag_metadata import BULKY, offered
+from grpo_ros.nodes.recording.bag_writer import TEMPORARY, write_bag
+from grpo_ros.nodes.recording.bags import Recorded, message_class
+from grpo_ros.nodes.recording.encoder import encoder
+from grpo_ros.nodes.recording.provenance import (
+    contract_provenance,
+    file_provenance,
+    host_provenance,
 )
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig
 
@@ -42,9 +41,6 @@ Kept = tuple[int, str, str, Any]
 TIME, STATUS = "builtin_interfaces/msg/Time", "diagnostic_msgs/msg/DiagnosticStatus"
 TICKS, EVENTS = "ticks", "events"
 """Topics below the node's name that exist in bags only; see `tick` and `event`."""
-BULKY = frozenset(
-    ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2")
-)
 MAX_BULKY_BYTES = 256 * 2**20
 """Images are kept up to so many bytes, then the oldest of them go before their time."""
 MAX_MESSAGES = 200_000
@@ -272,17 +268,11 @@ def provenance(config: PolicyServerConfig, contract: Contract) -> dict[str, str]
         config: of the policy server; a replay runs with the same settings.
         contract: of the policy.
     """
-    from grpo_ros.training.run_directory import versions
-
-    path = Path(config.policy)
     return {
-        "policy": path.name,
-        "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "contract_sha256": contract.sha256,
-        "task": contract.task,
-        "robot": config.robot or contract.embodiment,
+        **file_provenance(Path(config.policy)),
+        **contract_provenance(contract, config.robot),
         "settings": json.dumps(typed.encode(config)),
-        "versions": json.dumps({**versions(), "host": platform.platform()}),
+        **host_provenance(),
     }
 
 

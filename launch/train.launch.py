@@ -6,9 +6,8 @@ ros2 launch grpo_ros train.launch.py task:=pick_place algorithm:=grpo group_size
 import sys
 from pathlib import Path
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 
@@ -77,7 +76,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         sigkill_timeout=SIGKILL_TIMEOUT_S,
         on_exit=launching.decides("learner"),
     )
-    return [*bridges, learner, *rviz(values, config)]
+    return [*bridges, learner, *launching.rviz(values, "train", lambda: base_frame(config))]
 
 
 def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
@@ -103,17 +102,10 @@ def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
     )
 
 
-def rviz(values: dict[str, str], config: TrainConfig) -> list[LaunchDescriptionEntity]:
-    """Return RViz where it is asked for and installed; training goes on without it."""
-    if values["rviz"] != "true":
-        return []
-    try:
-        get_package_prefix("rviz2")
-    except PackageNotFoundError:
-        return [LogInfo(msg="rviz:=true, but rviz2 is not installed; going on without it")]
+def base_frame(config: TrainConfig) -> str:
+    """Return the robot's base; empty where an environment's robot is not known here."""
     task = make_task(config.task, section(config, "task"))
-    base = "" if isinstance(task, EnvironmentTask) else task.robot.base_frame
-    return [*launching.rviz(values, "train", base)]
+    return "" if isinstance(task, EnvironmentTask) else task.robot.base_frame
 
 
 def choices(name: str) -> list[str] | None:

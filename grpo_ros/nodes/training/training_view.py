@@ -160,10 +160,9 @@ class TrainingView(Node, TrainingObserver):
             with self._scene_budget.spending():
                 self._publish(self._task, scene, self._experience_ns)
         images = self._images
-        if images is not None and self._image_budget.is_due:
+        if images is not None and self._image_budget.is_due and images.prepare():
             with self._image_budget.spending():
-                if images.is_wanted:
-                    images.publish(self._experience_ns, scene)
+                images.publish(self._experience_ns, scene)
 
     def on_groups(self, paths: GroupPaths) -> None:
         """Publish where the members of groups went."""

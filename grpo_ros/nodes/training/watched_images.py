@@ -12,7 +12,7 @@ from grpo_ros.nodes.link_transforms import Transform
 from grpo_ros.nodes.simulated.camera_output import image, optical_frame
 from grpo_ros.simulators.scene_renderer import SceneRenderer
 from grpo_ros.tasks.base import Task
-from grpo_ros.tasks.camera import OVERVIEW, Camera, overview
+from grpo_ros.tasks.camera import OVERVIEW, overview
 from grpo_ros.tasks.scene_state import SceneState
 
 
@@ -46,33 +46,29 @@ class WatchedImages:
             for camera, _ in self._outs
         ]
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether somebody looks, and something renders here."""
-        return self._is_possible and any(out.get_subscription_count() for _, out in self._outs)
+    def prepare(self) -> bool:
+        """Return whether somebody looks; make what draws for them, which takes 50 ms, once."""
+        if not self._is_possible:
+            return False
+        wanted = [camera for camera, out in self._outs if out.get_subscription_count()]
+        try:
+            for camera in wanted:
+                if camera.name not in self._renderers:
+                    size = camera.width, camera.height
+                    self._renderers[camera.name] = SceneRenderer(self._task, *size)
+        except SimulatorError as problem:
+            self._node.get_logger().warning(f"no images: {problem}")
+            self._is_possible = False
+        return self._is_possible and bool(wanted)
 
     def publish(self, stamp_ns: int, scene: SceneState) -> None:
-        """Publish what the cameras see that somebody looks through."""
+        """Publish what the cameras see that somebody looks through, once they are prepared."""
         for camera, out in self._outs:
-            if not out.get_subscription_count():
-                continue
-            try:
-                renderer = self._renderer(camera)
-                pixels = renderer.render(scene, camera.name)[0].numpy()
-            except SimulatorError as problem:
-                self._node.get_logger().warning(f"no images: {problem}")
-                self._is_possible = False
-                return
-            out.publish(image(stamp_ns, camera, pixels))
+            if camera.name in self._renderers and out.get_subscription_count():
+                pixels = self._renderers[camera.name].render(scene, camera.name)[0].numpy()
+                out.publish(image(stamp_ns, camera, pixels))
 
     def close(self) -> None:
         """Free the renderers; idempotent."""
         while self._renderers:
             self._renderers.popitem()[1].close()
-
-    def _renderer(self, camera: Camera) -> SceneRenderer:
-        """Return what draws a camera's pictures; making it takes some 50 ms, once."""
-        if camera.name not in self._renderers:
-            size = camera.width, camera.height
-            self._renderers[camera.name] = SceneRenderer(self._task, *size)
-        return self._renderers[camera.name]

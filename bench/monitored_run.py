@@ -14,9 +14,11 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from grpo_ros.configuration import load_config
@@ -25,6 +27,7 @@ from grpo_ros.training.run_record import RunRecord
 from grpo_ros.training.trainer import Trainer
 
 DISCOVERY_S = 0.5
+TASKS = "/proc/self/task"
 
 
 class Turns:
@@ -59,16 +62,86 @@ class PacedTrainer(Trainer):
 
     turns: Turns
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.meter = Meter()
+        super().__init__(*args, **kwargs)
+        self.meter.watch(self)
+
     def _iterate(self) -> None:
         if not self.turns.wait():
             self.requests.stop()
             return
-        steps, wall_s, cpu_s = self.env_steps, time.monotonic(), time.process_time()
+        began = self._spent()
         super()._iterate()
-        wall_s, cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
-        self.turns.tell(
-            env_steps=self.env_steps - steps, wall_s=wall_s, cpu_s=cpu_s, hash=self.state_hash()
-        )
+        spent = {key: value - began[key] for key, value in self._spent().items()}
+        self.turns.tell(**spent, hash=self.state_hash())
+
+    def _spent(self) -> dict[str, float]:
+        return {
+            "env_steps": self.env_steps,
+            "wall_s": time.monotonic(),
+            "cpu_s": time.process_time(),
+            "watch_s": self.meter.spent_s,
+        }
+
+
+class Meter:
+    """CPU time of what is done for whoever watches.
+
+    In the trainer's thread that is what hooks take: observers, paths, metrics' files, TensorBoard,
+    histograms, and the scene of the first environment. The threads of ROS and its middleware, all
+    there before the trainer is made, are counted whole.
+    """
+
+    def __init__(self) -> None:
+        main = str(threading.get_native_id())
+        self._threads = [thread for thread in os.listdir(TASKS) if thread != main]
+        self._hooks_s = 0.0
+        self._is_inside = False
+
+    @property
+    def spent_s(self) -> float:
+        """All of it so far."""
+        return self._hooks_s + sum(_run_s(thread) for thread in self._threads)
+
+    def watch(self, trainer: Trainer) -> None:
+        """Time a trainer's hooks."""
+        places: list[tuple[Any, Sequence[str]]] = [
+            (trainer.observers, ("on_step", "on_groups", "on_iteration", "on_progress")),
+            (trainer.run_record, ("iteration",)),
+            (trainer.algorithm, ("histograms",)),
+            (trainer_module, ("rollout_histograms",)),
+        ]
+        if trainer.collector.trace is not None:
+            places.append((trainer.collector.trace, ("begin", "note", "paths")))
+        for place, names in places:
+            for name in names:
+                setattr(place, name, self._timed(getattr(place, name)))
+        simulator: Any = trainer.simulator
+        if simulator.watch is not None:
+            simulator.watch = trainer.observers.on_step
+            simulator._scene = self._timed(simulator._scene, lambda ids: len(ids) == 1)
+
+    def _timed(self, call: Any, counts: Any = lambda *_: True) -> Any:
+        def timed(*args: Any) -> Any:
+            if self._is_inside or not counts(*args):
+                return call(*args)
+            self._is_inside, began_s = True, time.thread_time()
+            try:
+                return call(*args)
+            finally:
+                self._hooks_s += time.thread_time() - began_s
+                self._is_inside = False
+
+        return timed
+
+
+def _run_s(thread: str) -> float:
+    """Return the CPU time of a thread of this process, s; 0 of one that is gone."""
+    try:
+        return int(Path(TASKS, thread, "schedstat").read_text().split()[0]) / 1e9
+    except OSError:
+        return 0.0
 
 
 class BareTrainer(PacedTrainer):

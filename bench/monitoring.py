@@ -7,6 +7,10 @@ with one subscriber to every topic, the camera's included, in a fourth process. 
 some iterations, forward and back (A B C C B A), so that a change of load meets all of them, and
 each is timed by its own wall clock and by the CPU time of all threads of its process.
 
+Where other work shares the cores, both times scatter by far more than the cost. So each process
+also counts the CPU time of what it does for whoever watches (`monitored_run.Meter`); its share of
+all CPU time of the process meets the same load above and below the line.
+
 What is throttled by the wall clock is due at each turn's beginning, after the others' turns, so
 that short turns overestimate the cost.
 """
@@ -139,7 +143,7 @@ def _take_turns(
             turns[name].append(runs[name].turn(num))
         hashes = {tuple(each["hash"] for each in turns[name][-1]) for name in CONTENDERS}
         assert len(hashes) == 1, "a run that is watched differs from one that is not"
-    keys = ("env_steps", *MEASURES)
+    keys = ("env_steps", "watch_s", *MEASURES)
     return {
         name: {
             key: np.array([sum(each[key] for each in turn) for turn in taken[warm_up:]])
@@ -157,6 +161,11 @@ def _rows(found: dict[str, dict[str, np.ndarray]]) -> Iterator[Row]:
             off, on = found["bare"][key], found[name][key]
             yield _row(f"{name}: cost, per {unit}", 100.0 * (1.0 - off / on), "{:+.2f} %")
             yield f"{name}: cost of all turns", *_total(off, on)
+    for name in ("unheard", "heard"):
+        spent, of_all = found[name]["watch_s"], found[name]["cpu_s"]
+        yield _row(f"{name}: share of CPU time, counted", 100.0 * spent / of_all, "{:.2f} %")
+        share = 100.0 * spent.sum() / of_all.sum()
+        yield f"{name}: share of CPU time, all turns", f"{share:.2f} %", ""
 
 
 def _row(what: str, values: np.ndarray, text: str) -> Row:

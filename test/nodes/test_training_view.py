@@ -14,6 +14,7 @@ pytest.importorskip("rclpy")
 
 from deploy_helpers import DEADLINE_S, ENVIRONMENT, environment  # noqa: E402
 from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
@@ -51,11 +52,16 @@ HEARD = {
 }
 
 
+def eager() -> TrainingView:
+    """Return a view that may take all the time, so that nothing is left out."""
+    return TrainingView(parameter_overrides=[Parameter("maximum_share", value=1.0)])
+
+
 @contextlib.contextmanager
 def watching() -> Iterator[tuple[Learner, TrainingView, dict[str, list[Any]]]]:
     """Spin the learner's nodes and a listener to what is drawn, all in this process."""
     heard: dict[str, list[Any]] = {topic: [] for topic in HEARD}
-    with environment(ENVIRONMENT), spinning(TrainingView, args=[]) as process:
+    with environment(ENVIRONMENT), spinning(eager, args=[]) as process:
         others = Learner(), Node("test_client")
         for node in others:
             process.executor.add_node(node)
@@ -92,6 +98,8 @@ def test_a_run_that_is_watched_is_that_which_is_not_bit_for_bit(
     assert watched.state_hash() == alone.state_hash()
     ours, theirs = (trainer.run_directory.metrics.read_bytes() for trainer in (watched, alone))
     assert ours == theirs
+    texts = [m.text for array in heard["simulator_bridge/markers"] for m in array.markers[-1:]]
+    assert any("the one before: " in text for text in texts), texts[-3:]
     paths = heard["simulator_bridge/group_paths"][-1].markers
     assert sum(marker.type == Marker.LINE_STRIP for marker in paths) >= 12
 

@@ -10,8 +10,8 @@ Publishes:
         never goes back, whatever is reset or restored.
     joint_states (sensor_msgs/JointState), tf, tf_static, robot_description (latched).
     objects/<name>/pose (geometry_msgs/PoseStamped): objects and goal, in the base frame.
-    ~/markers (visualization_msgs/MarkerArray, latched): the scene's primitives, and whether the
-        outcome holds, as a text.
+    ~/markers (visualization_msgs/MarkerArray, latched): the scene's primitives, and as a text
+        whether the outcome holds, and did in the iteration before.
     ~/group_paths (visualization_msgs/MarkerArray, latched): where the members of the first groups
         went, from their common start, green where better than their group and red where worse; the
         last three that were shown, the older the fainter; beside each start how many succeeded.
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -49,7 +50,7 @@ from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.training.group_paths import GroupPaths
-from grpo_ros.training.observer import TrainingObserver
+from grpo_ros.training.observer import Progress, TrainingObserver
 
 IDLE_S = 1.0
 """After so long without news the clock is published again, for whoever came since."""
@@ -97,6 +98,8 @@ class TrainingView(Node, TrainingObserver):
         self._image_budget = Budget(config.image_rate_hz, shares["images"])
         self._task: Task | None = None
         self._images: WatchedImages | None = None
+        self._latest: SceneState | None = None
+        self._before = ""
         self._experience_ns = 0
         self._last_s = 0.0
         self._clock_out = self.create_publisher(Clock, "/clock", qos.CLOCK)
@@ -155,6 +158,7 @@ class TrainingView(Node, TrainingObserver):
         self._experience_ns += round(period_s * messages.NANOSECONDS)
         if self._task is None:
             return
+        self._latest = scene
         if self._scene_budget.is_due:
             self._last_s = time.monotonic()
             with self._scene_budget.spending():
@@ -165,10 +169,22 @@ class TrainingView(Node, TrainingObserver):
                 images.publish(self._experience_ns, scene)
 
     def on_groups(self, paths: GroupPaths) -> None:
-        """Publish where the members of groups went."""
-        if self._task is not None:
+        """Publish where the members of groups went, unless only others want to know now."""
+        if self._task is not None and self.wants_paths:
             with self._path_budget.spending():
                 self._paths_out.publish(self._path_markers.add(paths))
+
+    def on_iteration(self, metrics: Mapping[str, float], progress: Progress) -> None:
+        """Remember how the watched episode ended: its last scene may not have been published."""
+        if self._task is None or self._latest is None or not self._is_drawn:
+            return
+        has_succeeded = bool(self._task.outcome(self._latest).success[0])
+        self._before = f"; the one before: {'success' if has_succeeded else 'failure'}"
+        self._latest = None
+
+    @property
+    def _is_drawn(self) -> bool:
+        return self.config.markers and self._markers_out.get_subscription_count() > 0
 
     def _publish(self, task: Task, scene: SceneState, stamp: int) -> None:
         names, base = scene.joint_names, task.robot.base_frame
@@ -187,12 +203,15 @@ class TrainingView(Node, TrainingObserver):
             self._transforms_out.publish(
                 TFMessage(transforms=[messages.transform(stamp, *t) for t in moving])
             )
-        if self.config.markers and self._markers_out.get_subscription_count():
+        if self._is_drawn:
             verdict = task.outcome(scene)
             has_succeeded = bool(verdict.success[0])
-            text = "success" if has_succeeded else "failure" if verdict.failure[0] else "running"
-            known = None if text == "running" else has_succeeded
-            self._markers_out.publish(self._scene_markers.message(stamp, poses, text, known))
+            is_open = not (has_succeeded or bool(verdict.failure[0]))
+            text = "running" if is_open else "success" if has_succeeded else "failure"
+            known = None if is_open else has_succeeded
+            self._markers_out.publish(
+                self._scene_markers.message(stamp, poses, text + self._before, known)
+            )
 
     def _on_idle(self) -> None:
         if time.monotonic() - self._last_s > IDLE_S:

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test isaaclab gr00t train test deploy evaluate bench bench-resume format lint type clean distclean
+.PHONY: help setup setup-test isaaclab gr00t train test deploy evaluate bench bench-monitoring bench-resume format lint type clean distclean
 
 export PYTHON
 ACTIVATED := . ./activate.sh &&
@@ -22,7 +22,7 @@ DEPLOY_SETTINGS := POLICY EPISODES SEED ROBOT
 
 help: ## show this help
 	@echo "make TARGET [NAME=value ...] [ARGS=\"name:=value ...\"]"
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1 ## /p' Makefile | awk -F ' ## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1 ## /p' Makefile | awk -F ' ## ' '{ printf "  %-16s %s\n", $$1, $$2 }'
 
 setup: ## install all that is needed into .venv (PYTHON=/path/to/python3.12, EXTRAS="isaaclab gr00t browser")
 	@tools/set_up.sh $(EXTRAS)
@@ -50,6 +50,9 @@ test: setup-test ## lint, check types and run the tests, as CI does (ARGS="-k na
 
 bench: setup-test ## measure side by side with peers, print a table
 	@$(ACTIVATED) python -m bench $(ARGS)
+
+bench-monitoring: setup-test ## measure what it costs that a training run is watched over ROS
+	@$(ACTIVATED) python -m bench monitoring $(ARGS)
 
 bench-resume: setup-test ## kill 50 runs at random instants, resume them, compare with runs left alone
 	@$(ACTIVATED) python -m bench.resume $(ARGS)

@@ -17,6 +17,7 @@ from bench import (
     inference,
     isaac_lab,
     kill_server,
+    monitoring,
     placement,
     safety_gate,
     simulator,
@@ -32,12 +33,14 @@ BENCHES: dict[str, Callable[[], Iterator[tuple[str, str, str]]]] = {
     "safety gate, latency, 7 joints at 20 Hz": safety_gate.latency,
     "safety gate, hostile, a million steps": safety_gate.hostile,
     "update, 2048 samples, 2 x 64, 320 steps": update.ppo,
+    "monitoring of a training run": monitoring.cost,
     "latency of the policy server": deployment_latency.latency,
     "kill the policy server in mid-motion": kill_server.kills,
     "returns on Gymnasium tasks, 5 seeds": gymnasium_tasks.returns,
     "isaaclab on Newton": isaac_lab.newton,
 }
 ONLY_IF_NAMED = (
+    "monitoring of a training run",
     "latency of the policy server",
     "kill the policy server in mid-motion",
     "safety gate, hostile, a million steps",

@@ -32,7 +32,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     on_exit = launching.must_outlive("rollout_player")
     return [
         launching.node(values, "rollout_player", parameters, on_exit),
-        *launching.rviz(values, "train", base),
+        *launching.rviz(values, "train", lambda: base),
         *launching.browser(values),
     ]
 

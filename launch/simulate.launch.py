@@ -9,9 +9,13 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 
+from grpo_ros.configuration import section
+from grpo_ros.deployment.simulation.simulated_task import run_config
+from grpo_ros.export.policy_file import read_contract
 from grpo_ros.nodes import launching
+from grpo_ros.robots.robot import Robot, load_robot
 from grpo_ros.simulators.registry import SIMULATORS
-from grpo_ros.tasks.registry import TASKS
+from grpo_ros.tasks.registry import TASKS, make_task
 from grpo_ros.training.evaluation import HELD_OUT_SEED
 
 
@@ -33,8 +37,15 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     on_exit = launching.decides("simulator_bridge")  # it may be set to quit
     return [
         launching.node(values, "simulator_bridge", parameters, on_exit),
-        *launching.rviz(values),
+        *launching.rviz(values, "deploy", lambda: robot_of(values["task"], policy).base_frame),
     ]
+
+
+def robot_of(task: str, policy: str) -> Robot:
+    """Return the robot that is simulated: the policy's, or the task's."""
+    if policy:
+        return load_robot(read_contract(policy).embodiment)
+    return make_task(task, section(run_config(task), "task")).robot
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -7,15 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch_ros.actions import Node
 
 from grpo_ros import presets, typed
 from grpo_ros.configuration import config_hash, is_ros_file, load_config, section
 from grpo_ros.nodes import launching
+from grpo_ros.robots.robot import Robot
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.settings import SECTIONS_BY_SELECTOR, TrainConfig
@@ -92,20 +92,23 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         sigkill_timeout=SIGKILL_TIMEOUT_S,
         on_exit=launching.decides("learner"),
     )
+    robot = robot_of(config)
+    base = "" if robot is None else robot.base_frame
     return [
         *recorder(values, config),
         *bridges,
         learner,
-        *rviz(values, config),
+        *launching.rviz(values, "train", lambda: base),
         *launching.browser(values),
     ]
 
 
 def recorder(values: dict[str, str], config: TrainConfig) -> list[LaunchDescriptionEntity]:
     """Return the recorder where it is asked for; it comes first, to be there in time."""
+    robot = robot_of(config)
     about = {
         "task": config.task,
-        "robot": robot_of(config),
+        "robot": "" if robot is None else robot.name,
         "algorithm": config.algorithm,
         "seed": config.seed,
         "config_sha256": config_hash(config),
@@ -118,10 +121,10 @@ def recorder(values: dict[str, str], config: TrainConfig) -> list[LaunchDescript
     return [*launching.recorder(values, Path(config.output) / "recordings", named, LINGER_S)]
 
 
-def robot_of(config: TrainConfig) -> str:
-    """Return the name of the task's robot; empty where the task is an environment."""
+def robot_of(config: TrainConfig) -> Robot | None:
+    """Return the task's robot; None where an environment's is not known here."""
     task = make_task(config.task, section(config, "task"))
-    return "" if isinstance(task, EnvironmentTask) else task.robot.name
+    return None if isinstance(task, EnvironmentTask) else task.robot
 
 
 def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
@@ -143,19 +146,6 @@ def batch_bridge(values: dict[str, str], settings: list[str]) -> Node:
         respawn=True,
         respawn_delay=RESPAWN_DELAY_S,
     )
-
-
-def rviz(values: dict[str, str], config: TrainConfig) -> list[LaunchDescriptionEntity]:
-    """Return RViz where it is asked for and installed; training goes on without it."""
-    if values["rviz"] != "true":
-        return []
-    try:
-        get_package_prefix("rviz2")
-    except PackageNotFoundError:
-        return [LogInfo(msg="rviz:=true, but rviz2 is not installed; going on without it")]
-    task = make_task(config.task, section(config, "task"))
-    base = "" if isinstance(task, EnvironmentTask) else task.robot.base_frame
-    return [*launching.rviz(values, "train", base)]
 
 
 def choices(name: str) -> list[str] | None:

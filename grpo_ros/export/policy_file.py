@@ -158,13 +158,7 @@ def load_policy_file(
     path, providers = Path(path), provider_names(providers)
     data = read_graph(path, max_bytes)
     model = parse_graph(path, data)
-    metadata = _metadata(path, model)
-    if not is_seal_intact(data, metadata[FILE_HASH_KEY]):
-        raise PolicyFileError(
-            f"{path}: bytes do not match {FILE_HASH_KEY}",
-            expected="an unaltered file",
-            remedy=f"copy the file once more, or {EXPORT_AGAIN}",
-        )
+    metadata = _metadata(path, model, data)
     contract = _contract(path, metadata)
     companions: tuple[Companion, ...] = ()
     if COMPANIONS_KEY in metadata:
@@ -212,7 +206,19 @@ def _refused(path: Path, problem: Exception) -> PolicyFileError:
     return PolicyFileError(f"{path}: ONNX Runtime refuses it: {reason}", remedy=EXPORT_AGAIN)
 
 
-def _metadata(path: Path, model: Any) -> dict[str, str]:
+def read_contract(path: Path | str, max_bytes: int = MAX_BYTES) -> Contract:
+    """Return the contract of a policy file, without running anything of it.
+
+    Raises:
+        PolicyFileError: absent, damaged, altered, too large, or without a sound contract.
+    """
+    path = Path(path)
+    data = read_graph(path, max_bytes)
+    return _contract(path, _metadata(path, parse_graph(path, data), data))
+
+
+def _metadata(path: Path, model: Any, data: bytes) -> dict[str, str]:
+    """Return what a file says about itself, once its bytes are those that were sealed."""
     keys = [entry.key for entry in model.metadata_props]
     wanted = (CONTRACT_KEY, CONTRACT_HASH_KEY, FILE_HASH_KEY)
     missing = [key for key in wanted if key not in keys]
@@ -222,7 +228,14 @@ def _metadata(path: Path, model: Any) -> dict[str, str]:
             expected=f"{list(wanted)}, once each",
             remedy=ONLY_EXPORTED,
         )
-    return {entry.key: entry.value for entry in model.metadata_props}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if not is_seal_intact(data, metadata[FILE_HASH_KEY]):
+        raise PolicyFileError(
+            f"{path}: bytes do not match {FILE_HASH_KEY}",
+            expected="an unaltered file",
+            remedy=f"copy the file once more, or {EXPORT_AGAIN}",
+        )
+    return metadata
 
 
 def _contract(path: Path, metadata: Mapping[str, str]) -> Contract:

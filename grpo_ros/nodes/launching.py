@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch import LaunchContext, Substitution
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, SetEnvironmentVariable
 from launch.events import Shutdown
@@ -209,27 +210,29 @@ def decides(name: str) -> Callable[..., Any]:
     return on_exit
 
 
-def rviz(values: Mapping[str, str], display: str = "", fixed_frame: str = "") -> list[Node]:
-    """Return RViz where it is asked for.
+def rviz(
+    values: Mapping[str, str], display: str, fixed_frame: Callable[[], str]
+) -> list[LaunchDescriptionEntity]:
+    """Return RViz where it is asked for and installed; all else goes on without it.
 
     Args:
         values: the launch arguments' values.
-        display: which of config/rviz it opens; empty: none.
-        fixed_frame: the robot's base; empty: as the display says.
+        display: which of config/rviz it opens.
+        fixed_frame: gives the robot's base; empty: as the display says. Asked only for RViz.
     """
     if values["rviz"] != "true":
         return []
-    path = presets.share_directory() / "config" / "rviz" / f"{display}.rviz"
-    arguments = [
-        *(["-d", str(path)] if display else []),
-        *(["-f", fixed_frame] * bool(fixed_frame)),
-    ]
+    try:
+        get_package_prefix("rviz2")
+    except PackageNotFoundError:
+        return [LogInfo(msg="rviz:=true, but rviz2 is not installed; going on without it")]
+    path, frame = presets.share_directory() / "config" / "rviz" / f"{display}.rviz", fixed_frame()
     return [
         Node(
             package="rviz2",
             executable="rviz2",
             namespace=values["namespace"],
-            arguments=arguments,
+            arguments=["-d", str(path), *(["-f", frame] if frame else [])],
             parameters=[{"use_sim_time": values["use_sim_time"] != "false"}],
         )
     ]

@@ -105,7 +105,10 @@ def _train(
     view.show(trainer.task)
     trainer.requests.pause(paused)
     interrupts.attach(trainer.requests.stop, can_keep=lambda: bool(trainer.start))
-    summary: RunSummary = trainer.run()
+    try:
+        summary: RunSummary = trainer.run()
+    finally:
+        view.close()
     return summary_line(summary)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -28,13 +29,14 @@ class LinkTransforms:
 
     def __init__(self, urdf: str, file: str) -> None:
         joints = parse_urdf(urdf, file).joints
-        self._moving = [joint for joint in joints if joint.is_moving]
-        self._turns = {joint.name: quaternion_of(joint.rotation) for joint in joints}
-        self._fixed = [joint for joint in joints if not joint.is_moving]
+        self._moving = [
+            (_Link(joint), joint.mimic or joint.name) for joint in joints if joint.is_moving
+        ]
+        self._fixed = [_Link(joint) for joint in joints if not joint.is_moving]
 
     def fixed(self) -> list[Transform]:
         """Return the transforms that never change."""
-        return [self._at(joint, 0.0) for joint in self._fixed]
+        return [link.at(0.0) for link in self._fixed]
 
     def moving(self, names: Sequence[str], position: Array) -> list[Transform]:
         """Return the transforms of the moving joints; those that mimic follow their driver.
@@ -44,18 +46,7 @@ class LinkTransforms:
             position: (J,) rad or m; joints that are not named stand at 0.
         """
         known: Mapping[str, float] = dict(zip(names, position.tolist(), strict=True))
-        return [
-            self._at(joint, known.get(joint.mimic or joint.name, 0.0)) for joint in self._moving
-        ]
-
-    def _at(self, joint: UrdfJoint, value: float) -> Transform:
-        shift, turn = joint.translation, self._turns[joint.name]
-        if joint.kind == "prismatic":
-            shift = shift + joint.rotation @ joint.axis * value
-        elif joint.is_moving:
-            half = value / 2.0
-            turn = _product(turn, np.append(joint.axis * np.sin(half), np.cos(half)))
-        return joint.parent, joint.child, [*shift.tolist(), *turn.tolist()]
+        return [link.at(known.get(driver, 0.0)) for link, driver in self._moving]
 
 
 def quaternion_of(rotation: Array) -> Array:
@@ -64,7 +55,36 @@ def quaternion_of(rotation: Array) -> Array:
     return quaternion
 
 
-def _product(left: Array, right: Array) -> Array:
-    """Return the Hamilton product of two quaternions x, y, z, w."""
-    vector = left[3] * right[:3] + right[3] * left[:3] + np.cross(left[:3], right[:3])
-    return np.append(vector, left[3] * right[3] - left[:3] @ right[:3])
+class _Link:
+    """A joint's transform; in plain numbers, which are faster than small arrays."""
+
+    def __init__(self, joint: UrdfJoint) -> None:
+        self._parent, self._child = joint.parent, joint.child
+        self._shift = tuple(joint.translation.tolist())
+        turn = rotations.matrix_to_quaternion(torch.from_numpy(joint.rotation)[None])[0]
+        self._turn = tuple(turn.tolist())
+        self._is_turning = joint.is_moving and joint.kind != "prismatic"
+        axis = joint.axis if self._is_turning else joint.rotation @ joint.axis
+        self._axis = tuple(axis.tolist())
+
+    def at(self, value: float) -> Transform:
+        """Return the transform at a joint's position, rad or m."""
+        (x, y, z), (a, b, c), (i, j, k, w) = self._shift, self._axis, self._turn
+        if not self._is_turning:
+            x, y, z = x + a * value, y + b * value, z + c * value
+            return self._parent, self._child, [x, y, z, i, j, k, w]
+        sine, cosine = math.sin(value / 2.0), math.cos(value / 2.0)
+        a, b, c = a * sine, b * sine, c * sine
+        return (
+            self._parent,
+            self._child,
+            [
+                x,
+                y,
+                z,
+                w * a + cosine * i + j * c - k * b,
+                w * b + cosine * j + k * a - i * c,
+                w * c + cosine * k + i * b - j * a,
+                w * cosine - i * a - j * b - k * c,
+            ],
+        )

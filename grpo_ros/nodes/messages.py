@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped, TransformStamped, Twist
+from geometry_msgs.msg import Pose, PoseStamped, TransformStamped, Twist
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -68,9 +68,14 @@ def pose(stamp_ns: int, frame: str, values: Sequence[float]) -> PoseStamped:
     message = PoseStamped()
     message.header.stamp = to_time(stamp_ns)
     message.header.frame_id = frame
-    point, turn = message.pose.position, message.pose.orientation
-    point.x, point.y, point.z, turn.x, turn.y, turn.z, turn.w = values
+    set_pose(message.pose, values)
     return message
+
+
+def set_pose(pose: Pose, values: Sequence[float]) -> None:
+    """Put x, y, z in m and x, y, z, w into a pose."""
+    point, turn = pose.position, pose.orientation
+    point.x, point.y, point.z, turn.x, turn.y, turn.z, turn.w = values
 
 
 def transform(stamp_ns: int, frame: str, child: str, values: Sequence[float]) -> TransformStamped:

@@ -12,6 +12,7 @@ Subscribes:
 Publishes:
     The robot's commands, over the interface that its description names; see `command_output`.
     ~/predicted_chunk (trajectory_msgs/JointTrajectory): each inference's whole chunk.
+    ~/predicted_path (nav_msgs/Path): the way of the tip, or of the base, along it.
     ~/interventions (diagnostic_msgs/DiagnosticStatus): what the safety gate changed, and why.
     ~/status (diagnostic_msgs/DiagnosticStatus, latched): phase and why.
     /diagnostics (diagnostic_msgs/DiagnosticArray): once a second, counts and latencies.
@@ -43,7 +44,6 @@ import rclpy.clock
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import ClockType
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros.controllers import make_controller
 from grpo_ros.deployment.answers import Command
@@ -69,6 +69,7 @@ from grpo_ros.nodes.serving.policy_config import (
     command_kind,
     runner_settings,
 )
+from grpo_ros.nodes.serving.predicted_output import PredictedOutput
 from grpo_ros.nodes.serving.run_control import RunControl
 from grpo_ros.robots.robot import Robot, load_robot
 
@@ -105,7 +106,7 @@ class PolicyServer(GuardedLifecycleNode):
         self._inputs: ObservationInputs | None = None
         self._fault_inputs: FaultInputs | None = None
         self._navigate: Any = None
-        self._predicted: Any = None
+        self._predicted: PredictedOutput | None = None
 
     # ---------------------------------------------------------------- lifecycle
 
@@ -126,9 +127,7 @@ class PolicyServer(GuardedLifecycleNode):
         self.control = control = self._make_control(policy, robot, runner)
         self._listen(robot)
         self._check_live(robot)
-        self._predicted = self.create_lifecycle_publisher(
-            JointTrajectory, "~/predicted_chunk", qos.STATE
-        )
+        self._predicted = PredictedOutput(self, runner)
         gc.collect()
         gc.freeze()  # a full collection, which stops every thread, has less to look at
         self.get_logger().info(
@@ -249,7 +248,7 @@ class PolicyServer(GuardedLifecycleNode):
             if path is not None:
                 self.get_logger().info(f"wrote {path}")
         if self._predicted is not None:
-            self.destroy_lifecycle_publisher(self._predicted)
+            self._predicted.destroy()
         self.black_box.close()
         self._forget_what_was_made()
         self.show(ERROR if self.failure else OK, self.failure or "unconfigured")
@@ -337,12 +336,8 @@ class PolicyServer(GuardedLifecycleNode):
 
     def show_chunk(self, command: Command) -> None:
         """Publish what the policy foresees, where anyone wants to see it."""
-        if self._predicted.get_subscription_count():
-            points = command.points[: max(1, command.num_asked)]
-            period_ns = round(self._require_control().runner.period_s * messages.NANOSECONDS)
-            self._predicted.publish(
-                messages.trajectory(command.stamp_ns, command.names, points, period_ns)
-            )
+        if self._predicted is not None:
+            self._predicted.publish(command)
 
     def _require_control(self) -> RunControl:
         assert self.control is not None, "the policy server is not configured"

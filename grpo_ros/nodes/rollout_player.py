@@ -26,7 +26,7 @@ from grpo_ros import typed
 from grpo_ros.errors import ReplayError
 from grpo_ros.nodes.parameters import read_parameters
 from grpo_ros.nodes.process import leave, spinning
-from grpo_ros.nodes.training.training_view import TrainingView
+from grpo_ros.nodes.training.training_view import TrainingView, TrainingViewConfig
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.training.failures.failure import FailureId
 from grpo_ros.training.failures.of_run import ReplayedRun
@@ -52,11 +52,15 @@ class PlayerConfig:
     )
 
 
+VIEW = TrainingViewConfig(rate_hz=30.0, image_rate_hz=10.0, maximum_share=1.0)
+"""Defaults of the view: no training goes on beside it."""
+
+
 class RolloutPlayer(TrainingView):
     """See the module's docstring."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(VIEW, **kwargs)
         self.player = read_parameters(self, PlayerConfig())
         self._scenes: Sequence[SceneState] = ()
         self._next = 0
@@ -65,6 +69,11 @@ class RolloutPlayer(TrainingView):
         period_s = self._period_s / self.player.real_time_factor
         steady = RosClock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(period_s, self._play, clock=steady)
+
+    @property
+    def wants_paths(self) -> bool:
+        """Whether the ways of new rollouts are published; whoever comes later gets them too."""
+        return self.config.paths
 
     def _load(self) -> None:
         """Replay the rollout, and branch it where that is asked for."""

@@ -9,7 +9,8 @@ Publishes:
     tf, tf_static, robot_description (latched).
     ~/status (diagnostic_msgs/DiagnosticStatus, latched): the episode's phase.
     objects/<name>/pose (geometry_msgs/PoseStamped): objects and goal, in the base frame.
-    ~/markers (visualization_msgs/MarkerArray): the scene's primitives, where somebody listens.
+    ~/markers (visualization_msgs/MarkerArray, latched): the scene's primitives, and how the
+        episode stands, at transform_rate_hz where somebody looks.
     Under the names that the robot's YAML gives, as far as it does:
     joint_states (sensor_msgs/JointState).
     <arm controller>/controller_state (control_msgs/JointTrajectoryControllerState).
@@ -117,7 +118,7 @@ class SimulatorBridgeConfig:
         20.0, "Images, free running; drawn where somebody listens", unit="Hz", minimum=0.1
     )
     transform_rate_hz: float = typed.setting(
-        30.0, "Transforms, per second of wall-clock time", unit="Hz", minimum=0.1
+        30.0, "Transforms and markers, per second of wall-clock time", unit="Hz", minimum=0.1
     )
     controllers: ControllerSettings = typed.setting(  # noqa: RUF009
         factory=ControllerSettings, description="As ros2_controllers has them"
@@ -255,6 +256,7 @@ class SimulatorBridge(Node):
     def show_bodies(self) -> None:
         """Offer the topics of the bodies that there are now."""
         self.output.follow_bodies()
+        self.output.publish_markers()
 
     def on_failure(self, where: str, reason: str) -> None:
         """End the episode: what a failed callback leaves behind is not a valid outcome."""
@@ -309,6 +311,7 @@ class SimulatorBridge(Node):
         level = DiagnosticStatus.ERROR if self.sim.phase == "failed" else DiagnosticStatus.OK
         name = self.get_name()
         self._status_out.publish(messages.status(level, name, self.sim.phase, values))
+        self.output.publish_markers()
 
     # ---------------------------------------------------------------- commands
 

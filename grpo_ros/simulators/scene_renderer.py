@@ -31,17 +31,17 @@ class SceneRenderer:
         if isinstance(task, EnvironmentTask):
             raise SimulatorError(f"'{task.name}' describes no scene that could be drawn")
         bodies = task.bodies()
-        self._model = build_model(task.robot, bodies, timestep_s=0.01)
+        self._model = build_model(task.robot, bodies, 0.01, task.cameras())
         self._layout = Layout(self._model, task.robot, bodies)
         self._placed = [body.name for body in placed_bodies(bodies) if body.motion == "kinematic"]
         self._renderer = MujocoRenderer(self._model, width, height)
 
-    def render(self, scene: SceneState) -> Tensor:
-        """Return pictures (n, H, W, 3) uint8 of n scenes."""
+    def render(self, scene: SceneState, camera: str = OVERVIEW) -> Tensor:
+        """Return pictures (n, H, W, 3) uint8 of n scenes, by the overview or a task's camera."""
         qpos = self._layout.start(scene, self._model)[:, self._layout.qpos].numpy()
         poses = [scene.poses[name].double() for name in self._placed]
         mocap = torch.stack(poses, dim=1).numpy() if poses else None
-        return torch.from_numpy(self._renderer.render(qpos, mocap, OVERVIEW))
+        return torch.from_numpy(self._renderer.render(qpos, mocap, camera))
 
     def close(self) -> None:
         """Free the renderer; idempotent."""

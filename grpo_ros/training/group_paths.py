@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -41,10 +42,12 @@ class PathTrace:
 
     Args:
         simulator: whose environments these are.
+        is_wanted: asked as each rollout begins; those that nobody wants are not followed.
     """
 
-    def __init__(self, simulator: Simulator) -> None:
-        self._simulator = simulator
+    def __init__(self, simulator: Simulator, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        self._simulator, self._is_wanted = simulator, is_wanted
+        self._is_following = False
         self._joints: list[Tensor] = []
 
     @property
@@ -52,12 +55,19 @@ class PathTrace:
         """Whether the robot is known here; an environment of a simulator's own has none."""
         return not isinstance(self._simulator.task, EnvironmentTask)
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether the last rollout was followed."""
+        return bool(self._joints)
+
     def begin(self) -> None:
-        """Forget the last rollout."""
-        self._joints = []
+        """Forget the last rollout; follow the next if somebody wants it."""
+        self._joints, self._is_following = [], self._is_wanted()
 
     def note(self) -> None:
         """Note where the environments are now."""
+        if not self._is_following:
+            return
         scene = self._simulator.scene()
         chain = self._simulator.task.robot.chain
         self._joints.append(scene.joints(chain.joint_names)[:SHOWN].clone())

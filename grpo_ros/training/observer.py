@@ -51,13 +51,12 @@ class RunSummary:
 
 
 class TrainingObserver:
-    """Does nothing; observers override what they want to know. Called in the trainer's thread.
+    """Does nothing; observers override what they want to know. Called in the trainer's thread."""
 
-    Attributes:
-        wants_paths: whether `on_groups` is wanted; following rollouts costs a little.
-    """
-
-    wants_paths = False
+    @property
+    def wants_paths(self) -> bool:
+        """Whether `on_groups` is wanted of the rollout that begins now; it costs a little."""
+        return False
 
     def on_step(self, scene: SceneState, period_s: float) -> None:
         """Take the first environment's scene (one row) after each control period."""
@@ -92,7 +91,11 @@ class Observers(TrainingObserver):
 
     def __init__(self, observers: Sequence[TrainingObserver]) -> None:
         self.observers = tuple(observers)
-        self.wants_paths = any(observer.wants_paths for observer in observers)
+
+    @property
+    def wants_paths(self) -> bool:
+        """Whether any of them wants paths."""
+        return any(observer.wants_paths for observer in self.observers)
 
     def on_step(self, scene: SceneState, period_s: float) -> None:
         """Pass on."""
@@ -117,8 +120,7 @@ class Observers(TrainingObserver):
     def on_groups(self, paths: GroupPaths) -> None:
         """Pass on."""
         for observer in self.observers:
-            if observer.wants_paths:
-                observer.on_groups(paths)
+            observer.on_groups(paths)
 
     def on_alarm(self, reason: str) -> None:
         """Pass on."""

@@ -118,7 +118,8 @@ class Trainer:
         )
         self.ranks.shard(self.deployed.policy)
         self.starts = make_starts(config, self.simulator, self.policy, self.ranks)
-        trace, keep_mb = PathTrace(self.simulator), config.failures.keep_mb
+        trace = PathTrace(self.simulator, lambda: self.observers.wants_paths)
+        keep_mb = config.failures.keep_mb
         self.collector = GroupCollector(
             self.simulator,
             len(groups),
@@ -126,7 +127,7 @@ class Trainer:
             collection.antithetic,
             groups.start,
             self.starts,
-            trace if self.observers.wants_paths and trace.is_possible else None,
+            trace if self.observers.observers and trace.is_possible else None,
             FailureStore(self.run_directory.failures, keep_mb) if keep_mb else None,
         )
 
@@ -256,7 +257,7 @@ class Trainer:
         metrics = self.algorithm.update(rollout, key)
         self.deployed.update(self.policy)
         metrics |= self.starts.learn(rollout, key)
-        if self.collector.trace is not None:
+        if self.collector.trace is not None and self.collector.trace.is_noted:
             self.observers.on_groups(self.collector.trace.paths(rollout, self.iteration))
         updated, cpu_s = time.monotonic(), time.process_time() - began_cpu
         rollout = of_all_ranks(rollout, self.ranks)

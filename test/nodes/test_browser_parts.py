@@ -14,7 +14,6 @@ pytest.importorskip("rclpy")
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from grpo_ros.errors import ConfigurationError, MissingExtraError  # noqa: E402
-from grpo_ros.nodes.body_markers import body_marker  # noqa: E402
 from grpo_ros.nodes.browser import charts, page  # noqa: E402
 from grpo_ros.nodes.browser.marker_scene import MarkerScene  # noqa: E402
 from grpo_ros.nodes.browser.panel import panel_html, success_text  # noqa: E402
@@ -30,6 +29,7 @@ from grpo_ros.nodes.browser.run_state import (  # noqa: E402
     counts,
     thinned,
 )
+from grpo_ros.nodes.scene_markers import SceneMarkers  # noqa: E402
 from grpo_ros.nodes.training.path_markers import ALPHA, PathMarkers  # noqa: E402
 from grpo_ros.tasks.registry import make_task  # noqa: E402
 from grpo_ros.training.group_paths import GroupPaths  # noqa: E402
@@ -193,7 +193,7 @@ def test_large_numbers_have_a_unit() -> None:
 
 def test_markers_of_bodies_become_shapes_of_their_size_and_colour() -> None:
     scene, bodies = MarkerScene(), make_task("pick_place").bodies()
-    scene.take(MarkerArray(markers=[body_marker(body, "base") for body in bodies]))
+    scene.take(SceneMarkers(bodies, "base").message(0, {}, ""))
     shapes = {shape.name.split("/")[1]: shape for shape in scene.shapes()}
     assert shapes.keys() == {body.name for body in bodies}
     assert shapes["cube"].kind == "box" and shapes["cube"].size == pytest.approx((0.04,) * 3)

@@ -17,9 +17,8 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 from grpo_ros import presets, typed  # noqa: E402
 from grpo_ros.configuration import load_config  # noqa: E402
 from grpo_ros.nodes import qos  # noqa: E402
-from grpo_ros.nodes.rollout_player import PlayerConfig  # noqa: E402
+from grpo_ros.nodes.rollout_player import VIEW, PlayerConfig  # noqa: E402
 from grpo_ros.nodes.training.path_markers import PATHS  # noqa: E402
-from grpo_ros.nodes.training.training_view import TrainingViewConfig  # noqa: E402
 from grpo_ros.training.failures.of_run import ReplayedRun  # noqa: E402
 from grpo_ros.training.trainer import Trainer  # noqa: E402
 
@@ -76,8 +75,7 @@ def test_it_shows_the_rollout_from_its_start_to_its_end_and_what_else_could_be(
             client.wait_for(joint_states, shows(first))  # again from the beginning
         finally:
             assert node.stop() == 0, node.output
-    lines = [marker for marker in paths.markers if marker.ns == PATHS]
-    assert lines and len(lines) % 3 == 0
+    assert [marker for marker in paths.markers if marker.ns == PATHS]
     assert f"rollout {failure.id}" in node.output and "replayed bit for bit" in node.output
 
 
@@ -96,5 +94,5 @@ def test_what_is_not_there_ends_it_with_a_line(run: ReplayedRun, tmp_path: Path)
 
 def test_its_parameter_file_holds_every_parameter_with_its_default() -> None:
     tree = yaml.safe_load(presets.node_parameters("rollout_player").read_text())
-    defaults = {**typed.encode(PlayerConfig()), **typed.encode(TrainingViewConfig())}
+    defaults = {**typed.encode(PlayerConfig()), **typed.encode(VIEW)}
     assert tree["/**/simulator_bridge"]["ros__parameters"] == defaults

@@ -1,4 +1,4 @@
-"""What a simulated robot publishes: clock, joints, base, objects, images, transforms."""
+"""What a simulated robot publishes: clock, joints, base, objects, images, transforms, markers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from tf2_msgs.msg import TFMessage
-from visualization_msgs.msg import Marker, MarkerArray
+from visualization_msgs.msg import MarkerArray
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.body_markers import body_marker
 from grpo_ros.nodes.link_transforms import LinkTransforms
+from grpo_ros.nodes.scene_markers import SceneMarkers
 from grpo_ros.nodes.simulated import controller_messages
 from grpo_ros.nodes.simulated.base_output import BaseOutput
 from grpo_ros.nodes.simulated.camera_output import CameraOutput
@@ -29,7 +29,7 @@ class SimulatedOutput:
         node: that publishes.
         sim: whose state it is.
         joint_rate_hz: of joints, controller and odometry; pose_rate_hz: of objects and scans; both
-            of simulated time. transform_rate_hz: of wall-clock time.
+            of simulated time. transform_rate_hz: of wall-clock time; of markers as well.
         camera_rate_hz: of images, of simulated time.
         needs_images: whether a policy that is to be served sees them.
 
@@ -67,7 +67,9 @@ class SimulatedOutput:
         self._cameras = CameraOutput(node, sim, needs_images)
         self._images_every = self._every(camera_rate_hz)
         self._poses_out: dict[str, Any] = {}
-        self._markers_out = node.create_publisher(MarkerArray, "~/markers", qos.STATE)
+        bodies = sim.simulator.task.bodies()
+        self._markers = SceneMarkers(bodies, self.robot.base_frame)
+        self._markers_out = node.create_publisher(MarkerArray, "~/markers", qos.LATCHED)
         self.follow_bodies()
         self._transforms_out = node.create_publisher(TFMessage, "/tf", qos.TF)
         self._static_out = node.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
@@ -78,10 +80,10 @@ class SimulatedOutput:
         self._static_out.publish(TFMessage(transforms=fixed))
 
     def follow_bodies(self) -> None:
-        """Have one pose topic for each body that can be elsewhere, and no other."""
+        """Have one pose topic for each body that can be elsewhere, and no other; draw all."""
         bodies = self.sim.simulator.task.bodies()
+        self._markers.follow(bodies)
         names = [body.name for body in bodies if body.motion != "static"]
-        self._markers = {body.name: body_marker(body, self.robot.base_frame) for body in bodies}
         for name in self._poses_out.keys() - set(names):
             self.node.destroy_publisher(self._poses_out.pop(name))
         for name in names:
@@ -114,6 +116,13 @@ class SimulatedOutput:
             self._publish_joints(stamp)
         self._publish_transforms(stamp)
         self._clock_out.publish(Clock(clock=messages.to_time(stamp)))
+
+    def publish_markers(self) -> None:
+        """Publish the scene as markers, with how the episode stands; whoever comes sees them."""
+        sim = self.sim
+        poses = {name: sim.scene.poses[name][0].tolist() for name in self._poses_out}
+        text, has_succeeded = standing(sim)
+        self._markers_out.publish(self._markers.message(sim.time_ns, poses, text, has_succeeded))
 
     def _every(self, rate_hz: float) -> int:
         return max(1, round(1e9 / rate_hz / self.sim.substep_ns))
@@ -149,14 +158,15 @@ class SimulatedOutput:
             TFMessage(transforms=[messages.transform(stamp, *t) for t in moving])
         )
         if self._markers_out.get_subscription_count():
-            self._publish_markers(stamp)
+            self.publish_markers()
 
-    def _publish_markers(self, stamp: int) -> None:
-        message = MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
-        for name, marker in self._markers.items():
-            marker.header.stamp = messages.to_time(stamp)
-            if name in self._poses_out:
-                values = self.sim.scene.poses[name][0].tolist()
-                marker.pose = messages.pose(stamp, self.robot.base_frame, values).pose
-            message.markers.append(marker)
-        self._markers_out.publish(message)
+
+def standing(sim: SimulatedRobot) -> tuple[str, bool | None]:
+    """Return how an episode stands, in words, and whether it has succeeded, once it has ended."""
+    if sim.phase == "idle":
+        return "", None
+    result = sim.result
+    if result is None or result.error:
+        return f"episode {sim.episode}: {'running' if result is None else 'does not count'}", None
+    verdict = "success" if result.success else f"failure, score {result.score:.2f}"
+    return f"episode {sim.episode}: {verdict}", result.success

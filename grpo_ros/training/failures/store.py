@@ -102,14 +102,14 @@ class FailureStore:
             ) from problem
 
     def _drop_oldest(self, newest: Path) -> None:
-        files = self._files()
-        sizes = [path.stat().st_size for path in files]
-        for path, size in zip(files, sizes, strict=True):
-            if sum(sizes) <= self._keep_bytes:
+        sizes = {path: path.stat().st_size for path in self._files()}
+        too_much = sum(sizes.values()) - self._keep_bytes
+        for path, size in sizes.items():
+            if too_much <= 0:
                 return
             if path != newest:
                 path.unlink(missing_ok=True)
-                sizes.remove(size)
+                too_much -= size
 
     def _files(self) -> list[Path]:
         """Return all files, of the oldest iteration first."""

@@ -59,7 +59,7 @@ def difference(seen: Policy, written: Policy) -> dict[str, Any]:
 
 def test_the_training_policy_is_what_the_nodes_do(tmp_path: Path) -> None:
     with running_client() as client, training(tmp_path, is_separate=True) as nodes:
-        seen = settled(client.node, nodes, "/simulator_bridge/group_paths")
+        seen = settled(client.node, nodes, "/joint_states")
     assert difference(seen, read_policy(POLICIES / "training.xml")) == {}
 
 

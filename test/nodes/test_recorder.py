@@ -119,7 +119,7 @@ def test_a_training_run_is_recorded_whole(client: Client, tmp_path: Path) -> Non
     assert codes == [0, 0], recorder.output
     bag = tmp_path / "bag"
     compared = check_nothing_is_lost(bag, client, kinds)
-    assert compared["/joint_states"] > 20, compared
+    assert compared["/joint_states"] > 5, compared  # within the view's share of the time
     about = information(bag)["custom_data"]
     assert json.loads(about["lost"]) == {} and about["dropped"] == "0"
     assert (about["task"], about["config_sha256"]) == ("pick_place", "12ab")

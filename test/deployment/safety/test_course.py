@@ -7,7 +7,7 @@ import pytest
 from gate_driver import DT, bounds, perform, sampled
 
 from grpo_ros.contract import JointLimits
-from grpo_ros.deployment.safety.course import SAME_TIME_S, Course
+from grpo_ros.deployment.safety.course import SAME_TIME_S, Course, cut
 from grpo_ros.deployment.safety.curve import Array, Curve, make_curve
 from grpo_ros.deployment.safety.gate import SafetyGate
 
@@ -165,3 +165,24 @@ def test_wherever_ticks_lie_between_periods_each_has_its_motion(shift_ms: int) -
             drive.tick(now_ns, ("far", 0, 1))
     assert num_early <= 1 and num_missed <= 1
     assert_within_limits(drive.path())
+
+
+@pytest.mark.parametrize("before_s", [1e-7, 1e-6, 1e-5, 6.4e-5, 9.9e-5, 3e-4])
+def test_what_is_left_shortly_before_a_knot_keeps_the_acceleration(before_s: float) -> None:
+    """The ramps of joint a take 4 ms: from standing to a_max, and on."""
+    period_s, ramp_s, most = 0.05, 0.004, LIMITS[0].acceleration
+    speed = most * period_s * np.array([1.0, 2.0, 1.0, 0.0, 0.0])
+    points = 0.3 + np.cumsum(speed * period_s)[:, None]
+    curve = make_curve(np.array([0.3]), np.zeros(1), np.zeros(1), points, period_s, ramp_s)
+    for knot in curve.times[1:-1]:
+        left = cut(curve, float(knot) - before_s)
+        for row, span in enumerate(np.diff(left.times)):
+            if span < 1e-5:  # no controller samples in it, and rounding rules there
+                continue
+            rise = left.positions[row + 1] - left.positions[row]
+            first, last = left.velocities[row : row + 2]
+            at_ends = (
+                6.0 * rise / span**2 - (4.0 * first + 2.0 * last) / span,
+                (2.0 * first + 4.0 * last) / span - 6.0 * rise / span**2,
+            )
+            assert np.abs(at_ends).max() <= most * (1.0 + 1e-3), (knot, span)

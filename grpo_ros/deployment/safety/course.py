@@ -18,7 +18,7 @@ from grpo_ros.deployment.safety.curve import Curve
 
 NANOSECONDS = 1_000_000_000
 SAME_TIME_S = 1e-7
-"""Knots that are closer are one: a controller refuses times, in ns, that do not increase. A knot that
+"""Knots that are closer are one: a controller refuses times, in ns, that do not increase. One that
 is left out bends the piece beside it: with 0.1 ms, a ramp of 4 ms was 5 % beyond its limit."""
 
 

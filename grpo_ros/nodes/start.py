@@ -6,9 +6,9 @@ A launch may have to end at once what it has just started, where another node re
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 from typing import Any, NoReturn
-
-from grpo_ros.interrupts import Interrupts
 
 
 def simulator_bridge() -> NoReturn:
@@ -52,9 +52,15 @@ def recorder() -> NoReturn:
 
 
 def _run(node: str) -> NoReturn:
-    Interrupts()  # until the node takes signals itself
+    for number in (signal.SIGINT, signal.SIGTERM):  # until the node takes signals itself
+        signal.signal(number, _end_at_once)
     module: Any = importlib.import_module(f"grpo_ros.nodes.{node}")
     code: int = module.main()
     from grpo_ros.nodes.process import leave
 
     leave(code)
+
+
+def _end_at_once(number: int, _: Any) -> NoReturn:
+    """Leave: there is nothing yet to save, and what is raised in an import may be printed."""
+    os._exit(128 + number)

@@ -98,7 +98,8 @@ class FailureStore:
         except OSError as problem:
             raise TrainingError(
                 f"{path} not written: {problem.strerror}",
-                remedy="free some space, or failures.keep_mb:=0, then give the same command",
+                remedy="free some space, or failures.keep_mb:=0, then give the same command; the "
+                "previous checkpoint is intact",
             ) from problem
 
     def _drop_oldest(self, newest: Path) -> None:

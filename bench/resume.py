@@ -148,12 +148,12 @@ def _finish(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def _finished_run(folder: Path) -> Path:
-    (run,) = [
+    finished = [
         path
         for path in _runs(folder)
         if json.loads((path / "status.json").read_text())["state"] == "finished"
     ]
-    return run
+    return min(finished)  # a second one was begun where the kill came after the end
 
 
 def _end(folder: Path) -> End:

@@ -77,7 +77,7 @@ def test_an_edit_of_the_package_description_needs_a_build(workspace: Workspace, 
 
 
 def test_an_unknown_extra_names_the_known_ones(workspace: Workspace) -> None:
-    with pytest.raises(SetUpError, match=r"isaac'.*choose from build, gr00t, isaaclab"):
+    with pytest.raises(SetUpError, match=r"isaac'.*choose from browser, build, gr00t, isaaclab"):
         install_packages(workspace, ["runtime"], ["isaac"])
 
 

@@ -83,7 +83,7 @@ class RolloutPlayer(TrainingView):
         most_points = max(1, SHOWN // max(1, config.members))
         with run.opened(name, None, config.members, most_points) as opened:
             self.show(opened.simulator.task)
-            again, self._period_s = opened.replay(), opened.period_s
+            again, self._period_s = opened.replayed, opened.period_s
             self._scenes = again.scenes
             exact = "bit for bit" if again.is_exact else "NOT bit for bit"
             self.get_logger().info(

@@ -61,7 +61,7 @@ def film_rollouts(simulator: Simulator, start: Snapshot, chunks: Tensor, path: P
     """Film what given actions make of given states; return "" or why there is no film.
 
     Args:
-        simulator: with at least n environments.
+        simulator: with at least n environments; the others have to be finished.
         start: n rows.
         chunks: (n, T, K, A), of each decision until all have ended.
         path: of the animated WebP.
@@ -70,7 +70,7 @@ def film_rollouts(simulator: Simulator, start: Snapshot, chunks: Tensor, path: P
     decisions = iter(torch.cat([chunks, chunks[:1].expand(rest, *chunks.shape[1:])]).unbind(1))
     return _film(
         simulator,
-        lambda: simulator.restore(start, [*range(num), *[0] * rest]),
+        lambda: simulator.restore(start, range(num), range(num)),
         lambda _: next(decisions),
         path,
         num,

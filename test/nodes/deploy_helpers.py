@@ -30,6 +30,26 @@ ENVIRONMENT = {
     "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4",  # leaves no shared memory behind
     "OMP_NUM_THREADS": "1",
 }
+SMALL_TRAINING = {
+    "collection.num_groups": 2,
+    "collection.group_size": 2,
+    "demonstrations.episodes": 2,
+    "behaviour_cloning.num_steps": 20,
+    "evaluation.episodes": 4,
+    "evaluation.final_episodes": 4,
+    "film": "false",
+}
+"""Settings of a training of seconds, but for its length."""
+ENDLESS_TRAINING = {
+    **SMALL_TRAINING,
+    "collection.env_steps": 100_000_000,
+    "evaluation.every_iterations": 1000,
+}
+
+
+def arguments_of(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as a command line has them."""
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def export_untrained(

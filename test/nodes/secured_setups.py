@@ -8,23 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_helpers import NodeProcess
+from deploy_helpers import ENDLESS_TRAINING, NodeProcess, arguments_of
 
 from grpo_ros.nodes.launching import ENCLAVES
 from grpo_ros.nodes.security import Policy, observed
 
 UP_S, SETTLED_S = 120.0, 4.0
-TRAINING = {
-    "task": "pick_place",
-    "collection.num_groups": 2,
-    "collection.group_size": 2,
-    "collection.env_steps": 100_000_000,
-    "demonstrations.episodes": 2,
-    "behaviour_cloning.num_steps": 20,
-    "evaluation.every_iterations": 1000,
-    "evaluation.episodes": 4,
-    "film": "false",
-}
 
 
 def enclosed(name: str, home: Path, /, settings: Sequence[str] = (), **given: Any) -> NodeProcess:
@@ -36,7 +25,7 @@ def enclosed(name: str, home: Path, /, settings: Sequence[str] = (), **given: An
 @contextlib.contextmanager
 def training(folder: Path, is_separate: bool = False) -> Iterator[list[NodeProcess]]:
     """Run a training that does not end, and a recorder."""
-    settings = [*(f"{k}={v}" for k, v in TRAINING.items()), f"output={folder / 'runs'}"]
+    settings = arguments_of({"task": "pick_place", **ENDLESS_TRAINING, "output": folder / "runs"})
     nodes = [enclosed("recorder", folder, folder=folder)]
     if is_separate:
         nodes.append(enclosed("batch_bridge", folder, settings=settings))

@@ -17,7 +17,13 @@ pytest.importorskip("rclpy")
 pytest.importorskip("viser", reason="the extra `browser` is not installed")
 
 from chromium import executable, running_browser  # noqa: E402
-from deploy_helpers import ENVIRONMENT, NodeProcess, environment  # noqa: E402
+from deploy_helpers import (  # noqa: E402
+    ENDLESS_TRAINING,
+    ENVIRONMENT,
+    NodeProcess,
+    arguments_of,
+    environment,
+)
 from PIL import Image as Picture  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
@@ -37,16 +43,6 @@ from grpo_ros.training.requests import Requests  # noqa: E402
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
 DEADLINE_S = 150.0
-SMALL = (
-    "collection.num_groups=2",
-    "collection.group_size=2",
-    "collection.env_steps=100000000",
-    "demonstrations.episodes=2",
-    "behaviour_cloning.num_steps=20",
-    "evaluation.every_iterations=1000",
-    "evaluation.episodes=4",
-    "film=false",
-)
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
@@ -76,7 +72,11 @@ def view() -> Iterator[BrowserView]:
 
 
 def test_it_holds_what_a_learner_publishes(view: BrowserView, tmp_path: Path) -> None:
-    learner = NodeProcess("learner", tmp_path / "log", settings=(*SMALL, f"output={tmp_path}"))
+    learner = NodeProcess(
+        "learner",
+        tmp_path / "log",
+        settings=arguments_of({**ENDLESS_TRAINING, "output": tmp_path}),
+    )
     state, show = view.show.state, view.show
     try:
         wait_until(lambda: state.iteration >= 2, f"two iterations\n{learner.output}")

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 import rclpy
+from deploy_helpers import ENDLESS_TRAINING
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -33,17 +34,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNNER = Path(__file__).with_name("launch_runner.py")
 DOMAIN = 41 + os.getpid() % 20
 TIMEOUT_S = 90.0
-ENDLESS = {
-    "collection.num_groups": 2,
-    "collection.group_size": 2,
-    "collection.env_steps": 100_000_000,
-    "demonstrations.episodes": 2,
-    "behaviour_cloning.num_steps": 20,
-    "evaluation.every_iterations": 1000,
-    "evaluation.episodes": 4,
-    "evaluation.final_episodes": 4,
-    "film": "false",
-}
 
 
 @pytest.fixture
@@ -129,7 +119,7 @@ def start(environment, tmp_path):
 
 
 def _learner(start, output, **settings):
-    values = {**ENDLESS, "output": output, **settings}
+    values = {**ENDLESS_TRAINING, "output": output, **settings}
     words = [f"{key}={value}" for key, value in values.items()]
     return start(sys.executable, "-m", "grpo_ros.nodes.learner", *words)
 
@@ -274,7 +264,7 @@ def test_a_mistake_is_one_line_and_a_non_zero_exit_code(start, tmp_path):
 
 
 def _launch(start, output, **settings):
-    values = {**ENDLESS, "output": output, **settings}
+    values = {**ENDLESS_TRAINING, "output": output, **settings}
     words = [f"{key}:={value}" for key, value in values.items()]
     return start(sys.executable, RUNNER, ROOT / "launch" / "train.launch.py", *words)
 

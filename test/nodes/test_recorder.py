@@ -18,8 +18,10 @@ pytest.importorskip("rclpy")
 from bag_readers import agreed, channels_of, decoded, information, records_of  # noqa: E402
 from deploy_helpers import (  # noqa: E402
     DEADLINE_S,
+    SMALL_TRAINING,
     Client,
     NodeProcess,
+    arguments_of,
     export_untrained,
     running_client,
 )
@@ -40,17 +42,7 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 VOLATILE = DurabilityPolicy.VOLATILE
 HEARD, HEARD_AT_BEST = (qos.recorded(kind, VOLATILE) for kind in (RELIABLE, BEST_EFFORT))
 ARM = load_robot("franka_fr3").interfaces.arm_trajectory_topic
-TRAINING = {
-    "task": "pick_place",
-    "collection.num_groups": 2,
-    "collection.group_size": 2,
-    "collection.env_steps": 4000,
-    "demonstrations.episodes": 2,
-    "behaviour_cloning.num_steps": 20,
-    "evaluation.episodes": 4,
-    "evaluation.final_episodes": 4,
-    "film": "false",
-}
+TRAINING = {**SMALL_TRAINING, "task": "pick_place", "collection.env_steps": 4000}
 
 
 @pytest.fixture
@@ -109,7 +101,7 @@ def test_a_training_run_is_recorded_whole(client: Client, tmp_path: Path) -> Non
     recorder = begun(tmp_path, about="['task=pick_place','config_sha256=12ab']")
     for topic, kind in kinds.items():
         client.listen(kind, topic, HEARD_AT_BEST if kind is Clock else HEARD)
-    settings = [*(f"{k}={v}" for k, v in TRAINING.items()), f"output={tmp_path / 'runs'}"]
+    settings = arguments_of({**TRAINING, "output": tmp_path / "runs"})
     learner = NodeProcess("learner", tmp_path / "learner.log", settings=settings)
     try:
         assert learner.wait(200.0) == 0, learner.output

@@ -48,7 +48,7 @@ def test_it_shows_the_rollout_from_its_start_to_its_end_and_what_else_could_be(
 ) -> None:
     failure = run.store.failures()[0]
     with run.opened(failure.id) as opened:
-        scenes = opened.replay().scenes
+        scenes = opened.replayed.scenes
     first, last = (scenes[i].joint_position[0].numpy() for i in (0, -1))
 
     def shows(position: np.ndarray) -> object:

@@ -2,19 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy")
 
-NODES = (
-    "simulator_bridge",
-    "batch_bridge",
-    "learner",
-    "policy_server",
-    "evaluator",
-    "browser_view",
-)
+NODES = sorted(path.name for path in (Path(__file__).parents[2] / "scripts").iterdir())
 INTERRUPTED = """
 import os, signal, sys
 

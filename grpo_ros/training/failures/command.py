@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grpo_ros.training.failures.failure import Failure
     from grpo_ros.training.failures.of_run import ReplayedRun
     from grpo_ros.training.failures.replay import Branches, Replay
 
@@ -70,8 +69,8 @@ def replay(options: argparse.Namespace) -> int:
     name = FailureId.parsed(options.rollout)
     folder = Path(options.output or run.path / "replays" / str(name).replace("/", "-"))
     with run.opened(name, options.at, max(0, options.members), MOST_POINTS) as opened:
-        print(_told(opened.failure, opened.period_s))
-        again = opened.replay()
+        again = opened.replayed
+        print(_told(again, opened.period_s))
         print(_verdict(again))
         branches = opened.branch(options.seed) if options.members else None
         if branches is not None:
@@ -109,8 +108,8 @@ def _listed(run: ReplayedRun, is_all: bool) -> list[str]:
     return lines
 
 
-def _told(failure: Failure, period_s: float) -> str:
-    end = "failed" if failure.score < 1.0 else "succeeded"
+def _told(again: Replay, period_s: float) -> str:
+    failure, end = again.failure, "succeeded" if again.outcome else "failed"
     group = ""
     if failure.id.held_out is None:
         group = f"; {100.0 * failure.group_success:.0f} % of its group succeeded"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from grpo_ros.training.checkpoint import newest_valid
 from grpo_ros.training.failures.failure import Failure, FailureId
 from grpo_ros.training.failures.replay import (
     Branches,
-    Replay,
     branch,
     held_out_failure,
     replay,
@@ -107,7 +105,7 @@ class ReplayedRun:
             if not is_named:
                 last = _length(kept) - 1
                 decisions = [min(decision, last) for decision in decisions]
-            yield OpenedFailure(kept, simulator, policy, tuple(decisions), members)
+            yield OpenedFailure(kept, simulator, policy, decisions, members)
         finally:
             simulator.close()
 
@@ -128,40 +126,49 @@ def _length(failure: Failure) -> int:
     return int(failure.executed.any(dim=1).sum())
 
 
-@dataclasses.dataclass(frozen=True)
 class OpenedFailure:
-    """A failure in a simulator.
+    """A failure in a simulator, where it has just been lived through again.
 
-    Attributes:
+    Args:
         failure: it.
         simulator: with an environment for each new rollout.
         policy: decides in new rollouts; None: there are none.
         decisions: before which they branch off.
         members: of each.
+
+    Attributes:
+        replayed: what the rollout was.
     """
 
-    failure: Failure
-    simulator: Simulator
-    policy: ChunkPolicy | None
-    decisions: Sequence[int]
-    members: int
+    def __init__(
+        self,
+        failure: Failure,
+        simulator: Simulator,
+        policy: ChunkPolicy | None,
+        decisions: Sequence[int],
+        members: int,
+    ) -> None:
+        self.failure, self.simulator = failure, simulator
+        self._policy, self._decisions, self._members = policy, tuple(decisions), members
+        self.replayed = replay(simulator, failure)
 
     @property
     def period_s(self) -> float:
         """Of a control step."""
         return self.simulator.contract.period_s
 
-    def replay(self) -> Replay:
-        """Return what the rollout was."""
-        return replay(self.simulator, self.failure)
-
     def branch(self, seed: int, is_traced: bool = False) -> Branches:
-        """Let the policy go on from moments of the rollout."""
-        if self.policy is None:
-            raise ReplayError(f"rollout {self.failure.id} was opened without a policy")
-        again = self.replay()
+        """Let the policy go on from moments of the rollout; see `replay.branch`."""
+        if self._policy is None or not self._members:
+            raise ReplayError(f"rollout {self.failure.id} was opened to be replayed alone")
         return branch(
-            self.simulator, self.policy, again, self.decisions, self.members, seed, is_traced
+            self.simulator,
+            self._policy,
+            self.replayed,
+            self._decisions,
+            self._members,
+            seed,
+            is_traced,
         )
 
     def film(self, folder: Path, branches: Branches | None, most: int, say: Say) -> list[Path]:
@@ -172,30 +179,26 @@ class OpenedFailure:
         """
         from grpo_ros.report.film import film_rollouts
 
-        written, path = [], folder / "replay.webp"
-        problem = film_rollouts(
-            self.simulator, self.failure.start, self.failure.chunks.unsqueeze(0), path
-        )
-        if problem:
-            say(f"no film: {problem}")
-            return []
-        written.append(path)
-        if branches is None:
-            return written
-        start, chunks = self._beside(branches, most)
-        path = folder / "branches.webp"
-        if not film_rollouts(self.simulator, start, chunks, path):
-            written.append(path)
+        films = {"replay.webp": (self.failure.start, self.failure.chunks.unsqueeze(0))}
+        if branches is not None:
+            films["branches.webp"] = self._beside(branches, most)
+        written = []
+        for name, (start, chunks) in films.items():
+            problem = film_rollouts(self.simulator, start, chunks, folder / name)
+            if problem:
+                say(f"no film {name}: {problem}")
+            else:
+                written.append(folder / name)
         return written
 
     def _beside(self, branches: Branches, most: int) -> tuple[Snapshot, torch.Tensor]:
         """Return the state and the actions of the rest of the rollout, then of new ones."""
         point = branches.last_good or branches.points[0]
-        place = list(self.decisions).index(point.decision)
-        num = min(most, self.members, self.simulator.num_envs - 1)
-        states = self.replay().states.rows([point.decision])
+        place = self._decisions.index(point.decision)
+        num = min(most, self._members, self.simulator.num_envs - 1)
+        states = self.replayed.states.rows([point.decision])
         rest = self.failure.chunks[point.decision :]
-        first = place * self.members
+        first = place * self._members
         new = branches.rollout.sample.chunk[first : first + num]
         length = max(len(rest), new.shape[1])
         parts = [_lengthened(rest.unsqueeze(0), length), _lengthened(new, length)]

@@ -55,13 +55,12 @@ class Replay:
 
 
 def replay(simulator: Simulator, failure: Failure) -> Replay:
-    """Live through a rollout again, in all environments alike; the first is looked at.
+    """Live through a rollout again in the first environment; the others have to be finished.
 
     Raises:
         SimulatorError: another engine, task or robot than it was recorded with.
     """
-    everywhere = [0] * simulator.num_envs
-    simulator.restore(failure.start, everywhere)
+    simulator.restore(failure.start, [0], [0])
     scenes = [simulator.scene().rows([0])]
     states = []
     before, simulator.watch = simulator.watch, lambda scene, _: scenes.append(scene)
@@ -86,18 +85,21 @@ def replay(simulator: Simulator, failure: Failure) -> Replay:
 
 
 def held_out_failure(simulator: Simulator, policy: ChunkPolicy, number: int) -> Failure:
-    """Return what a policy's most likely actions make of a held-out initial state."""
-    keys = held_out_keys(1, first=number) * simulator.num_envs
-    obs = simulator.reset(simulator.task.sample(keys), None, keys)
+    """Return what a policy's most likely actions make of a held-out initial state.
+
+    It happens in the first environment; the others have to be finished.
+    """
+    keys = held_out_keys(1, first=number)
+    obs = simulator.reset(simulator.task.sample(keys), [0], keys)
     start = simulator.snapshot([0])
     chunks, executed = [], []
     with torch.no_grad():
         while True:
-            chunk = policy.mode(obs)[:, : simulator.contract.num_executed]
-            result = simulator.step(chunk)
-            chunks.append(chunk[0])
+            chunk = policy.mode(obs)[0, : simulator.contract.num_executed]
+            result = simulator.step(chunk.expand(simulator.num_envs, *chunk.shape))
+            chunks.append(chunk)
             executed.append(result.executed[0])
-            obs = result.obs
+            obs = {name: value[:1] for name, value in result.obs.items()}
             if bool((result.terminated | result.truncated)[0]):
                 break
     return Failure(

@@ -15,7 +15,7 @@ from grpo_ros.simulators.mujoco.renderer import rendering_problem
 from grpo_ros.training.failures.command import where_lost
 from grpo_ros.training.failures.failure import FailureId
 from grpo_ros.training.failures.of_run import ReplayedRun
-from grpo_ros.training.failures.replay import Branch, Branches, spread_decisions
+from grpo_ros.training.failures.replay import Branch, Branches, replay, spread_decisions
 from grpo_ros.training.failures.store import FailureStore
 from grpo_ros.training.rollout import Rollout
 from grpo_ros.training.trainer import Trainer
@@ -54,7 +54,7 @@ def test_each_ends_in_the_very_state_it_ended_in_then(run):
     kept = run.store.failures()
     for failure in (kept[0], kept[len(kept) // 2], kept[-1]):
         with run.opened(failure.id) as opened:  # one environment, where training had twelve
-            again = opened.replay()
+            again = opened.replayed
         assert again.is_exact and not again.outcome
         assert again.score == failure.score
         assert len(again.scenes) == 1 + failure.num_steps
@@ -66,14 +66,14 @@ def test_one_bit_of_an_action_is_enough_to_end_elsewhere(run):
         chunks = failure.chunks.clone()
         chunks[0, 0, 0] = torch.nextafter(chunks[0, 0, 0], torch.tensor(0.0))
         changed = dataclasses.replace(failure, chunks=chunks)
-        assert not dataclasses.replace(opened, failure=changed).replay().is_exact
+        assert not replay(opened.simulator, changed).is_exact
 
 
 def test_branches_go_on_from_the_exact_moment(run):
     failure = run.store.failures()[0]
     last = int(failure.executed.any(dim=1).sum()) - 1
     with run.opened(failure.id, [0, last], members=3) as opened:
-        again = opened.replay()
+        again = opened.replayed
         branches = opened.branch(seed=1)
         rollout = branches.rollout
         assert [point.decision for point in branches.points] == [0, last]
@@ -103,7 +103,7 @@ def test_a_held_out_episode_ends_as_it_was_counted(run):
     numbers, num = run.held_out_failures()
     assert num == 12 and numbers
     with run.opened(FailureId(held_out=numbers[0])) as opened:
-        again = opened.replay()
+        again = opened.replayed
     assert again.is_exact and not again.outcome
 
 

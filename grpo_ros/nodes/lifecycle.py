@@ -130,6 +130,11 @@ class GuardedLifecycleNode(LifecycleNode):
     ) -> TransitionCallbackReturn:
         return parent(state) if result == SUCCESS else result
 
+    def destroy_node(self) -> None:
+        """Destroy the node with its state machine, which keeps it known to others."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     # ---------------------------------------------------------------- guarded callbacks
 
     def create_subscription(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,16 @@ pytest.importorskip("rclpy")
 
 import rclpy  # noqa: E402
 from control_msgs.action import GripperCommand  # noqa: E402
-from deploy_helpers import ENVIRONMENT, environment  # noqa: E402
+from deploy_helpers import (  # noqa: E402
+    DEADLINE_S,
+    ENDLESS_TRAINING,
+    ENVIRONMENT,
+    NodeProcess,
+    arguments_of,
+    environment,
+    export_untrained,
+    running_client,
+)
 from rclpy.action import ActionClient, ActionServer  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
@@ -62,9 +73,30 @@ def test_nothing_of_a_node_stays_known_once_it_is_down() -> None:
             rclpy.shutdown(context=context)
 
 
-def wait_until(holds: Callable[[], bool]) -> bool:
-    """Return whether it held within 5 s; the silent are forgotten only after 20 s."""
-    deadline = time.monotonic() + 5.0
+@pytest.mark.parametrize("name", ["simulator_bridge", "policy_server", "recorder", "learner"])
+def test_a_node_of_ours_that_has_ended_is_forgotten_at_once(name: str, tmp_path: Path) -> None:
+    """Else another server would find that the command topic is held, for as long as 20 s."""
+    policy = export_untrained(tmp_path / "policy.onnx")
+    given = {"policy": policy, "lock_step": True}
+    settings = arguments_of({**ENDLESS_TRAINING, "output": tmp_path})
+    with running_client() as client:
+        node = {
+            "simulator_bridge": partial(NodeProcess, **given),
+            "policy_server": partial(NodeProcess, **given, autostart=True),
+            "recorder": partial(NodeProcess, folder=tmp_path / "bags"),
+            "learner": partial(NodeProcess, settings=settings),
+        }[name](name, tmp_path / "log")
+        try:
+            assert wait_until(lambda: name in client.node.get_node_names(), DEADLINE_S)
+            time.sleep(2.0)  # until it has made what it makes once it spins
+        finally:
+            node.stop()
+        assert wait_until(lambda: client.node.get_node_names() == ["test_client"])
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    """Return whether it held in time; the silent are forgotten only after 20 s."""
+    deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
             return False

@@ -177,7 +177,7 @@ def listening(turns: Turns, _: Sequence[str]) -> None:
     from rclpy.node import Node
     from rclpy.qos import QoSProfile
 
-    from grpo_ros.nodes.process import spinning
+    from grpo_ros.nodes.shared.process import spinning
 
     heard: Counter[str] = Counter()
 
@@ -211,4 +211,4 @@ if __name__ == "__main__":
     kinds = {each.__name__: each for each in (bare, monitored, listening)}
     kinds[sys.argv[1]](Turns(int(sys.argv[2]), int(sys.argv[3])), sys.argv[4:])
     sys.stdout.flush()
-    os._exit(0)  # as a node leaves; see nodes/process.py
+    os._exit(0)  # as a node leaves; see nodes/shared/process.py

@@ -43,8 +43,8 @@ from std_msgs.msg import String
 
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import BridgeError
-from grpo_ros.nodes import qos
-from grpo_ros.nodes.process import leave, spinning
+from grpo_ros.nodes.shared import qos
+from grpo_ros.nodes.shared.process import leave, spinning
 from grpo_ros.nodes.training.batch_port import PORT
 from grpo_ros.nodes.training.exchange import ServedMessages
 from grpo_ros.nodes.training.tensor_messages import CODECS

@@ -39,12 +39,12 @@ from visualization_msgs.msg import MarkerArray
 from grpo_ros import typed
 from grpo_ros.deployment.inputs.camera_images import rgb_from_raw
 from grpo_ros.deployment.inputs.input_refusal import InputRefusal
-from grpo_ros.nodes import qos
 from grpo_ros.nodes.browser.page import FIRST_PORT, close_page, open_page
 from grpo_ros.nodes.browser.show import Show
-from grpo_ros.nodes.lifecycle import guarded
-from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import leave, spinning
+from grpo_ros.nodes.shared import qos
+from grpo_ros.nodes.shared.lifecycle import guarded
+from grpo_ros.nodes.shared.parameters import read_parameters
+from grpo_ros.nodes.shared.process import leave, spinning
 
 AUTO, IMAGE = "auto", "sensor_msgs/msg/Image"
 SEARCH_S = 1.0

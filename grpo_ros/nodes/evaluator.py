@@ -41,10 +41,10 @@ from grpo_ros.deployment.records.trials import Trial, TrialError, compared, summ
 from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes
 from grpo_ros.errors import ConfigurationError, GrpoRosError
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
-from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.lifecycle import guarded
-from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import Process, leave, spinning
+from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.shared.lifecycle import guarded
+from grpo_ros.nodes.shared.parameters import read_parameters
+from grpo_ros.nodes.shared.process import Process, leave, spinning
 from grpo_ros.robots.robot import Robot, load_robot
 from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
 from grpo_ros.training.statistics import wilson_interval

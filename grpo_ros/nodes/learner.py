@@ -41,8 +41,8 @@ from grpo_ros.configuration import load_config
 from grpo_ros.distributed.process_ranks import refuse_several
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.interrupts import Interrupts
-from grpo_ros.nodes.parameters import declare_parameters, given_parameters
-from grpo_ros.nodes.process import leave
+from grpo_ros.nodes.shared.parameters import declare_parameters, given_parameters
+from grpo_ros.nodes.shared.process import leave
 from grpo_ros.nodes.training.batch_port import BatchPort
 from grpo_ros.nodes.training.learner_interface import Learner
 from grpo_ros.nodes.training.training_view import TrainingView

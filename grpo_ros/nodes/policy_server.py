@@ -53,11 +53,7 @@ from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.records.live_outcome import LiveOutcome
 from grpo_ros.deployment.records.run_record import RunRecord
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
-from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
-from grpo_ros.nodes.lifecycle import SUCCESS, GuardedLifecycleNode
-from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import leave, spinning
 from grpo_ros.nodes.recording.black_box import BlackBox, provenance
 from grpo_ros.nodes.recording.noting import type_name
 from grpo_ros.nodes.serving.command_output import make_output
@@ -71,6 +67,10 @@ from grpo_ros.nodes.serving.policy_config import (
 )
 from grpo_ros.nodes.serving.predicted_output import PredictedOutput
 from grpo_ros.nodes.serving.run_control import RunControl
+from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.shared.lifecycle import SUCCESS, GuardedLifecycleNode
+from grpo_ros.nodes.shared.parameters import read_parameters
+from grpo_ros.nodes.shared.process import leave, spinning
 from grpo_ros.robots.robot import Robot, load_robot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

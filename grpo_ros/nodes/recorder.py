@@ -39,12 +39,12 @@ from rclpy.node import Node
 
 from grpo_ros import typed
 from grpo_ros.errors import ConfigurationError, GrpoRosError
-from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import leave, spinning
 from grpo_ros.nodes.recording.bag_writer import BagWriter
 from grpo_ros.nodes.recording.intake import SUFFIX, Arrived, Choice, Intake, Stream
 from grpo_ros.nodes.recording.provenance import host_provenance, policy_provenance
+from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.shared.parameters import read_parameters
+from grpo_ros.nodes.shared.process import leave, spinning
 
 WRITE_S, FLUSH_S = 0.1, 0.5
 SORTED_S = 0.05

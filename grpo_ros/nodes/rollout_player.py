@@ -24,8 +24,8 @@ from rclpy.clock import ClockType
 
 from grpo_ros import typed
 from grpo_ros.errors import ReplayError
-from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import leave, spinning
+from grpo_ros.nodes.shared.parameters import read_parameters
+from grpo_ros.nodes.shared.process import leave, spinning
 from grpo_ros.nodes.training.training_view import TrainingView, TrainingViewConfig
 from grpo_ros.tasks.scene_state import SceneState
 from grpo_ros.training.failures.failure import FailureId

@@ -75,10 +75,10 @@ from grpo_ros.deployment.simulation.simulated_task import (
 )
 from grpo_ros.errors import SimulatorError
 from grpo_ros.export.policy_file import load_policy_file
-from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.lifecycle import guarded
-from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.process import leave, spinning
+from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.shared.lifecycle import guarded
+from grpo_ros.nodes.shared.parameters import read_parameters
+from grpo_ros.nodes.shared.process import leave, spinning
 from grpo_ros.nodes.simulated.arm_actions import ArmActions
 from grpo_ros.nodes.simulated.gripper_actions import GripperActions
 from grpo_ros.nodes.simulated.simulated_output import SimulatedOutput

@@ -18,7 +18,7 @@ def _run(node: str) -> NoReturn:
         signal.signal(number, _end_at_once)
     module: Any = importlib.import_module(f"grpo_ros.nodes.{node}")
     code: int = module.main()
-    from grpo_ros.nodes.process import leave
+    from grpo_ros.nodes.shared.process import leave
 
     leave(code)
 

@@ -10,7 +10,7 @@ from deploy_helpers import ENVIRONMENT, Client, environment
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from grpo_ros.nodes.process import destroy, spinning
+from grpo_ros.nodes.shared.process import destroy, spinning
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge
 
 

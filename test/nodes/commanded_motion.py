@@ -25,7 +25,7 @@ from grpo_ros.deployment.simulation.trajectory_follower import (
     Waypoints,
     spline,
 )
-from grpo_ros.nodes import messages
+from grpo_ros.nodes.shared import messages
 from grpo_ros.nodes.simulated import controller_messages
 
 Array = npt.NDArray[np.float64]

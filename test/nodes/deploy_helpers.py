@@ -216,7 +216,7 @@ def running_client() -> Iterator[Client]:
     """Spin a client in the domain of the node processes."""
     from rclpy.node import Node
 
-    from grpo_ros.nodes.process import spinning
+    from grpo_ros.nodes.shared.process import spinning
 
     with environment(ENVIRONMENT), spinning(lambda: Node("test_client"), args=[]) as process:
         yield Client(process.node)

@@ -17,7 +17,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
-from grpo_ros.nodes import qos
+from grpo_ros.nodes.shared import qos
 
 STATUS = "policy_server/status"
 DEFAULTS: dict[str, Any] = {

@@ -18,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from played_robot import until
 from std_srvs.srv import Trigger
 
-from grpo_ros.nodes import qos
+from grpo_ros.nodes.shared import qos
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge
 
 STATUS = "policy_server/status"

@@ -23,7 +23,7 @@ from grpo_ros.deployment.simulation.controller_settings import ControllerSetting
 from grpo_ros.deployment.simulation.trajectory_checks import TrajectoryRefused
 from grpo_ros.deployment.simulation.trajectory_controller import TrajectoryController
 from grpo_ros.deployment.simulation.trajectory_follower import Motion
-from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.shared import messages, qos
 from grpo_ros.robots.robot import Robot
 
 PERIOD_S = 0.01

@@ -26,13 +26,13 @@ from std_msgs.msg import Bool  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
-from grpo_ros.nodes import messages, qos  # noqa: E402
 from grpo_ros.nodes.recording import (
     bags,  # noqa: E402
     black_box,  # noqa: E402
 )
 from grpo_ros.nodes.recording.bags import Bag, BagError  # noqa: E402
 from grpo_ros.nodes.recording.black_box import BlackBox  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
 JOINTS, IMAGES, COMMANDS = "/joint_states", "/wrist/image_raw", "/arm/joint_trajectory"

@@ -20,7 +20,7 @@ from sensor_msgs.msg import LaserScan  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from grpo_ros.controllers import make_controller  # noqa: E402
-from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge  # noqa: E402
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator  # noqa: E402
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig  # noqa: E402

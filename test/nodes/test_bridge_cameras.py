@@ -20,7 +20,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from grpo_ros import rotations  # noqa: E402
-from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.nodes.simulated.camera_output import image  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge  # noqa: E402
 from grpo_ros.simulators.mujoco import renderer  # noqa: E402

@@ -23,7 +23,7 @@ from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Float64MultiArray  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
-from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 

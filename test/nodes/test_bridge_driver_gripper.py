@@ -14,10 +14,10 @@ from sensor_msgs.msg import JointState  # noqa: E402
 from grpo_ros.deployment.answers import GripperTarget  # noqa: E402
 from grpo_ros.deployment.inputs.observation_buffer import ObservationBuffer  # noqa: E402
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot  # noqa: E402
-from grpo_ros.nodes import qos  # noqa: E402
 from grpo_ros.nodes.inputs.intake import Intake  # noqa: E402
 from grpo_ros.nodes.inputs.sensor_inputs import SensorInputs  # noqa: E402
 from grpo_ros.nodes.serving.gripper_commander import GripperCommander  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator  # noqa: E402

@@ -28,7 +28,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
-from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 from grpo_ros.robots.urdf import parse_urdf  # noqa: E402
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig  # noqa: E402

@@ -29,7 +29,7 @@ from grpo_ros.nodes.browser.run_state import (  # noqa: E402
     counts,
     thinned,
 )
-from grpo_ros.nodes.scene_markers import SceneMarkers  # noqa: E402
+from grpo_ros.nodes.shared.scene_markers import SceneMarkers  # noqa: E402
 from grpo_ros.nodes.training.path_markers import ALPHA, PathMarkers  # noqa: E402
 from grpo_ros.tasks.registry import make_task  # noqa: E402
 from grpo_ros.training.group_paths import GroupPaths  # noqa: E402

@@ -28,10 +28,10 @@ from PIL import Image as Picture  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from grpo_ros.algorithms.histograms import SHARE_EDGES, Histogram  # noqa: E402
-from grpo_ros.nodes import qos  # noqa: E402
 from grpo_ros.nodes.browser.show import Show  # noqa: E402
 from grpo_ros.nodes.browser_view import BrowserView, mesh_path  # noqa: E402
-from grpo_ros.nodes.process import spinning  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
+from grpo_ros.nodes.shared.process import spinning  # noqa: E402
 from grpo_ros.nodes.training.learner_interface import Learner  # noqa: E402
 from grpo_ros.nodes.training.training_view import TrainingView  # noqa: E402
 from grpo_ros.randomness import Key  # noqa: E402

@@ -21,7 +21,7 @@ from fault_policies import export_orbit  # noqa: E402
 from played_robot import until  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 
-from grpo_ros.nodes import qos  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 

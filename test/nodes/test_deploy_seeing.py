@@ -22,7 +22,7 @@ from grpo_ros.deployment.simulation.simulated_task import task_of  # noqa: E402
 from grpo_ros.errors import MissingExtraError  # noqa: E402
 from grpo_ros.export.onnx_export import export_policy  # noqa: E402
 from grpo_ros.export.policy_file import load_policy_file  # noqa: E402
-from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.simulators.mujoco import renderer  # noqa: E402
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator  # noqa: E402
 from grpo_ros.tasks.reach import Reach, ReachConfig  # noqa: E402

@@ -26,7 +26,7 @@ from played_robot import (  # noqa: E402
 )
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
-from grpo_ros.nodes import qos  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]

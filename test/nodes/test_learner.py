@@ -25,7 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
 from grpo_ros.export.policy_file import load_policy_file
-from grpo_ros.nodes import qos
+from grpo_ros.nodes.shared import qos
 from grpo_ros.robots.robot import load_robot
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]

@@ -22,7 +22,7 @@ from rclpy.action import ActionClient  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from grpo_ros.export.onnx_export import export_policy  # noqa: E402
-from grpo_ros.nodes import qos  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig  # noqa: E402
 
 pytestmark = pytest.mark.ros

@@ -34,10 +34,10 @@ from grpo_ros.deployment.inputs.observation_buffer import (  # noqa: E402
     Reading,
 )
 from grpo_ros.errors import ConfigurationError, MissingExtraError  # noqa: E402
-from grpo_ros.nodes import messages, qos  # noqa: E402
 from grpo_ros.nodes.inputs import observation_inputs  # noqa: E402
 from grpo_ros.nodes.inputs.observation_inputs import InputsConfig, ObservationInputs  # noqa: E402
-from grpo_ros.nodes.lifecycle import GuardedLifecycleNode  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared.lifecycle import GuardedLifecycleNode  # noqa: E402
 from grpo_ros.robots.robot import Robot, load_robot  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]

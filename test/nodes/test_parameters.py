@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 from grpo_ros import typed
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import ConfigurationError
-from grpo_ros.nodes.parameters import declare_parameters, given_parameters, read_parameters
+from grpo_ros.nodes.shared.parameters import declare_parameters, given_parameters, read_parameters
 from grpo_ros.overrides import leaves
 from grpo_ros.training.settings import TrainConfig
 

@@ -25,7 +25,7 @@ from played_robot import PlayedRobot, until  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from grpo_ros.contract import Contract  # noqa: E402
-from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]

@@ -26,7 +26,7 @@ from deploy_helpers import (  # noqa: E402
 from rclpy.action import ActionClient, ActionServer  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
-from grpo_ros.nodes.process import spinning  # noqa: E402
+from grpo_ros.nodes.shared.process import spinning  # noqa: E402
 
 pytestmark = pytest.mark.ros
 

@@ -33,8 +33,8 @@ from std_msgs.msg import String  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
-from grpo_ros.nodes import qos  # noqa: E402
 from grpo_ros.nodes.recording.bags import definition  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]

@@ -28,7 +28,6 @@ from grpo_ros.deployment.safety.faults import FaultConfig  # noqa: E402
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot  # noqa: E402
 from grpo_ros.errors import ConfigurationError  # noqa: E402
 from grpo_ros.export.policy_file import load_policy_file  # noqa: E402
-from grpo_ros.nodes import messages  # noqa: E402
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs  # noqa: E402
 from grpo_ros.nodes.recording import black_box  # noqa: E402
 from grpo_ros.nodes.recording.bag_writer import write_bag  # noqa: E402
@@ -40,6 +39,7 @@ from grpo_ros.nodes.serving.command_output import make_output  # noqa: E402
 from grpo_ros.nodes.serving.fault_inputs import FaultInputs  # noqa: E402
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig, runner_settings  # noqa: E402
 from grpo_ros.nodes.serving.run_control import RunControl  # noqa: E402
+from grpo_ros.nodes.shared import messages  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator  # noqa: E402
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig  # noqa: E402

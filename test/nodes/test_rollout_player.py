@@ -16,8 +16,8 @@ from visualization_msgs.msg import MarkerArray  # noqa: E402
 
 from grpo_ros import presets, typed  # noqa: E402
 from grpo_ros.configuration import load_config  # noqa: E402
-from grpo_ros.nodes import qos  # noqa: E402
 from grpo_ros.nodes.rollout_player import VIEW, PlayerConfig  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
 from grpo_ros.nodes.training.path_markers import PATHS  # noqa: E402
 from grpo_ros.training.failures.of_run import ReplayedRun  # noqa: E402
 from grpo_ros.training.trainer import Trainer  # noqa: E402

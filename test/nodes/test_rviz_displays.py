@@ -34,8 +34,9 @@ from std_srvs.srv import Trigger  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
-from grpo_ros.nodes import qos, simulator_bridge  # noqa: E402
-from grpo_ros.nodes.process import destroy, spinning  # noqa: E402
+from grpo_ros.nodes import simulator_bridge  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
+from grpo_ros.nodes.shared.process import destroy, spinning  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge  # noqa: E402
 from grpo_ros.nodes.training.training_view import TrainingView  # noqa: E402
 from grpo_ros.randomness import Key  # noqa: E402

@@ -32,7 +32,7 @@ from simulation_interfaces.msg import (  # noqa: E402
 from simulation_interfaces.msg import SpawnEntity as SpawnRequest  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from grpo_ros.nodes import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.nodes.simulated.simulation_services import FREE_RUNNING_FEATURES  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]

@@ -20,9 +20,9 @@ from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from grpo_ros.configuration import load_config  # noqa: E402
-from grpo_ros.nodes import qos  # noqa: E402
-from grpo_ros.nodes.process import destroy, spinning  # noqa: E402
-from grpo_ros.nodes.scene_markers import SceneMarkers  # noqa: E402
+from grpo_ros.nodes.shared import qos  # noqa: E402
+from grpo_ros.nodes.shared.process import destroy, spinning  # noqa: E402
+from grpo_ros.nodes.shared.scene_markers import SceneMarkers  # noqa: E402
 from grpo_ros.nodes.training.budget import Budget  # noqa: E402
 from grpo_ros.nodes.training.learner_interface import Learner  # noqa: E402
 from grpo_ros.nodes.training.training_view import TrainingView  # noqa: E402

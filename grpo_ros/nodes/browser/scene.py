@@ -12,7 +12,7 @@ import numpy as np
 from grpo_ros.errors import RobotError
 from grpo_ros.extras import import_extra
 from grpo_ros.nodes.browser.marker_scene import Colours, Lines, Shape, Text
-from grpo_ros.nodes.link_transforms import LinkTransforms, Transform, quaternion_of
+from grpo_ros.nodes.shared.link_transforms import LinkTransforms, Transform, quaternion_of
 from grpo_ros.robots.urdf import parse_urdf
 from grpo_ros.robots.visuals import GREY, Visual, parse_visuals
 

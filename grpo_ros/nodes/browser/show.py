@@ -19,7 +19,7 @@ from grpo_ros.nodes.browser.scene import (
     add_floor,
     look_at_bodies,
 )
-from grpo_ros.nodes.link_transforms import Transform
+from grpo_ros.nodes.shared.link_transforms import Transform
 
 PANEL_S = 0.5
 JPEG_QUALITY = 80

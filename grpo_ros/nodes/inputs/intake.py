@@ -9,7 +9,7 @@ from builtin_interfaces.msg import Time
 
 from grpo_ros.deployment.inputs.input_refusal import InputRefusal
 from grpo_ros.deployment.inputs.observation_buffer import ObservationBuffer
-from grpo_ros.nodes import messages
+from grpo_ros.nodes.shared import messages
 
 
 class Intake:

@@ -27,12 +27,12 @@ from grpo_ros import typed
 from grpo_ros.contract import Contract
 from grpo_ros.deployment.inputs.observation_buffer import ObservationBuffer
 from grpo_ros.errors import ConfigurationError, ContractError, MissingExtraError
-from grpo_ros.nodes import qos
 from grpo_ros.nodes.inputs.intake import Intake
 from grpo_ros.nodes.inputs.object_inputs import ObjectInputs
 from grpo_ros.nodes.inputs.sensor_inputs import SensorInputs
 from grpo_ros.nodes.inputs.transform_tree import TransformTree
 from grpo_ros.nodes.recording.noting import OnMessage, noted, type_name
+from grpo_ros.nodes.shared import qos
 from grpo_ros.robots.robot import Robot
 
 try:

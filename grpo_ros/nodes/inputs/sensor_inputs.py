@@ -15,9 +15,9 @@ from grpo_ros.deployment.inputs.camera_images import rgb_from_compressed, rgb_fr
 from grpo_ros.deployment.inputs.input_refusal import InputRefusal
 from grpo_ros.deployment.inputs.observation_buffer import UNIT_TOLERANCE
 from grpo_ros.deployment.inputs.range_readings import nearest_beams, read_ranges
-from grpo_ros.nodes import messages
 from grpo_ros.nodes.inputs.intake import Intake
 from grpo_ros.nodes.inputs.transform_tree import TransformTree
+from grpo_ros.nodes.shared import messages
 from grpo_ros.robots.robot import Robot
 
 Array = npt.NDArray[np.float64]

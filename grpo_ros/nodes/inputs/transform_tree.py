@@ -14,8 +14,8 @@ from tf2_ros import Buffer, TransformException
 
 from grpo_ros import rotations
 from grpo_ros.deployment.inputs.input_refusal import InputRefusal
-from grpo_ros.nodes import qos
 from grpo_ros.nodes.recording.noting import OnMessage, noted
+from grpo_ros.nodes.shared import qos
 
 Array = npt.NDArray[np.float64]
 TF, TF_STATIC = "/tf", "/tf_static"

@@ -17,7 +17,7 @@ from rosbags.interfaces import (
     QosTime,
 )
 
-from grpo_ros.nodes.messages import NANOSECONDS
+from grpo_ros.nodes.shared.messages import NANOSECONDS
 
 VERSION = 9
 INFORMATION = "rosbag2_bagfile_information"

@@ -21,7 +21,6 @@ from rosbags.interfaces import Qos
 
 from grpo_ros import __version__
 from grpo_ros.files import sync
-from grpo_ros.nodes.messages import NANOSECONDS
 from grpo_ros.nodes.recording.bag_metadata import (
     INFORMATION,
     FileMetadata,
@@ -32,6 +31,7 @@ from grpo_ros.nodes.recording.bag_metadata import (
 from grpo_ros.nodes.recording.bags import BagError, Recorded
 from grpo_ros.nodes.recording.encoder import encoder
 from grpo_ros.nodes.recording.mcap_file import McapFile
+from grpo_ros.nodes.shared.messages import NANOSECONDS
 
 SLICE_S, REST_S = 1e-3, 1e-3
 """While a bag is written beside a control loop: work at a stretch, and the rest after it."""

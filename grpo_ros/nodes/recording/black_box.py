@@ -23,7 +23,6 @@ from typing import Any
 
 from grpo_ros import typed
 from grpo_ros.contract import Contract
-from grpo_ros.nodes import messages
 from grpo_ros.nodes.inputs.transform_tree import TF_STATIC
 from grpo_ros.nodes.recording.bag_metadata import BULKY, offered
 from grpo_ros.nodes.recording.bag_writer import TEMPORARY, write_bag
@@ -35,6 +34,7 @@ from grpo_ros.nodes.recording.provenance import (
     host_provenance,
 )
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig
+from grpo_ros.nodes.shared import messages
 
 Kept = tuple[int, str, str, Any]
 """Arrival in ns of a clock that nobody sets, topic, type, and the message or what makes it."""

@@ -18,10 +18,10 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from grpo_ros.errors import GrpoRosError
-from grpo_ros.nodes import qos
 from grpo_ros.nodes.recording.bag_metadata import BULKY, TopicMetadata, offered
 from grpo_ros.nodes.recording.bags import definition, message_class
 from grpo_ros.nodes.recording.sequences import Sequences
+from grpo_ros.nodes.shared import qos
 
 POLL_S = 0.005
 DISCOVER_S, REEXAMINE_S = 0.1, 2.0

@@ -26,7 +26,6 @@ from grpo_ros.deployment.inputs.observation_buffer import NotReady
 from grpo_ros.deployment.matching import check_match
 from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
-from grpo_ros.nodes import messages
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.inputs.transform_tree import TF, TF_STATIC
 from grpo_ros.nodes.recording.bags import Bag, BagError, Recorded
@@ -42,6 +41,7 @@ from grpo_ros.nodes.serving.command_output import (
 )
 from grpo_ros.nodes.serving.fault_inputs import FaultInputs
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig, runner_settings
+from grpo_ros.nodes.shared import messages
 from grpo_ros.overrides import insert, parse_override
 from grpo_ros.robots.robot import load_robot
 

@@ -23,8 +23,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros.deployment.answers import Motion
 from grpo_ros.errors import ConfigurationError
-from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.recording.noting import OnMessage
+from grpo_ros.nodes.shared import messages, qos
 from grpo_ros.robots.robot import Robot
 
 LONGEST_STOP_S = 2.0

@@ -11,8 +11,8 @@ from std_msgs.msg import Bool
 
 from grpo_ros.deployment.safety.faults import FaultConfig, FaultWatch
 from grpo_ros.errors import ConfigurationError
-from grpo_ros.nodes import messages, qos
 from grpo_ros.nodes.recording.noting import OnMessage, noted, type_name
+from grpo_ros.nodes.shared import messages, qos
 from grpo_ros.robots.robot import Robot
 
 

@@ -11,7 +11,7 @@ from std_msgs.msg import String
 
 from grpo_ros.contract import Contract
 from grpo_ros.errors import ContractError, RobotError, StoppedError
-from grpo_ros.nodes import qos
+from grpo_ros.nodes.shared import qos
 from grpo_ros.robots.robot import Robot
 from grpo_ros.robots.urdf import parse_urdf
 

@@ -12,9 +12,9 @@ from nav2_msgs.action import NavigateToPose
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 
-from grpo_ros.nodes import messages
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.serving.run_control import RunControl
+from grpo_ros.nodes.shared import messages
 
 ACTION = "navigate_to_pose"
 RESULT_TIMEOUT_S = 10

@@ -15,7 +15,7 @@ from grpo_ros import rotations
 from grpo_ros.controllers.twist import arc_velocity
 from grpo_ros.deployment.answers import Command
 from grpo_ros.deployment.policy_runner import PolicyRunner
-from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.shared import messages, qos
 from grpo_ros.robots.robot import Robot
 
 Array = npt.NDArray[np.float64]

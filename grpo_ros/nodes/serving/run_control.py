@@ -17,7 +17,6 @@ from grpo_ros.deployment.answers import Command, Hold, Motion
 from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.records.live_outcome import LiveOutcome
 from grpo_ros.deployment.records.run_record import RunRecord
-from grpo_ros.nodes import messages
 from grpo_ros.nodes.recording.noting import OnMessage
 from grpo_ros.nodes.serving.command_output import CommandOutput
 from grpo_ros.nodes.serving.gripper_commander import (
@@ -27,6 +26,7 @@ from grpo_ros.nodes.serving.gripper_commander import (
 )
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig
 from grpo_ros.nodes.serving.policy_health import PolicyHealth
+from grpo_ros.nodes.shared import messages
 from grpo_ros.robots.robot import Robot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

@@ -15,7 +15,7 @@ from grpo_ros.deployment.simulation.tolerances import resolve
 from grpo_ros.deployment.simulation.trajectory_checks import TrajectoryRefused, check_trajectory
 from grpo_ros.deployment.simulation.trajectory_controller import GoalEnd
 from grpo_ros.deployment.simulation.trajectory_follower import Waypoints
-from grpo_ros.nodes import messages
+from grpo_ros.nodes.shared import messages
 from grpo_ros.nodes.simulated import controller_messages
 from grpo_ros.nodes.simulated.action_goals import RESULT_TIMEOUT_S, ActiveGoal, run
 

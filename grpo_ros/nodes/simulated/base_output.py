@@ -12,7 +12,7 @@ from sensor_msgs.msg import LaserScan
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.elementary import sine_cosine
-from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.shared import messages, qos
 from grpo_ros.tasks.range_scan import RangeScan
 
 

@@ -11,8 +11,8 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.errors import SimulatorError
-from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.link_transforms import Transform
+from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.shared.link_transforms import Transform
 from grpo_ros.tasks.camera import Camera
 
 Pixels = npt.NDArray[np.uint8]

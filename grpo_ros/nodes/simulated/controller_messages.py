@@ -13,7 +13,7 @@ from grpo_ros.deployment.simulation.tolerances import JointTolerance
 from grpo_ros.deployment.simulation.trajectory_checks import RawPoint
 from grpo_ros.deployment.simulation.trajectory_controller import TrajectoryController
 from grpo_ros.deployment.simulation.trajectory_follower import Array, Motion
-from grpo_ros.nodes import messages
+from grpo_ros.nodes.shared import messages
 
 
 def raw_points(message: JointTrajectory) -> list[RawPoint]:

@@ -28,7 +28,7 @@ from grpo_ros.deployment.simulation.primitives import (
 )
 from grpo_ros.deployment.simulation.refusal import Refusal
 from grpo_ros.deployment.simulation.regions import Box, Region, Sphere
-from grpo_ros.nodes import messages
+from grpo_ros.nodes.shared import messages
 from grpo_ros.tasks.base import Body
 
 CATEGORIES = {

@@ -14,9 +14,9 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
-from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.link_transforms import LinkTransforms
-from grpo_ros.nodes.scene_markers import SceneMarkers
+from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.shared.link_transforms import LinkTransforms
+from grpo_ros.nodes.shared.scene_markers import SceneMarkers
 from grpo_ros.nodes.simulated import controller_messages
 from grpo_ros.nodes.simulated.base_output import BaseOutput
 from grpo_ros.nodes.simulated.camera_output import CameraOutput

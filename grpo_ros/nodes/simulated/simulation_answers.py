@@ -9,7 +9,7 @@ from typing import Any
 from simulation_interfaces.msg import Result
 
 from grpo_ros.deployment.simulation.refusal import Refusal
-from grpo_ros.nodes.lifecycle import guarded
+from grpo_ros.nodes.shared.lifecycle import guarded
 
 FAILED = "RESULT_OPERATION_FAILED"
 

@@ -13,8 +13,8 @@ from std_msgs.msg import Float64MultiArray
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
 from grpo_ros.deployment.simulation.trajectory_follower import Array
 from grpo_ros.errors import ConfigurationError
-from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.lifecycle import guarded
+from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.shared.lifecycle import guarded
 
 BASE_COMMANDS: Mapping[str, Any] = {"twist": Twist, "twist_stamped": TwistStamped}
 THROTTLE_S = 1.0

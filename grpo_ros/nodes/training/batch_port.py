@@ -12,7 +12,7 @@ from typing import Any
 from std_msgs.msg import String
 
 from grpo_ros.errors import BridgeError
-from grpo_ros.nodes import qos
+from grpo_ros.nodes.shared import qos
 from grpo_ros.nodes.training.exchange import WAIT_S, MessageChannel
 from grpo_ros.nodes.training.tensor_messages import CODECS
 from grpo_ros.simulators.remote import local_socket

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from grpo_ros.errors import BridgeError, SimulatorError
-from grpo_ros.nodes import qos
+from grpo_ros.nodes.shared import qos
 from grpo_ros.nodes.training.tensor_messages import CODECS
 from grpo_ros.simulators.remote.messages import error_fields
 from grpo_ros.simulators.remote.serving import GOODBYE, HELLO, OPEN

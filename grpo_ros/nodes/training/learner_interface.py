@@ -15,7 +15,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from grpo_ros.algorithms.histograms import Histogram
 from grpo_ros.errors import GrpoRosError
-from grpo_ros.nodes import messages, qos
+from grpo_ros.nodes.shared import messages, qos
 from grpo_ros.report.summary import duration, progress_line
 from grpo_ros.training.observer import Progress, TrainingObserver
 from grpo_ros.training.requests import Requests

@@ -39,10 +39,10 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from grpo_ros import typed
-from grpo_ros.nodes import messages, qos
-from grpo_ros.nodes.link_transforms import LinkTransforms
-from grpo_ros.nodes.parameters import read_parameters
-from grpo_ros.nodes.scene_markers import SceneMarkers
+from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.shared.link_transforms import LinkTransforms
+from grpo_ros.nodes.shared.parameters import read_parameters
+from grpo_ros.nodes.shared.scene_markers import SceneMarkers
 from grpo_ros.nodes.training.budget import Budget
 from grpo_ros.nodes.training.path_markers import PathMarkers
 from grpo_ros.nodes.training.watched_images import WatchedImages

@@ -7,8 +7,8 @@ from typing import Any
 from sensor_msgs.msg import Image
 
 from grpo_ros.errors import SimulatorError
-from grpo_ros.nodes import qos
-from grpo_ros.nodes.link_transforms import Transform
+from grpo_ros.nodes.shared import qos
+from grpo_ros.nodes.shared.link_transforms import Transform
 from grpo_ros.nodes.simulated.camera_output import image, optical_frame
 from grpo_ros.simulators.scene_renderer import SceneRenderer
 from grpo_ros.tasks.base import Task

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
-from grpo_ros.nodes import messages
+from grpo_ros.nodes.shared import messages
 from grpo_ros.tasks.base import Body
 from grpo_ros.tasks.camera import ground
 

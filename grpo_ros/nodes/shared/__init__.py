@@ -1,0 +1,1 @@
+"""What nodes share: parameters, QoS, messages, markers, transforms, processes, lifecycles."""

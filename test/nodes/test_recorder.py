@@ -136,15 +136,12 @@ def test_a_deployment_in_lock_step_is_recorded_command_by_command(
     nodes = [
         NodeProcess("simulator_bridge", tmp_path / "bridge.log", **common),
         NodeProcess("policy_server", tmp_path / "server.log", **common, use_sim_time=True),
-        NodeProcess(
-            "evaluator",
-            tmp_path / "evaluator.log",
-            **common,
-            episodes=4,
-            compare_in_process=False,
-        ),
     ]
     try:
+        client.wait_for_publisher(f"/{ARM}")
+        until(lambda: client.node.count_subscribers(f"/{ARM}") == 3)  # bridge, bag and client
+        trials = {"episodes": 4, "compare_in_process": False}
+        nodes.append(NodeProcess("evaluator", tmp_path / "evaluator.log", **common, **trials))
         assert nodes[-1].wait(200.0) == 0, nodes[-1].output
     finally:
         codes = [node.stop() for node in (*reversed(nodes), recorder)]

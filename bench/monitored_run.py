@@ -71,17 +71,17 @@ class PacedTrainer(Trainer):
         if not self.turns.wait():
             self.requests.stop()
             return
-        began = self._spent()
+        watched_s, began = self.meter.spent_s, self._spent()  # reading the meter takes time, too
         super()._iterate()
         spent = {key: value - began[key] for key, value in self._spent().items()}
-        self.turns.tell(**spent, hash=self.state_hash())
+        watched_s = self.meter.spent_s - watched_s
+        self.turns.tell(**spent, watch_s=watched_s, hash=self.state_hash())
 
     def _spent(self) -> dict[str, float]:
         return {
             "env_steps": self.env_steps,
             "wall_s": time.monotonic(),
             "cpu_s": time.process_time(),
-            "watch_s": self.meter.spent_s,
         }
 
 
@@ -89,8 +89,8 @@ class Meter:
     """CPU time of what is done for whoever watches.
 
     In the trainer's thread that is what hooks take: observers, paths, metrics' files, TensorBoard,
-    histograms, and the scene of the first environment. The threads of ROS and its middleware, all
-    there before the trainer is made, are counted whole.
+    histograms. Counted whole are the threads of ROS and its middleware, all there before the
+    trainer is made, and the one in which TensorBoard writes.
     """
 
     def __init__(self) -> None:
@@ -106,6 +106,11 @@ class Meter:
 
     def watch(self, trainer: Trainer) -> None:
         """Time a trainer's hooks."""
+        self._threads += [
+            str(thread.native_id)
+            for thread in threading.enumerate()
+            if type(thread).__module__.startswith("tensorboard")
+        ]
         places: list[tuple[Any, Sequence[str]]] = [
             (trainer.observers, ("on_step", "on_groups", "on_iteration", "on_progress")),
             (trainer.run_record, ("iteration",)),
@@ -120,11 +125,10 @@ class Meter:
         simulator: Any = trainer.simulator
         if simulator.watch is not None:
             simulator.watch = trainer.observers.on_step
-            simulator._scene = self._timed(simulator._scene, lambda ids: len(ids) == 1)
 
-    def _timed(self, call: Any, counts: Any = lambda *_: True) -> Any:
+    def _timed(self, call: Any) -> Any:
         def timed(*args: Any) -> Any:
-            if self._is_inside or not counts(*args):
+            if self._is_inside:
                 return call(*args)
             self._is_inside, began_s = True, time.thread_time()
             try:

@@ -100,7 +100,8 @@ class RolloutPlayer(TrainingView):
         now_s = time.monotonic()
         if now_s < self._held_until_s:
             return
-        self.on_step(self._scenes[self._next], self._period_s)
+        scene = self._scenes[self._next]
+        self.on_step(lambda: scene, self._period_s)
         self._next += 1
         if self._next == len(self._scenes):
             self._next, self._held_until_s = 0, now_s + self.player.hold_s

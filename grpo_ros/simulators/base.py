@@ -16,6 +16,9 @@ from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import SceneState
 
+Watch = Callable[[Callable[[], SceneState], float], None]
+"""Takes what makes the first environment's scene, within the call, and the period in s."""
+
 Observation = Mapping[str, Tensor]
 """Contract field name -> (N, *shape); float32 for vectors, uint8 (N, H, W, 3) for images."""
 
@@ -78,8 +81,8 @@ class Simulator(Protocol):
     device: torch.device
     num_envs: int
     capabilities: Capabilities
-    watch: Callable[[SceneState, float], None] | None
-    """Called with the first environment's scene and the control period after each of its steps."""
+    watch: Watch | None
+    """Called after each step of the first environment."""
 
     def reset(
         self, initial: SceneState, env_ids: EnvIds = None, keys: Sequence[Key] | None = None

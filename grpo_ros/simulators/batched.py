@@ -19,7 +19,7 @@ from grpo_ros.errors import SimulatorError, nearest
 from grpo_ros.observations import ObservationAssembler
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.arguments import check_chunk, environment_ids
-from grpo_ros.simulators.base import EnvIds, Observation, StepResult
+from grpo_ros.simulators.base import EnvIds, Observation, StepResult, Watch
 from grpo_ros.simulators.physics import Physics
 from grpo_ros.simulators.plan import Plan
 from grpo_ros.simulators.randomiser import Randomiser
@@ -38,7 +38,7 @@ class BatchedSimulator:
         physics: what moves the bodies.
 
     Attributes:
-        watch: called with the first environment's scene and the period after each of its steps.
+        watch: called after each step of the first environment.
         draws_images: whether observations hold the images of the contract's cameras; false where
             nobody looks at them, which `render` still gives.
         rows: the state, see `Rows`.
@@ -53,7 +53,7 @@ class BatchedSimulator:
         self.task, self.physics = task, physics
         self.num_envs, self.num_substeps = physics.num_envs, physics.num_substeps
         self.capabilities = physics.capabilities
-        self.watch: Callable[[SceneState, float], None] | None = None
+        self.watch: Watch | None = None
         self.draws_images = True
         self.contract = task.contract()
         self.robot = task.robot
@@ -119,7 +119,7 @@ class BatchedSimulator:
             )
             rewards[active, k], plan = self._advance(plan, following)
             if self.watch is not None and executed[0, k]:
-                self.watch(self._scene(torch.tensor([0])), self.contract.period_s)
+                self.watch(lambda: self._scene(torch.tensor([0])), self.contract.period_s)
         return self._result(rewards, executed)
 
     def step_targets(self, targets: Tensor) -> StepResult:

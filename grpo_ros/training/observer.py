@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from grpo_ros.algorithms.histograms import Histogram
@@ -58,8 +58,11 @@ class TrainingObserver:
         """Whether `on_groups` is wanted of the rollout that begins now; it costs a little."""
         return False
 
-    def on_step(self, scene: SceneState, period_s: float) -> None:
-        """Take the first environment's scene (one row) after each control period."""
+    def on_step(self, scene: Callable[[], SceneState], period_s: float) -> None:
+        """Know of each control period of the first environment; `scene` makes its scene (one row).
+
+        It costs a little, and holds within the call.
+        """
 
     def on_iteration(self, metrics: Mapping[str, float], progress: Progress) -> None:
         """Take the metrics of one iteration."""
@@ -97,7 +100,7 @@ class Observers(TrainingObserver):
         """Whether any of them wants paths."""
         return any(observer.wants_paths for observer in self.observers)
 
-    def on_step(self, scene: SceneState, period_s: float) -> None:
+    def on_step(self, scene: Callable[[], SceneState], period_s: float) -> None:
         """Pass on."""
         for observer in self.observers:
             observer.on_step(scene, period_s)

@@ -49,6 +49,31 @@ def test_expectations_are_confronted_with_what_was_measured(rates, verdict):
     assert found["On long horizons PPO beats GRPO"] == "not tested"
 
 
+@pytest.mark.parametrize(
+    ("adaptive", "verdict"),
+    [
+        ([88, 90, 89], "confirmed"),
+        ([80, 82, 81], "contradicted"),
+        ([80, 95, 85], "not conclusive"),
+    ],
+)
+def test_adaptive_switching_is_held_against_the_better_of_the_two(adaptive, verdict):
+    (found,) = [
+        each
+        for each in confront(made_up({**PPO_WINS, "adaptive": adaptive}))
+        if each.claim.startswith("Adaptive switching")
+    ]
+    assert found.verdict == verdict
+    assert [e.second for e in found.evidence] == ["ppo"]
+
+
+def test_at_least_as_good_asks_for_no_more_than_that():
+    level = {"ppo": [84, 85, 86, 85], "grpo_8": [84, 86, 85, 85]}
+    found = {each.claim.split(" (")[0]: each.verdict for each in confront(made_up(level))}
+    assert found["After demonstrations GRPO is at least as good as PPO"] == "confirmed"
+    assert found["On short-horizon tasks with binary outcomes GRPO beats PPO"] == "not conclusive"
+
+
 def curves(**found):
     runs = [run(arm, s, 90, curve) for arm, curve in found.items() for s in range(3)]
     return Results(made_up_study(), tuple(runs))

@@ -202,7 +202,7 @@ def speaking() -> Iterator[Run]:
 
         def go_on() -> None:
             while not ended.wait(0.2):
-                run.view.on_step(run.scene, 0.1)
+                run.view.on_step(lambda: run.scene, 0.1)
 
         thread = threading.Thread(target=go_on)
         thread.start()

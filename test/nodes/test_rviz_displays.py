@@ -29,13 +29,14 @@ from deploy_helpers import (  # noqa: E402
 )
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from rosidl_runtime_py.utilities import get_message  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import Marker  # noqa: E402
 
 from grpo_ros.nodes import simulator_bridge  # noqa: E402
-from grpo_ros.nodes.shared import qos  # noqa: E402
+from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.nodes.shared.process import destroy, spinning  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridge  # noqa: E402
 from grpo_ros.nodes.training.training_view import TrainingView  # noqa: E402
@@ -43,6 +44,7 @@ from grpo_ros.randomness import Key  # noqa: E402
 from grpo_ros.simulators.mujoco.renderer import rendering_problem  # noqa: E402
 from grpo_ros.tasks.base import Task  # noqa: E402
 from grpo_ros.tasks.registry import make_task  # noqa: E402
+from grpo_ros.tasks.scene_state import SceneState  # noqa: E402
 from grpo_ros.training.group_paths import GroupPaths  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -160,7 +162,7 @@ def test_all_that_the_view_of_training_shows_comes() -> None:
         deadline = time.monotonic() + DEADLINE_S
         while not all(client.heard(topic) for topic in (*topics, "/tf")):
             assert time.monotonic() < deadline, {t: len(client.heard(t)) for t in topics}
-            view.on_step(scene, 0.05)
+            view.on_step(lambda: scene, 0.05)
             time.sleep(0.02)
         assert text_of(client.heard(MARKERS)[-1]) == "running"
         assert task.robot.base_frame in frames(client)
@@ -220,6 +222,28 @@ def test_how_an_episode_ended_stands_above_it_and_is_kept_for_whoever_comes() ->
         assert bodies == {body.name for body in client.bridge.task.bodies()}
 
 
+def test_a_scene_of_training_is_not_even_made_where_nobody_listens() -> None:
+    task = make_task("pick_place")
+    made: list[SceneState] = []
+
+    def scene() -> SceneState:
+        made.append(task.sample([Key(0)]))
+        return made[-1]
+
+    with viewed(task) as (view, client):
+        for _ in range(5):
+            view.on_step(scene, 0.05)
+            time.sleep(0.1)
+        assert not made
+        client.listen(Clock, "/clock", qos.CLOCK)
+        deadline = time.monotonic() + DEADLINE_S
+        while not made:
+            assert time.monotonic() < deadline
+            view.on_step(scene, 0.05)
+            time.sleep(0.02)
+        client.wait_for("/clock", lambda message: messages.to_ns(message.clock) >= 300_000_000)
+
+
 @pytest.mark.skipif(bool(rendering_problem()), reason="nothing renders here")
 def test_images_of_training_are_drawn_where_somebody_looks_and_else_nothing_is_made(
     monkeypatch: pytest.MonkeyPatch,
@@ -239,7 +263,7 @@ def test_images_of_training_are_drawn_where_somebody_looks_and_else_nothing_is_m
     scene = task.sample([Key(0)])
     with viewed(task) as (view, client):
         for _ in range(5):
-            view.on_step(scene, 0.05)
+            view.on_step(lambda: scene, 0.05)
             time.sleep(0.1)
         assert not made
         kind, profile = shown("train.rviz")[IMAGES]
@@ -247,7 +271,7 @@ def test_images_of_training_are_drawn_where_somebody_looks_and_else_nothing_is_m
         deadline = time.monotonic() + DEADLINE_S
         while not client.heard("top/image_raw"):
             assert time.monotonic() < deadline
-            view.on_step(scene, 0.05)
+            view.on_step(lambda: scene, 0.05)
             time.sleep(0.02)
         assert len(made) == 1, "of the camera that is looked through"
         image = client.heard("top/image_raw")[0]

@@ -71,7 +71,7 @@ def test_everything_equals_the_composed_simulator_bit_for_bit(task):
     seen = []
     for make in (lambda n: _remote(task, n), lambda n: MujocoSimulator(task, n, ONE_THREAD)):
         simulator, watched = conformance._started(make(5)), []
-        simulator.watch = lambda scene, period_s, to=watched: to.append((scene, period_s))
+        simulator.watch = lambda scene, period_s, to=watched: to.append((scene(), period_s))
         results = [simulator.step(chunk) for chunk in conformance._chunks(simulator, 5)]
         restored = simulator.restore(simulator.snapshot([3, 1]), [1, 0], [0, 4])
         views = (simulator.observe(), simulator.scene(), simulator.controller_state())

@@ -24,8 +24,9 @@ Parameters: `TrainingViewConfig`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
@@ -154,20 +155,22 @@ class TrainingView(Node, TrainingObserver):
             and self._paths_out.get_subscription_count() > 0
         )
 
-    def on_step(self, scene: SceneState, period_s: float) -> None:
-        """Count one control period of experience; publish what it is time for."""
+    def on_step(self, scene: Callable[[], SceneState], period_s: float) -> None:
+        """Count one control period of experience; publish what it is time for, if it is heard."""
         self._experience_ns += round(period_s * messages.NANOSECONDS)
         if self._task is None:
             return
-        self._latest = scene
+        scene = functools.cache(scene)
+        if self._is_drawn:
+            self._latest = scene()
         if self._scene_budget.is_due:
-            self._last_s = time.monotonic()
             with self._scene_budget.spending():
-                self._publish(self._task, scene, self._experience_ns)
+                if self._is_heard:
+                    self._publish(self._task, scene(), self._experience_ns)
         images = self._images
         if images is not None and self._image_budget.is_due and images.prepare():
             with self._image_budget.spending():
-                images.publish(self._experience_ns, scene)
+                images.publish(self._experience_ns, scene())
 
     def on_groups(self, paths: GroupPaths) -> None:
         """Publish where the members of groups went, unless only others want to know now."""
@@ -187,7 +190,13 @@ class TrainingView(Node, TrainingObserver):
     def _is_drawn(self) -> bool:
         return self.config.markers and self._markers_out.get_subscription_count() > 0
 
+    @property
+    def _is_heard(self) -> bool:
+        outs = (self._clock_out, self._joints_out, self._transforms_out, *self._poses_out.values())
+        return self._is_drawn or any(out.get_subscription_count() for out in outs)
+
     def _publish(self, task: Task, scene: SceneState, stamp: int) -> None:
+        self._last_s = time.monotonic()
         names, base = scene.joint_names, task.robot.base_frame
         position = scene.joint_position[0].numpy()
         poses = {name: scene.poses[name][0].tolist() for name in self._poses_out}

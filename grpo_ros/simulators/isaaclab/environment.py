@@ -22,7 +22,7 @@ from grpo_ros.contract import ActionField, Contract, ObservationField, Source
 from grpo_ros.errors import ConfigurationError, SimulatorError, nearest
 from grpo_ros.randomness import Key, generator
 from grpo_ros.simulators.arguments import check_chunk, environment_ids
-from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
+from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult, Watch
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.isaaclab.environment_config import environment_config
@@ -60,7 +60,7 @@ class IsaacLabEnvironment:
         config = config or IsaacLabConfig()
         self.task: Task = task
         self.num_envs, self._settings = num_envs, task.config
-        self.watch: Callable[[SceneState, float], None] | None = None
+        self.watch: Watch | None = None
         app.require(config)
         self._num_worlds = max(num_envs, MIN_WORLDS)
         found, self.changed = environment_config(
@@ -135,7 +135,7 @@ class IsaacLabEnvironment:
             rewards[active, k] = self._latch(active)
             self._keep(active)
             if self.watch is not None and executed[0, k]:
-                self.watch(self.scene().rows([0]), self.contract.period_s)
+                self.watch(lambda: self.scene().rows([0]), self.contract.period_s)
         return self._result(rewards, executed)
 
     def observe(self) -> Observation:

@@ -130,7 +130,7 @@ def _reset(simulator: Simulator, request: Message) -> Message:
 def _step(simulator: Simulator, request: Message) -> Message:
     scenes: list[SceneState] = []
     is_watched = bool(field(request, "watch"))
-    simulator.watch = (lambda scene, period_s: scenes.append(scene)) if is_watched else None
+    simulator.watch = (lambda scene, _: scenes.append(scene())) if is_watched else None
     result = simulator.step(tensor(request, "chunk").to(simulator.device))
     answer = Message()
     put_result(answer, result)

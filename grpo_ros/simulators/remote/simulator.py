@@ -9,7 +9,8 @@ or `restore` as usual. Snapshots are data and outlive the bridge that they came 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from grpo_ros.contract import Contract
 from grpo_ros.errors import BridgeError, SimulatorError
 from grpo_ros.randomness import Key
-from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult
+from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult, Watch
 from grpo_ros.simulators.remote.channel import Channel, Connector
 from grpo_ros.simulators.remote.messages import (
     field,
@@ -74,7 +75,7 @@ class RemoteSimulator:
         # Only who builds an environment knows its contract.
         is_known = not isinstance(task, EnvironmentTask) or task.is_bound
         self._known = task.contract() if is_known else None
-        self.watch: Callable[[SceneState, float], None] | None = None
+        self.watch: Watch | None = None
         self._connector = connector
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
         self._channel: Channel | None = None
@@ -177,7 +178,7 @@ class RemoteSimulator:
         if self.watch is not None and "watched" in answer.fields:
             scenes = take_scene(answer, "watched")
             for row in range(scenes.num_envs):
-                self.watch(scenes.rows([row]), self.contract.period_s)
+                self.watch(functools.partial(scenes.rows, [row]), self.contract.period_s)
         return take_result(answer)
 
     def observe(self) -> Observation:

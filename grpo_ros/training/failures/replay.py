@@ -63,7 +63,7 @@ def replay(simulator: Simulator, failure: Failure) -> Replay:
     simulator.restore(failure.start, [0], [0])
     scenes = [simulator.scene().rows([0])]
     states = []
-    before, simulator.watch = simulator.watch, lambda scene, _: scenes.append(scene)
+    before, simulator.watch = simulator.watch, lambda scene, _: scenes.append(scene())
     try:
         for chunk, executed in zip(failure.chunks, failure.executed, strict=True):
             if not bool(executed.any()):

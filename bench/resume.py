@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -20,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 VARIANTS = {
@@ -113,21 +116,26 @@ def killed(variant: str, folder: Path, after_s: float, expected: End) -> Kill | 
     return Kill(variant, after_s, iteration, _end(folder) == expected)
 
 
-def random_kills(num: int, seed: int, variants: list[str], say: object = None) -> list[Kill]:
-    """Kill so many runs, one variant after the other; return what became of them."""
-    generator, found = random.Random(seed), []
-    with tempfile.TemporaryDirectory() as name:
-        ends = {variant: straight(variant, Path(name) / variant) for variant in variants}
-        while len(found) < num:
-            variant = variants[len(found) % len(variants)]
+def random_kills(
+    num: int, seed: int, variants: list[str], jobs: int = 1, say: Callable[[Kill], None] = print
+) -> list[Kill]:
+    """Kill so many runs, the variants in turn, some at once; return what became of them."""
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(jobs) as pool:
+        folders = [Path(name) / variant for variant in variants]
+        ends = dict(zip(variants, pool.map(straight, variants, folders), strict=True))
+
+        def nth(i: int) -> Kill:
+            variant, instants = variants[i % len(variants)], random.Random(f"{seed} {i}")
             expected, lasts_s = ends[variant]
-            after_s = generator.uniform(0.0, lasts_s)
-            kill = killed(variant, Path(name) / f"{variant}-{time.time_ns()}", after_s, expected)
-            if kill is not None:
-                found.append(kill)
-                if callable(say):
+            for attempt in itertools.count():
+                folder = Path(name) / f"{variant}-{i}-{attempt}"
+                kill = killed(variant, folder, instants.uniform(0.0, lasts_s), expected)
+                if kill is not None:
                     say(kill)
-    return found
+                    return kill
+            raise AssertionError
+
+        return list(pool.map(nth, range(num)))
 
 
 def _start(variant: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -191,6 +199,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     usual = [variant for variant in VARIANTS if variant not in EXTRA_VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=usual)
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument(
+        "--jobs", type=int, default=cores, help="runs at once; default: a core each"
+    )
     options = parser.parse_args()
 
     def say(kill: Kill) -> None:
@@ -201,7 +213,7 @@ def main() -> int:
             flush=True,
         )
 
-    found = random_kills(options.kills, options.seed, options.variants, say)
+    found = random_kills(options.kills, options.seed, options.variants, options.jobs, say)
     same = sum(kill.is_same for kill in found)
     print(f"{same} of {len(found)} runs ended with the same metrics and the same state")
     return 0 if same == len(found) else 1

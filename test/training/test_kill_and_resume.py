@@ -11,15 +11,22 @@ import pytest
 
 from bench.resume import SETTINGS, VARIANTS, random_kills
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_five_random_kills_change_nothing():
     """`make bench-resume` makes fifty; the instants differ whenever the tests are run."""
     seed = random.SystemRandom().randrange(2**31)
-    kills = random_kills(5, seed, ["grpo", "ppo", "starts"])
+    kills = random_kills(5, seed, ["grpo", "ppo", "starts"], jobs=2)
     assert len(kills) == 5
     assert all(kill.is_same for kill in kills), (seed, kills)
+
+
+def test_a_kill_changes_nothing_in_isaac_lab():
+    pytest.importorskip("isaaclab", reason="Isaac Lab is not installed: make isaaclab")
+    seed = random.SystemRandom().randrange(2**31)
+    (kill,) = random_kills(1, seed, ["isaaclab"])
+    assert kill.is_same, (seed, kill)
 
 
 def test_of_two_learners_in_one_folder_the_second_refuses(tmp_path):

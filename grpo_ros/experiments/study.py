@@ -28,6 +28,7 @@ class Scenario:
         (), "short_horizon, long_horizon, multi_stage: what expectations are about"
     )
     settings: tuple[str, ...] = typed.setting((), "key=value, of all arms")
+    arms: tuple[str, ...] = typed.setting((), "Those that are tried on it; empty: all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +69,7 @@ class Study:
             (scenario, arm, self._num_seeds(scenario, arm))
             for scenario in self.scenarios
             for arm, each in self.arms.items()
-            if (not phases or each.phase in phases)
-            and (not each.scenarios or scenario in each.scenarios)
+            if (not phases or each.phase in phases) and self._is_tried(arm, scenario)
         ]
         most = max((num for _, _, num in counts), default=0)
         return [
@@ -78,6 +78,10 @@ class Study:
             for scenario, arm, num in counts
             if seed < num
         ]
+
+    def _is_tried(self, arm: str, scenario: str) -> bool:
+        on, of = self.arms[arm].scenarios, self.scenarios[scenario].arms
+        return (not on or scenario in on) and (not of or arm in of)
 
     def _num_seeds(self, scenario: str, arm: str) -> int:
         each = self.arms[arm]
@@ -124,7 +128,7 @@ class Study:
         arms = {
             name: arm
             for name, arm in arms.items()
-            if not arm.scenarios or any(s in scenarios for s in arm.scenarios)
+            if any(self._is_tried(name, scenario) for scenario in scenarios)
         }
         return dataclasses.replace(
             self,
@@ -141,11 +145,18 @@ class Study:
             ConfigurationError: of the first that has not, naming it.
         """
         for name, arm in self.arms.items():
-            for scenario in (*arm.scenarios, *arm.seeds_in):
-                if scenario not in self.scenarios:
+            for wanted in (*arm.scenarios, *arm.seeds_in):
+                if wanted not in self.scenarios:
                     raise ConfigurationError(
-                        f"arm '{name}' is to be tried on '{scenario}'",
-                        remedy=nearest(scenario, self.scenarios),
+                        f"arm '{name}' is to be tried on '{wanted}'",
+                        remedy=nearest(wanted, self.scenarios),
+                    )
+        for name, scenario in self.scenarios.items():
+            for wanted in scenario.arms:
+                if wanted not in self.arms:
+                    raise ConfigurationError(
+                        f"on scenario '{name}' arm '{wanted}' is to be tried",
+                        remedy=nearest(wanted, self.arms),
                     )
         for cell in self.cells():
             if cell.seed == self.first_seed:

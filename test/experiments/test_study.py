@@ -44,6 +44,7 @@ def test_phases_tasks_seeds_and_settings_narrow_it(tmp_path):
     assert {c.seed for c in few.cells()} == {0, 1}
     assert few.cells()[0].config().policy == "flow"
     assert set(study.narrowed(["pick_place"]).scenarios) == {"pick_place"}
+    assert set(study.narrowed(["navigate_open"]).arms) == {"ppo_scratch", "grpo_scratch"}
     easy = study.narrowed(["pick_place_easy"])
     assert set(easy.scenarios) == {"pick_place_easy"} and "mix" not in easy.arms
 
@@ -61,6 +62,7 @@ def test_mistakes_are_named_with_their_place(tmp_path):
         text.replace("algorithm=ppo", "algorithm.clip_loww=1"): "run pick/ppo/seed_0.*clip_loww",
         text.replace("seeds: 1", "seed: 1"): "unknown key 'study.seed'",
         text.replace("title: GRPO", "scenarios: [pikc]"): "pikc",
+        text.replace("threshold: 0.5", "arms: [pop]"): "on scenario 'pick' arm 'pop'.*ppo",
     }
     for broken, message in cases.items():
         path.write_text(broken)

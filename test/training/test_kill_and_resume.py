@@ -11,7 +11,7 @@ import pytest
 
 from bench.resume import SETTINGS, VARIANTS, random_kills
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_five_random_kills_change_nothing():

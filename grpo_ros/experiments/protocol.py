@@ -91,7 +91,8 @@ def run_protocol(asked: Asked, folder: str, workers: int | None, *, is_run: bool
     written = [results.write(output / "results.json")]
     if results.runs:
         written += write_report(results, output, memory_rows(study))
-    say(f"{len(results.runs)} of {len(cells)} runs; wrote {' '.join(map(str, written))}")
+    num_done = len(cells) - len(results.missing)
+    say(f"{num_done} of {len(cells)} runs; wrote {' '.join(map(str, written))}")
     if interrupts.has_come:
         return INTERRUPTED
     return 0 if is_complete and not results.missing else INCOMPLETE

@@ -156,10 +156,11 @@ def _scenario(results: Results, scenario: str) -> Iterator[Block]:
             f"Success of the deployed policy: {family}. Bands: all seeds. Dotted: cloned to the "
             "end.",
         )
-    yield Picture(
-        plots.group_plot(results, scenario),
-        "Groups without a difference, success while exploring, and spread of actions.",
-    )
+    if any(results.of(scenario, arm) for arm in (PPO, *GROUP_ARMS)):
+        yield Picture(
+            plots.group_plot(results, scenario),
+            "Groups without a difference, success while exploring, and spread of actions.",
+        )
     if results.of(scenario, GRPO):
         yield Picture(
             plots.reward_plot(results, scenario),

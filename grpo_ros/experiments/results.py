@@ -104,7 +104,7 @@ class Results:
     Attributes:
         study: what was compared.
         runs: the finished ones.
-        missing: names of those that are not.
+        missing: names of those that were asked for and are not.
         command: what reproduces it.
     """
 
@@ -155,15 +155,15 @@ def episodes_of(run: Result) -> int:
 
 
 def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> Results:
-    """Return what the finished runs among some cells say."""
-    runs, missing = [], []
-    for cell in cells:
+    """Return what a study's finished runs say, and which of some cells are not finished."""
+    runs, missing, wanted = [], [], {cell.name for cell in cells}
+    for cell in study.cells():
         run = finished_run(cell, output)
         found = _result(cell, read_run(run.path)) if run is not None else None
-        if found is None:
-            missing.append(cell.name)
-        else:
+        if found is not None:
             runs.append(found)
+        elif cell.name in wanted:
+            missing.append(cell.name)
     return Results(study, tuple(runs), tuple(missing), command)
 
 

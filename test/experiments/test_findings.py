@@ -129,6 +129,15 @@ def test_the_report_needs_nothing_beside_itself_and_says_it_all(tmp_path):
     assert text.count("data:image/svg+xml;base64,") >= 3
 
 
+def test_a_plot_without_a_curve_is_left_out(tmp_path):
+    def num_plots(arm: str) -> int:
+        page, _ = write_report(curves(**{arm: SLOW}), tmp_path)
+        return page.read_text().count("<svg")
+
+    assert num_plots("selection") == 1
+    assert num_plots("ppo") == 2
+
+
 def test_tables_have_a_cell_for_each_of_their_columns():
     results = made_up({**PPO_WINS, "cloning": [60, 61, 62], "selection": [82, 84, 81]})
     found = [

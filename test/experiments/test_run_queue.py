@@ -85,6 +85,13 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_results(tmp_path
     said, _ = again.communicate(timeout=100)
     assert again.returncode == 0 and said.startswith("2 of 2 runs done"), said
 
+    # What is asked for later is held against what was run before.
+    later = protocol(study, output, "--phases", "2")
+    said, _ = later.communicate(timeout=100)
+    assert later.returncode == 0 and "1 of 1 runs; wrote" in said, said
+    results = Results.read(output / "results.json")
+    assert [run.arm for run in results.runs] == ["ppo", "grpo_8"]
+
 
 def test_one_interrupt_saves_all_runs_and_writes_what_there_is(tmp_path):
     study = write_small(tmp_path, 400_000)

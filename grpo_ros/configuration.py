@@ -164,12 +164,12 @@ def to_yaml(config: Any) -> str:
     return text
 
 
-def config_hash(config: TrainConfig) -> str:
-    """Return the SHA-256 of all settings that decide results.
+def deciding_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return all settings that decide results, as a tree; `merge` gives them back.
 
     Left out are paths, `resume`, thread counts, and the sections of what was not chosen.
     """
-    tree = typed.encode(config)
+    tree: dict[str, Any] = typed.encode(config)
     for selector, sections in SECTIONS_BY_SELECTOR.items():
         chosen = section_name(selector, getattr(config, selector)) or ""
         for name in sections:
@@ -181,7 +181,12 @@ def config_hash(config: TrainConfig) -> str:
         for parent in parents:
             branch = branch.get(parent, {})
         branch.pop(last, None)
-    canonical = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return tree
+
+
+def config_hash(config: TrainConfig) -> str:
+    """Return the SHA-256 of all settings that decide results."""
+    canonical = json.dumps(deciding_settings(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from grpo_ros.errors import ConfigurationError
 from grpo_ros.experiments.comparison import more_seeds, paired, success
 from grpo_ros.experiments.protocol import INCOMPLETE, INTERRUPTED, say
 from grpo_ros.experiments.report import write_report
-from grpo_ros.experiments.results import Results, collect, episodes_of
+from grpo_ros.experiments.results import FILE, Results, collect, episodes_of
 from grpo_ros.experiments.run_queue import RunQueue, free_cores
 from grpo_ros.experiments.study import Arm, Scenario, Study
 from grpo_ros.files import write_atomically
@@ -123,7 +123,7 @@ def run_pilot(
     advice = judge(results, task)
     path = output / "advice.json"
     write_atomically(path, (json.dumps(typed.encode(advice), indent=1) + "\n").encode())
-    written = [path, results.write(output / "results.json"), *write_report(results, output)]
+    written = [path, results.write(output / FILE), *write_report(results, output)]
     say(f"{advice.verdict}: {advice.reason}")
     if advice.settings:
         say("train with: grpo-ros train " + " ".join([*advice.settings, *settings]))

@@ -6,15 +6,18 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from grpo_ros import typed
+from grpo_ros.configuration import Layer, config_hash, deciding_settings
 from grpo_ros.errors import ExperimentError
-from grpo_ros.experiments.run_of_cell import finished_run
+from grpo_ros.experiments.run_of_cell import finished_run, hash_of_layer
 from grpo_ros.experiments.study import Cell, Study
 from grpo_ros.files import write_atomically
 from grpo_ros.report.run_files import RunFiles, read_run
 
-SCHEMA = 1
+SCHEMA = 2
+FILE = "results.json"
 SERIES = (
     "eval_success",
     "train_success",
@@ -67,6 +70,7 @@ class Result:
         heldout_sha256: of the held-out initial states.
         versions: that results depend on.
         decisions: that the algorithm took on the way, with reasons.
+        config: the settings that decide a result, as a tree.
     """
 
     scenario: str
@@ -80,6 +84,7 @@ class Result:
     heldout_sha256: str
     versions: Mapping[str, str]
     decisions: tuple[str, ...] = ()
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def successes(self) -> int:
@@ -106,12 +111,15 @@ class Results:
         runs: the finished ones.
         missing: names of those that were asked for and are not.
         command: what reproduces it.
+        others: finished runs of other tasks or settings than were asked for last; they are kept,
+            not reported.
     """
 
     study: Study
     runs: tuple[Result, ...]
     missing: tuple[str, ...] = ()
     command: str = ""
+    others: tuple[Result, ...] = ()
 
     def of(self, scenario: str, arm: str) -> dict[int, Result]:
         """Return the runs of an arm on a scenario, by seed."""
@@ -139,11 +147,15 @@ class Results:
             tree = json.loads(path.read_text())
         except (OSError, ValueError) as problem:
             raise ExperimentError(
-                f"results {path} cannot be read: {problem}", expected="a study's results.json"
+                f"results {path} cannot be read: {problem}", expected=f"a study's {FILE}"
             ) from problem
         found = tree.pop("schema", None) if isinstance(tree, dict) else None
         if found != SCHEMA:
-            raise ExperimentError(f"results {path} have schema {found}", expected=f"{SCHEMA}")
+            raise ExperimentError(
+                f"results {path} have schema {found}",
+                expected=f"schema {SCHEMA}",
+                remedy="move it away; runs whose folders are there are read again",
+            )
         return typed.decode(cls, tree, path="results", error=ExperimentError)
 
 
@@ -154,17 +166,60 @@ def episodes_of(run: Result) -> int:
     return round(run.env_steps / max(1.0, mean)) + len(run.outcomes)
 
 
+class Recorded:
+    """Runs that a results.json holds: as good as their folders, so that a study can move.
+
+    Args:
+        path: of the file; it may be absent.
+
+    Raises:
+        ExperimentError: the file is damaged or of another schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._runs: dict[tuple[str, str], Result] = {}
+        if path.exists():
+            found = Results.read(path)
+            for run in (*found.others, *found.runs):
+                self._runs[_key(run)] = run
+
+    def of(self, cell: Cell) -> Result | None:
+        """Return the run of a cell with the settings that it has today."""
+        return self._runs.get((cell.name, config_hash(cell.config())))
+
+    def without(self, runs: Sequence[Result]) -> tuple[Result, ...]:
+        """Return the runs that are not among these, neither they nor such with their settings."""
+        taken = {_key(run) for run in runs}
+        return tuple(run for key, run in self._runs.items() if key not in taken)
+
+
+def _key(run: Result) -> tuple[str, str]:
+    """Return what tells a run from others: its cell, and its settings as understood today."""
+    understood = hash_of_layer(Layer(FILE, run.config))
+    settings = understood or json.dumps(run.config, sort_keys=True)
+    return f"{run.scenario}/{run.arm}/seed_{run.seed}", settings
+
+
 def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> Results:
-    """Return what a study's finished runs say, and which of some cells are not finished."""
+    """Return what a study's finished runs say, and which of some cells are not finished.
+
+    Runs are those in folders, and those that the study's results.json holds from before.
+
+    Raises:
+        ExperimentError: results.json is damaged or of another schema.
+    """
+    recorded = Recorded(output / FILE)
     runs, missing, wanted = [], [], {cell.name for cell in cells}
     for cell in study.cells():
         run = finished_run(cell, output)
         found = _result(cell, read_run(run.path)) if run is not None else None
+        found = found or recorded.of(cell)
         if found is not None:
             runs.append(found)
         elif cell.name in wanted:
             missing.append(cell.name)
-    return Results(study, tuple(runs), tuple(missing), command)
+    others = recorded.without(runs)
+    return Results(study, tuple(runs), tuple(missing), command, others)
 
 
 def _result(cell: Cell, files: RunFiles) -> Result | None:
@@ -186,6 +241,7 @@ def _result(cell: Cell, files: RunFiles) -> Result | None:
         str(evaluation.get("heldout_sha256", "")),
         {str(k): str(v) for k, v in evaluation.get("versions", {}).items()},
         tuple(decisions),
+        deciding_settings(cell.config()),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from grpo_ros.configuration import config_hash, merge, read_layer
+from grpo_ros.configuration import Layer, config_hash, merge, read_layer
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.experiments.study import Cell
 from grpo_ros.files import read_json_lines
@@ -50,6 +50,14 @@ def env_steps_done(cell: Cell, output: Path) -> int:
 
 def _hash_of(run: RunDirectory) -> str:
     try:
-        return config_hash(merge(TrainConfig, [read_layer(run.path / "config.yaml")]))
+        return hash_of_layer(read_layer(run.path / "config.yaml"))
     except ConfigurationError:
-        return ""  # of other settings than there are today
+        return ""  # cannot be read
+
+
+def hash_of_layer(layer: Layer) -> str:
+    """Return the hash of settings as they are understood today; empty if they are not."""
+    try:
+        return config_hash(merge(TrainConfig, [layer]))
+    except ConfigurationError:
+        return ""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from grpo_ros.errors import ExperimentError
@@ -49,14 +49,23 @@ class RunQueue:
         output: the study's folder.
         cores: a run at a time on each of them.
         say: told about each run that ends, and now and then how far all are.
+        done: cells that need no run.
     """
 
     def __init__(
-        self, cells: Sequence[Cell], output: Path, cores: Sequence[int], say: Say
+        self,
+        cells: Sequence[Cell],
+        output: Path,
+        cores: Sequence[int],
+        say: Say,
+        done: Collection[Cell] = (),
     ) -> None:
         self.output, self.cores, self.say = output, tuple(cores), say
         self.failed: list[Cell] = []
-        self._waiting = [cell for cell in cells if finished_run(cell, output) is None]
+        known = {cell.name for cell in done}
+        self._waiting = [
+            cell for cell in cells if cell.name not in known and finished_run(cell, output) is None
+        ]
         self._budgets = {cell.name: cell.config().collection.env_steps for cell in cells}
         self._num, self._num_done = len(cells), len(cells) - len(self._waiting)
         self._tries: dict[str, int] = {}

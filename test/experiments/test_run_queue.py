@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from study_helpers import write_small
 
 from grpo_ros.errors import ExperimentError
-from grpo_ros.experiments.results import Results
+from grpo_ros.experiments.results import Results, collect
 from grpo_ros.experiments.run_of_cell import env_steps_done, finished_run
 from grpo_ros.experiments.run_queue import RunQueue, free_cores
 from grpo_ros.experiments.study import load_study
@@ -91,6 +92,22 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_results(tmp_path
     assert later.returncode == 0 and "1 of 1 runs; wrote" in said, said
     results = Results.read(output / "results.json")
     assert [run.arm for run in results.runs] == ["ppo", "grpo_8"]
+
+    # A study moves with its results.json alone, and what is not asked for stays in it.
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(output / "results.json", moved)
+    elsewhere = protocol(study, moved)
+    said, _ = elsewhere.communicate(timeout=100)
+    assert elsewhere.returncode == 0 and said.startswith("2 of 2 runs done"), said
+    assert Results.read(moved / "results.json").runs == results.runs
+    assert not (moved / "runs").exists()
+    other = load_study(str(study)).narrowed(settings=["demonstrations.episodes=4"])
+    kept = collect(other, other.cells(), moved, "")
+    assert not kept.runs and kept.others == results.runs
+    kept.write(moved / "results.json")
+    found = collect(load_study(str(study)), cells, moved, results.command)
+    assert found.runs == results.runs and not found.others
 
 
 def test_one_interrupt_saves_all_runs_and_writes_what_there_is(tmp_path):

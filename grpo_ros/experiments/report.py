@@ -1,4 +1,4 @@
-"""The report of a study: report.html and report.md, which need nothing beside themselves."""
+"""The report of a study: report.html and report.md, which need nothing else; plots/ for reuse."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An SVG."""
+    """An SVG, and what its file is called."""
 
+    name: str
     svg: str
     caption: str
 
@@ -67,18 +68,21 @@ Block = Heading | Paragraph | Rows | Picture
 
 
 def write_report(results: Results, folder: Path, memory: tables.Table | None = None) -> list[Path]:
-    """Write report.html and report.md into a folder; return their paths.
+    """Write report.html, report.md and each plot's SVG into a folder; return the reports' paths.
 
     Args:
         results: of a study.
         folder: made if it is absent.
         memory: rows of what training takes with and without a critic, the first the head.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
     blocks = list(_blocks(results, memory))
     html, markdown = folder / "report.html", folder / "report.md"
     write_atomically(html, _html(results.study.title, blocks).encode())
     write_atomically(markdown, _markdown(blocks).encode())
+    for block in blocks:
+        if isinstance(block, Picture):
+            write_atomically(folder / "plots" / f"{block.name}.svg", block.svg.encode())
     return [html, markdown]
 
 
@@ -152,17 +156,20 @@ def _scenario(results: Results, scenario: str) -> Iterator[Block]:
             continue
         extra = [arm for arm in (PPO, GRPO) if arm in arms and arm not in members]
         yield Picture(
+            f"{scenario}_{family.replace(' ', '_')}",
             plots.success_plot(results, scenario, [*extra, *members]),
             f"Success of the deployed policy: {family}. Bands: all seeds. Dotted: cloned to the "
             "end.",
         )
     if any(results.of(scenario, arm) for arm in (PPO, *GROUP_ARMS)):
         yield Picture(
+            f"{scenario}_groups",
             plots.group_plot(results, scenario),
             "Groups without a difference, success while exploring, and spread of actions.",
         )
     if results.of(scenario, GRPO):
         yield Picture(
+            f"{scenario}_rewards",
             plots.reward_plot(results, scenario),
             "How rewards are distributed over groups.",
         )

@@ -127,6 +127,9 @@ def test_the_report_needs_nothing_beside_itself_and_says_it_all(tmp_path):
     assert "src=" not in page and "<link" not in page and "<script" not in page
     assert "1 &lt;2&gt;" in page
     assert text.count("data:image/svg+xml;base64,") >= 3
+    plots = sorted(path.stem for path in (tmp_path / "plots").glob("*.svg"))
+    assert plots == ["pick_PPO_and_GRPO", "pick_exact_states", "pick_groups", "pick_rewards"]
+    assert (tmp_path / "plots/pick_groups.svg").read_text() in page
 
 
 def test_a_plot_without_a_curve_is_left_out(tmp_path):

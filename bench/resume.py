@@ -26,7 +26,7 @@ from pathlib import Path
 
 VARIANTS = {
     "grpo": (),
-    "ppo": ("algorithm=ppo", "num_groups=12", "group_size=1"),
+    "ppo": ("algorithm=ppo",),
     "hybrid": ("algorithm=hybrid", "hybrid.patience=1"),
     "starts": (
         "starts.selection=learned",

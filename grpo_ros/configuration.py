@@ -46,7 +46,6 @@ COMMAND_LINE, LEARNER = "command line", "learner"
 PRESET_FOLDERS = {
     "simulator": "simulators",
     "task": "tasks",
-    "algorithm": "algorithms",
     "policy": "policies",
 }
 """Selector -> folder of its presets in config/."""

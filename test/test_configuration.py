@@ -96,15 +96,6 @@ def test_each_layer_is_above_the_one_before(share, tmp_path):
     )
     _preset(
         share,
-        "algorithms",
-        "grpo",
-        """
-        collection: {group_size: 3, env_steps: 3}
-        evaluation: {episodes: 3, every_iterations: 3}
-        """,
-    )
-    _preset(
-        share,
         "policies",
         "flow",
         """
@@ -118,7 +109,7 @@ def test_each_layer_is_above_the_one_before(share, tmp_path):
         ["evaluation.every_iterations=7"], user, parameters={"evaluation.every_iterations": 6}
     )
     assert config.collection.num_groups == 2
-    assert config.collection.group_size == 3
+    assert config.collection.group_size == 2
     assert config.collection.env_steps == 4
     assert config.evaluation.episodes == 5
     assert config.evaluation.every_iterations == 7
@@ -287,11 +278,11 @@ def test_an_unknown_node_has_no_parameter_file():
         presets.node_parameters("lerner")
 
 
-def test_a_difficulty_stands_above_its_task_and_below_the_algorithm(share):
+def test_a_difficulty_stands_above_its_task_and_below_the_policy(share):
     _preset(share, "tasks", "navigate", "navigate: {num_obstacles: 1, horizon: 70}")
     _preset(share, "tasks", "navigate_hard", "navigate: {num_obstacles: 8}\nppo: {discount: 0.5}")
-    _preset(share, "algorithms", "ppo", "ppo: {discount: 0.9}")
-    config = load_config(["task=navigate", "difficulty:=hard", "algorithm=ppo"])
+    _preset(share, "policies", "flow", "ppo: {discount: 0.9}")
+    config = load_config(["task=navigate", "difficulty:=hard", "policy=flow"])
     assert (config.navigate.num_obstacles, config.navigate.horizon) == (8, 70)
     assert (config.ppo.discount, config.difficulty) == (0.9, "hard")
     plain = load_config(["task=navigate"])

@@ -36,6 +36,10 @@ class Ppo(Updater):
         super().__init__(config, policy, ranks)
         self.estimator = CriticEstimator(config, policy, generator, ranks)
 
+    def rollouts_per_state(self, configured: int) -> int:
+        """Return 1: a critic judges each rollout by itself, so each has a state of its own."""
+        return 1
+
     @property
     def critic(self) -> Critic:
         """The value estimate."""

@@ -137,16 +137,13 @@ def pilot_study(task: str, steps: int, settings: Sequence[str]) -> Study:
     Raises:
         ConfigurationError: the task is unknown, or a setting.
     """
-    config = load_config([f"task={task}", *settings])
     if steps < 1:
         raise ConfigurationError(f"'steps' = {steps}", expected="at least 1")
-    rollouts = config.collection.num_groups * config.collection.group_size
     measured = ("evaluation.final_episodes=400", "evaluation.episodes=128")
-    single = ("algorithm=ppo", f"num_groups={rollouts}", "group_size=1")
     return Study(
         f"Pilot of {task}",
         {task: Scenario(task, env_steps=steps)},
-        {PPO: Arm(title="PPO", settings=single), GRPO: Arm(2, title="GRPO")},
+        {PPO: Arm(title="PPO", settings=("algorithm=ppo",)), GRPO: Arm(2, title="GRPO")},
         seeds=1,
         settings=("film=false", "failures.keep_mb=0", *measured, *settings),
         limits="A pilot: runs are short, and who leads early need not lead in the end.",

@@ -153,7 +153,8 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate:
     ]
     if critic is not None:
         items += _critic(critic, policy.num_features, rows)
-    setting = f"{collection.num_groups} x {collection.group_size} x {num_decisions}"
+    size = 1 if config.algorithm == "ppo" else collection.group_size
+    setting = f"{num_envs // size} x {size} x {num_decisions}"
     return MemoryEstimate(config.algorithm, method, policy, rows, minibatch, setting, tuple(items))
 
 

@@ -70,7 +70,8 @@ def measure_memory(config: TrainConfig) -> dict[str, int]:
         on_gpu = [p.device for p in policy.parameters() if p.is_cuda][:1]
         for device in on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
-        rollout = collector.collect(policy, config.seed, 0)
+        size = algorithm.rollouts_per_state(collection.group_size)
+        rollout = collector.collect(policy, config.seed, 0, size)
         with SavedTensors(_weights(policy, algorithm)) as saved:
             algorithm.update(rollout, Key(config.seed, 0))
     finally:

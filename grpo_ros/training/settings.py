@@ -27,7 +27,9 @@ from grpo_ros.training.starts.config import StartConfig
 class CollectionConfig:
     """How much is collected, and from how many states."""
 
-    num_groups: int = typed.setting(32, "Initial states per iteration (M)", minimum=1)
+    num_groups: int = typed.setting(
+        32, "Initial states per iteration (M); PPO has one for each of the M G rollouts", minimum=1
+    )
     group_size: int = typed.setting(8, "Rollouts from each state (G)", minimum=1)
     antithetic: bool = typed.setting(True, "Give members 2i and 2i + 1 of a group opposite noise")
     env_steps: int = typed.setting(

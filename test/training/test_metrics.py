@@ -63,7 +63,7 @@ def train(output, *overrides, each_iteration=None):
     "chosen",
     [
         ("grpo.reference_kl_coefficient=0.1", "grpo.success_buffer=4"),
-        ("algorithm=ppo", "num_groups=24", "group_size=1"),
+        ("algorithm=ppo",),
         ("algorithm=hybrid", "hybrid.mode=mix"),
         (
             "starts.branch_fraction=0.3",

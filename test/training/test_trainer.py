@@ -112,6 +112,19 @@ def test_a_finished_run_is_not_resumed(finished, tmp_path):
         _run(tmp_path, f"resume={summary.run}")
 
 
+def test_ppo_takes_as_many_rollouts_as_groups_have_each_from_a_state_of_its_own(tmp_path):
+    grouped, single = (
+        Trainer(load_config([*SMALL, f"output={tmp_path / name}", f"algorithm={name}"]))
+        for name in ("grpo", "ppo")
+    )
+    for trainer, num_states in ((grouped, 3), (single, 12)):
+        rollout = trainer._rollout(0)
+        first = torch.cat([value[:, 0].flatten(1).double() for value in rollout.obs.values()], 1)
+        assert len(rollout.outcome) == 12 and rollout.num_groups == num_states
+        assert len(first.unique(dim=0)) == num_states
+        trainer.simulator.close()
+
+
 def test_the_reference_is_the_cloned_policy(tmp_path):
     _, begun = _run(tmp_path, "grpo.reference_kl_coefficient=0.1", "collection.env_steps=1")
     start = begun.algorithm.gradient.reference.state_dict()

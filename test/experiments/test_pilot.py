@@ -81,7 +81,6 @@ def test_a_pilot_gives_both_the_same_rollouts_and_steps():
     assert {c.num_groups * c.group_size for c in collections} == {192}
     assert {c.env_steps for c in collections} == {50_000}
     assert configs["ppo"].algorithm == "ppo" and configs["grpo_8"].algorithm == "grpo"
-    assert configs["ppo"].collection.group_size == 1
     with pytest.raises(ConfigurationError, match="did you mean 'insert'"):
         pilot_study("insrt", 1, ())
     with pytest.raises(ConfigurationError, match="steps"):

@@ -19,25 +19,26 @@ def folder_of(cell: Cell, output: Path) -> Path:
 
 
 def finished_run(cell: Cell, output: Path) -> RunDirectory | None:
-    """Return the newest finished run with the cell's settings; None where there is none.
-
-    Settings are compared as they are understood today: one that came later counts with its
-    default in runs from before.
-    """
-    wanted = config_hash(cell.config())
+    """Return the newest finished run of a cell; None where there is none."""
     for run in runs_of(cell, output):
         status = run.read_json("status.json") or {}
-        if status.get("state") == FINISHED and _hash_of(run) == wanted:
+        if status.get("state") == FINISHED:
             return run
     return None
 
 
 def runs_of(cell: Cell, output: Path) -> Iterator[RunDirectory]:
-    """Yield all runs of a cell, the newest first."""
+    """Yield all runs with the cell's settings, the newest first.
+
+    Settings are compared as they are understood today: one that came later counts with its
+    default in runs from before.
+    """
+    wanted = config_hash(cell.config())
     found = folder_of(cell, output).glob("*/*/*/config.yaml")
     for path in sorted(found, key=lambda path: path.parent.name, reverse=True):
-        if not path.parent.is_symlink():
-            yield RunDirectory(path.parent)
+        run = RunDirectory(path.parent)
+        if not path.parent.is_symlink() and _hash_of(run) == wanted:
+            yield run
 
 
 def env_steps_done(cell: Cell, output: Path) -> int:

@@ -134,6 +134,7 @@ def test_other_settings_are_other_runs(tmp_path):
     assert finished_run(cells[1], tmp_path) is not None
     changed = load_study(str(study)).narrowed(settings=["grpo.clip_low=0.1"]).cells()[1]
     assert finished_run(changed, tmp_path) is None
+    assert env_steps_done(cells[1], tmp_path) >= 400 and env_steps_done(changed, tmp_path) == 0
     assert any("finished in" in line for line in said)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from study_helpers import write_small
 
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import ConfigurationError
+from grpo_ros.experiments.results import Recorded, Results
 from grpo_ros.experiments.study import load_study
 from grpo_ros.presets import preset_names
 
@@ -78,3 +81,11 @@ def test_a_cell_is_what_grpo_ros_train_would_be_given(tmp_path):
     cell = load_study(str(write_small(tmp_path))).cells()[0]
     assert load_config(cell.settings()) == cell.config()
     assert cell.name == "pick/ppo/seed_0"
+
+
+def test_the_published_results_are_of_the_study_and_settings_of_today():
+    path = Path(__file__).parents[2] / "docs/study/results.json"
+    recorded, published = Recorded(path), Results.read(path)
+    found = [run for cell in load_study("full").cells() if (run := recorded.of(cell)) is not None]
+    assert len(found) == len(published.runs) > 0 and not published.others
+    assert all(len(run.outcomes) == 1000 and run.points for run in found)

@@ -10,7 +10,7 @@ from pathlib import Path
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import ConfigurationError, GrpoRosError
 from grpo_ros.experiments.report import write_report
-from grpo_ros.experiments.results import FILE, Recorded, collect
+from grpo_ros.experiments.results import FILE, collect
 from grpo_ros.experiments.run_queue import RunQueue, free_cores
 from grpo_ros.experiments.study import Cell, Study, load_study
 from grpo_ros.experiments.tables import Table
@@ -83,9 +83,7 @@ def run_protocol(asked: Asked, folder: str, workers: int | None, *, is_run: bool
     output = Path(folder or f"studies/{Path(asked.study).stem}")
     is_complete, interrupts = True, Interrupts()
     if is_run:
-        recorded = Recorded(output / FILE)
-        done = [cell for cell in cells if recorded.of(cell) is not None]
-        queue = RunQueue(cells, output, free_cores(workers), say, done)
+        queue = RunQueue(cells, output, free_cores(workers), say)
         interrupts.attach(queue.stop, can_keep=lambda: True)
         is_complete = queue.run()
     results = collect(study, cells, output, asked.command())

@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from grpo_ros.errors import ExperimentError
+from grpo_ros.experiments.results import FILE, Recorded
 from grpo_ros.experiments.run_of_cell import env_steps_done, finished_run, folder_of
 from grpo_ros.experiments.study import Cell
 from grpo_ros.report.summary import duration
@@ -49,22 +50,21 @@ class RunQueue:
         output: the study's folder.
         cores: a run at a time on each of them.
         say: told about each run that ends, and now and then how far all are.
-        done: cells that need no run.
+
+    Raises:
+        ExperimentError: the study's results.json is damaged or of another schema.
     """
 
     def __init__(
-        self,
-        cells: Sequence[Cell],
-        output: Path,
-        cores: Sequence[int],
-        say: Say,
-        done: Collection[Cell] = (),
+        self, cells: Sequence[Cell], output: Path, cores: Sequence[int], say: Say
     ) -> None:
         self.output, self.cores, self.say = output, tuple(cores), say
         self.failed: list[Cell] = []
-        known = {cell.name for cell in done}
+        recorded = Recorded(output / FILE)
         self._waiting = [
-            cell for cell in cells if cell.name not in known and finished_run(cell, output) is None
+            cell
+            for cell in cells
+            if recorded.of(cell) is None and finished_run(cell, output) is None
         ]
         self._budgets = {cell.name: cell.config().collection.env_steps for cell in cells}
         self._num, self._num_done = len(cells), len(cells) - len(self._waiting)

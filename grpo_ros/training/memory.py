@@ -76,7 +76,7 @@ class MemoryEstimate:
         algorithm, method: grpo or ppo; lora, head or full, empty for other policies.
         policy: what the policy alone needs.
         rows: decisions in a rollout. minibatch: rows in a minibatch.
-        setting: how many groups, members and decisions, for people.
+        setting: how many rollouts and decisions, for people.
         items: all of them.
     """
 
@@ -153,8 +153,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate:
     ]
     if critic is not None:
         items += _critic(critic, policy.num_features, rows)
-    size = 1 if config.algorithm == "ppo" else collection.group_size
-    setting = f"{num_envs // size} x {size} x {num_decisions}"
+    setting = f"{num_envs} x {num_decisions}"
     return MemoryEstimate(config.algorithm, method, policy, rows, minibatch, setting, tuple(items))
 
 

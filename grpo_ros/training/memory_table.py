@@ -82,7 +82,7 @@ def _head(estimates: Sequence[MemoryEstimate]) -> list[str]:
     ]
     for e in {e.algorithm: e for e in estimates}.values():
         lines.append(
-            f"{e.algorithm.upper()}: groups x members x decisions {e.setting} = {e.rows} rows, "
+            f"{e.algorithm.upper()}: rollouts x decisions {e.setting} = {e.rows} rows, "
             f"minibatches of {e.minibatch}"
         )
     return lines

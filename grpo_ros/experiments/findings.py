@@ -48,7 +48,7 @@ def recommend(results: Results, scenario: str) -> Recommendation | None:
     """Return what to use on a scenario; None where fewer than two arms have learned on it.
 
     The arm of highest mean success, unless an earlier phase has one that cannot be told apart from
-    it and is within CLOSE: then that one, as it is simpler.
+    it and is within CLOSE: then that one, as it is simpler. One seed tells no arms apart.
     """
     arms = [arm for arm in results.arms_on(scenario) if arm != CONTROL]
     if len(arms) < 2:
@@ -60,7 +60,8 @@ def recommend(results: Results, scenario: str) -> Recommendation | None:
         for arm in arms
         if arm != best
     }
-    equals = tuple(arm for arm, lead in leads.items() if not lead.low > 0.0)
+    worse = {arm: lead for arm, lead in leads.items() if lead.num >= 2 and lead.low > 0.0}
+    equals = tuple(arm for arm in leads if arm not in worse)
     simple = [
         arm
         for arm in equals
@@ -68,7 +69,6 @@ def recommend(results: Results, scenario: str) -> Recommendation | None:
         and leads[arm].mean <= CLOSE
     ]
     arm = max(simple, key=lambda arm: rates[arm].mean, default=best)
-    worse = {arm: lead for arm, lead in leads.items() if lead.low > 0.0}
     return Recommendation(arm, best, rates[arm], equals, worse)
 
 

@@ -36,6 +36,8 @@ def test_what_cannot_be_told_apart_is_said_and_the_simpler_is_used():
     apart = {"ppo": [60, 90, 75], "grpo_8": [85, 84, 88]}
     assert recommend(made_up(apart), "pick").arm == "grpo_8", "10 points are not nothing"
     assert recommend(made_up({"ppo": [1]}), "pick") is None
+    single = recommend(made_up({"ppo": [90], "grpo_8": [60]}), "pick")
+    assert single.equals == ("grpo_8",) and not single.worse, "one seed tells no arms apart"
 
 
 @pytest.mark.parametrize(

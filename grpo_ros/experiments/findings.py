@@ -60,7 +60,7 @@ def recommend(results: Results, scenario: str) -> Recommendation | None:
         for arm in arms
         if arm != best
     }
-    worse = {arm: lead for arm, lead in leads.items() if lead.num >= 2 and lead.low > 0.0}
+    worse = {arm: lead for arm, lead in leads.items() if is_lead(lead)}
     equals = tuple(arm for arm in leads if arm not in worse)
     simple = [
         arm
@@ -70,6 +70,11 @@ def recommend(results: Results, scenario: str) -> Recommendation | None:
     ]
     arm = max(simple, key=lambda arm: rates[arm].mean, default=best)
     return Recommendation(arm, best, rates[arm], equals, worse)
+
+
+def is_lead(difference: Interval) -> bool:
+    """Return whether seeds, of which one is not enough, say that a difference is above 0."""
+    return difference.num >= 2 and difference.low > 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,13 +228,14 @@ def conclusion_on_exact_states(results: Results) -> str:
             "At most 0.6 of plain GRPO's environment steps, and no more than PPO's, to the same "
             "success: " + "; ".join(parts) + "."
         )
-    better = [e for e in evidence if e.difference.low > 0.0]
+    plain = [compare(results, e.scenario, e.first, _plain(results, e.first)) for e in evidence]
     parts = [
         f"{results.study.title_of(e.first)} on {e.scenario}, "
         f"{e.difference.text(signed=True)} of success at the same steps"
-        for e in better
+        for e in plain
+        if e is not None and is_lead(e.difference)
     ]
-    told = f" Better than plain GRPO was {'; '.join(parts)}." if parts else ""
+    told = f" Better than its plain algorithm was {'; '.join(parts)}." if parts else ""
     is_open = [e for e in evidence if not is_excluded(e)]
     if is_open:
         return (
@@ -250,6 +256,11 @@ def is_excluded(evidence: Evidence) -> bool:
     ratio = evidence.ratio
     is_known = ratio.interval.num >= 2 and not ratio.is_upper_bound
     return is_known and ratio.interval.low > MANY_FEWER
+
+
+def _plain(results: Results, arm: str) -> str:
+    """Return the arm that an exact-state option is one of: PPO or GRPO."""
+    return PPO if "algorithm=ppo" in results.study.arms[arm].settings else GRPO
 
 
 def _better(results: Results, scenario: str) -> str | None:

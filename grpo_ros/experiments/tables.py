@@ -10,6 +10,7 @@ from grpo_ros.experiments.findings import (
     GRPO,
     PPO,
     Evidence,
+    compare,
     confront,
     exact_state_evidence,
     recommend,
@@ -138,13 +139,20 @@ def expectation_table(results: Results) -> Table:
 
 def exact_state_table(results: Results) -> Table:
     """Return every exact-state option against plain GRPO and PPO."""
-    rows = [["option", "task", "minus GRPO 24 x 8", "steps, of GRPO's", "steps, of PPO's"]]
+    rows = [
+        [
+            "option",
+            "task",
+            "minus GRPO 24 x 8",
+            "steps, of GRPO's",
+            "minus PPO",
+            "steps, of PPO's",
+        ]
+    ]
     for each in exact_state_evidence(results):
-        threshold = results.study.scenarios[each.scenario].threshold
-        own = steps_to(results.of(each.scenario, each.first), threshold)
-        ppo = results.of(each.scenario, PPO)
-        of_ppo = step_ratio(own, steps_to(ppo, threshold)).text() if ppo else ""
-        rows.append([results.study.title_of(each.first), each.scenario, *_numbers(each), of_ppo])
+        ppo = compare(results, each.scenario, each.first, PPO)
+        numbers = [*_numbers(each), *(_numbers(ppo) if ppo is not None else ("", ""))]
+        rows.append([results.study.title_of(each.first), each.scenario, *numbers])
     return rows
 
 

@@ -17,6 +17,7 @@ from grpo_ros.experiments.findings import (
 )
 from grpo_ros.experiments.report import write_report
 from grpo_ros.experiments.results import Results
+from grpo_ros.experiments.study import Arm
 
 PPO_WINS = {"ppo": [90, 92, 91], "grpo_8": [80, 83, 81]}
 GRPO_WINS = {"ppo": [70, 72, 71], "grpo_8": [85, 88, 86]}
@@ -99,6 +100,21 @@ def test_an_exact_state_option_saves_samples_only_against_both():
     assert "1 of 1 comparisons it is not excluded" in said and "sample efficiency" not in said
     never = curves(selection=(0.0, 0.1), grpo_8=SLOW, ppo=SLOW)
     assert not saves_samples(never, exact_state_evidence(never)[0])
+
+
+def test_an_exact_state_option_is_better_than_the_algorithm_that_it_is_an_option_of():
+    rates = {**PPO_WINS, "selection": [88, 91, 89], "ppo_selection": [90, 92, 90]}
+    study = made_up_study()
+    chosen = Arm(3, settings=("algorithm=ppo", "starts.selection=learned"))
+    arms = {**study.arms, "ppo_selection": chosen}
+    results = dataclasses.replace(made_up(rates), study=dataclasses.replace(study, arms=arms))
+    said = conclusion_on_exact_states(results)
+    assert "Better than its plain algorithm was selection on pick, +0.080" in said
+    assert "ppo_selection" not in said, "it beats GRPO as PPO does, and PPO by nothing"
+    single = {arm: found[:1] for arm, found in rates.items()}
+    assert "Better" not in conclusion_on_exact_states(
+        dataclasses.replace(results, runs=made_up(single).runs)
+    )
 
 
 def test_the_report_needs_nothing_beside_itself_and_says_it_all(tmp_path):

@@ -81,7 +81,7 @@ class ForkedBridge:
 
     def connect(self, timeout_s):
         """Fork a bridge in place of the one before."""
-        self._end(signal.SIGKILL)
+        self._end(kill=True)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             args = (theirs, self._task, self._config, self._poison)
@@ -92,14 +92,14 @@ class ForkedBridge:
 
     def close(self):
         """End the bridge, which has to end by itself."""
-        self._end(None)
+        self._end(kill=False)
 
-    def _end(self, number):
+    def _end(self, kill):
         if self.process is None:
             return
         process, self.process = self.process, None
-        if number is not None and process.is_alive():
-            os.kill(process.pid, number)
+        if kill:
+            process.kill()  # unlike os.kill, no error for one that the fork server has just reaped
         process.join(DEADLINE_S)
         assert not process.is_alive(), "the bridge outlived its learner"
 

@@ -1,12 +1,35 @@
-"""The toy contract that tests of algorithms, policies and exports share."""
+"""How tests share the cores, and the toy contract of tests of algorithms, policies and exports."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from grpo_ros.contract import ActionField, Contract, ObservationField, Source
+
+NODES = Path(__file__).parent / "nodes"
+MACHINE = "machine"
+"""The group of tests of which one runs at a time."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let pytest-xdist run a file's tests in one process, and all tests of nodes in the same one.
+
+    Nodes are held to deadlines and talk over one ROS domain, so that two of their tests at a time
+    would disturb each other. They are the largest group, so they begin. A file that says which
+    group it belongs to keeps to it.
+    """
+    groups: dict[pytest.Item, str] = {}
+    for item in items:
+        if marker := item.get_closest_marker("xdist_group"):
+            groups[item] = marker.args[0]
+            continue
+        groups[item] = MACHINE if NODES in item.path.parents else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: groups[item] != MACHINE)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,10 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
 
 lint() { ruff check . && ruff format --check .; }
 type() { mypy; }
-test() { python -m pytest -m "not slow and not gpu" "$@"; }
+test() {
+    python -m pytest -m "not slow and not gpu" --durations 20 \
+        -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@"
+}
 
 failed=()
 while [ $# -gt 0 ]; do

@@ -32,6 +32,8 @@ from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 
+pytestmark = pytest.mark.xdist_group("machine")  # looks at what all processes leave behind
+
 TASKS = {
     "plain": PickPlace(),
     "randomised": PickPlace(PickPlaceConfig(randomisation=Randomisation(enabled=True))),

@@ -16,6 +16,8 @@ from grpo_ros.training.observer import TrainingObserver
 from grpo_ros.training.placement import place_simulator, without_ros
 from grpo_ros.training.trainer import Trainer
 
+pytestmark = pytest.mark.xdist_group("machine")  # looks at what all processes leave behind
+
 SMALL = (
     "collection.num_groups=3",
     "collection.group_size=2",

@@ -103,9 +103,14 @@ def evaluate(
     for start in range(0, len(keys), simulator.num_envs):
         batch = keys[start : start + simulator.num_envs]
         ids = torch.arange(len(batch))
-        # Environments beyond the batch repeat its last key, so that all of them are defined.
-        padded = batch + [batch[-1]] * (simulator.num_envs - len(batch))
-        obs = simulator.reset(task.sample(padded), None, padded)
+        if start == 0:
+            # Environments beyond the batch repeat its last key, so that all of them are defined.
+            batch += [batch[-1]] * (simulator.num_envs - len(batch))
+            obs = simulator.reset(task.sample(batch), None, batch)
+        else:
+            # Those beyond a later batch stay as the one before left them: ended, at no cost.
+            simulator.reset(task.sample(batch), ids, batch)
+            obs = simulator.observe()
         done = torch.zeros(simulator.num_envs, dtype=torch.bool)
         count = torch.zeros(simulator.num_envs, dtype=torch.long)
         with torch.no_grad():
@@ -118,5 +123,5 @@ def evaluate(
         scores.append(result.score[ids])
         steps.append(count[ids])
         if on_batch is not None:
-            on_batch(start + len(batch))
+            on_batch(start + len(ids))
     return Evaluation(torch.cat(outcomes), torch.cat(scores), torch.cat(steps))

@@ -207,7 +207,7 @@ def judge(results: Results, task: str) -> Advice:
     needed = more_seeds(found, max(abs(found.mean), MARGIN)) or found.num + 2
     pairs = needed - found.num
     episodes = round(pairs * 2 * sum(map(episodes_of, runs)) / len(runs))
-    more = f" {pairs} more pairs, about {episodes:,} episodes, would settle it: --minutes"
+    more = f" {pairs} more pairs, about {episodes:,} episodes, would settle it (--minutes)"
     return dataclasses.replace(
         advice("not conclusive", more), more_pairs=pairs, more_episodes=episodes
     )
@@ -223,7 +223,7 @@ def _planned(
 ) -> tuple[Plan, int]:
     """Run a first pair, unless a plan was made before; return the plan and the exit code."""
     path, folder = output / "plan.json", output / "first"
-    asked = {"limit_s": limit_s, "budget": budget}
+    asked = {"limit_s": limit_s, "budget": budget, "settings": list(first.settings)}
     try:
         found = json.loads(path.read_text())
         if {name: found[name] for name in asked} == asked:

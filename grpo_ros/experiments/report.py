@@ -125,10 +125,12 @@ def _method(results: Results) -> Iterator[Block]:
         "Every arm of a task starts from the same demonstrations, has the same budget of "
         "environment steps, whatever it spends them on, and is measured on the same held-out "
         "initial states, which training cannot reach. Intervals are 95 %: Student's t over seeds, "
-        "paired by seed where two arms are compared; Wilson's for single runs. Steps to a success "
-        "are those at which the curve first reaches it; runs that never do count with their whole "
-        "budget and are marked (<=, >=, ~), never dropped. A run ends early where all 256 states "
-        "of its curve succeed. The policy that is measured is the running average of iterates."
+        "paired by seed where two arms are compared; Wilson's for single runs. They are not "
+        "widened for being many: of twenty comparisons of equals one shows a lead by chance. "
+        "Steps to a success are those at which the curve first reaches it; runs that never do "
+        "count with their whole budget and are marked (<=, >=, ~), never dropped. A run ends "
+        "early where all 256 states of its curve succeed. The policy that is measured is the "
+        "running average of iterates."
     )
     if study.tuning:
         yield Paragraph(f"Tuning: {study.tuning}")

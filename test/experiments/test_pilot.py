@@ -12,7 +12,7 @@ import pytest
 from study_helpers import made_up
 
 from grpo_ros.errors import ConfigurationError
-from grpo_ros.experiments.pilot import Cost, Plan, judge, pilot_study, plan
+from grpo_ros.experiments.pilot import Cost, Plan, _planned, judge, pilot_study, plan
 from grpo_ros.experiments.results import Point
 
 
@@ -85,6 +85,20 @@ def test_a_pilot_gives_both_the_same_rollouts_and_steps():
         pilot_study("insrt", 1, ())
     with pytest.raises(ConfigurationError, match="steps"):
         pilot_study("insert", 0, ())
+
+
+def test_a_plan_is_gone_on_with_by_the_same_settings_only(tmp_path):
+    interrupted = 130
+
+    def planned(*settings):
+        first = pilot_study("insert", 1000, settings)
+        return _planned(tmp_path, first, lambda study, folder: interrupted, 60.0, 50_000, 2)
+
+    settings = list(pilot_study("insert", 1000, ("num_groups=3",)).settings)
+    made = {"limit_s": 60.0, "budget": 50_000, "settings": settings, "pairs": 5, "steps": 900}
+    (tmp_path / "plan.json").write_text(json.dumps(made))
+    assert planned("num_groups=3") == (Plan(5, 900), 0)
+    assert planned("num_groups=4")[1] == interrupted
 
 
 @pytest.mark.timeout(300)

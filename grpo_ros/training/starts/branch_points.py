@@ -52,8 +52,8 @@ class BranchPoints:
         num_episodes, num_decisions = scores.shape
         is_possible = self._possible(rollout) & (scores > 0.0)
         keys = [key._replace(member=env) for env in range(num_episodes)]
-        chance = randomness.uniform("branch_point", keys, num_decisions + 1).float()
-        best = torch.where(is_possible, scores + 1e-6 * chance[:, :-1], -1.0).argmax(dim=1)
+        chance = randomness.uniform("branch_point", keys, num_decisions + 1)
+        best = highest(torch.where(is_possible, scores, -1.0), chance[:, :-1])
         order = torch.argsort(chance[:, -1]).tolist()
         chosen = [env for env in order if bool(is_possible[env].any())][:num]
         rows = [self._trail[int(best[env])].rows([env]) for env in chosen]
@@ -76,6 +76,12 @@ class BranchPoints:
     def load_state_dict(self, state: Mapping[str, Tensor], engine: str) -> None:
         """Continue from `state_dict`, in the engine that the snapshots are of."""
         self.snapshot = Snapshot(engine, dict(state)) if state else None
+
+
+def highest(scores: Tensor, chance: Tensor) -> Tensor:
+    """Return where each row of scores (N, T) is highest, (N,); equal ones by chance (N, T)."""
+    is_highest = scores == scores.amax(dim=1, keepdim=True)
+    return torch.where(is_highest, chance, -1.0).argmax(dim=1)
 
 
 def uniform_scores(rollout: Rollout) -> Tensor:

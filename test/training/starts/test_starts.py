@@ -12,11 +12,11 @@ from grpo_ros.configuration import load_config
 from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.errors import CheckpointError, ConfigurationError
 from grpo_ros.policies import GaussianConfig, make_policy
-from grpo_ros.randomness import Key
+from grpo_ros.randomness import Key, uniform
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 from grpo_ros.training.collector import GroupCollector
-from grpo_ros.training.starts.branch_points import BranchPoints, divergence_scores
+from grpo_ros.training.starts.branch_points import BranchPoints, divergence_scores, highest
 from grpo_ros.training.starts.config import StartConfig
 from grpo_ros.training.starts.curriculum import Curriculum
 from grpo_ros.training.starts.starts import BRANCH, DEMONSTRATION, INITIAL, Starts, make_starts
@@ -59,6 +59,18 @@ def test_plain_starts_are_those_of_a_collector_without_any(simulator, policy):
 
 
 # ------------------------------------------------------------------ branches
+
+
+def test_equal_moments_are_drawn_evenly_and_a_better_one_always():
+    num, moments = 24_000, 24
+    keys = [Key(0, 0, 0, member) for member in range(num)]
+    chance = uniform("test", keys, moments)
+    counts = torch.bincount(highest(torch.ones(num, moments), chance), minlength=moments)
+    deviation = (num / moments) ** 0.5
+    assert (counts - num / moments).abs().max() < 5 * deviation
+    better = torch.ones(num, moments)
+    better[:, 7] += 1e-6
+    assert (highest(better, chance) == 7).all()
 
 
 def test_branches_start_at_the_very_states_that_rollouts_passed_through(simulator, policy):

@@ -93,7 +93,8 @@ def divergence_scores(rollout: Rollout, predicted: Tensor) -> Tensor:
     """Return how much predicted success each decision of a failure lost, (N, T); 0 elsewhere.
 
     A decision that loses most is where failure parted from the successes of its group, so only
-    groups with both outcomes count, where there are groups.
+    groups with both outcomes count, where there are groups. Where the time limit cuts an episode
+    its last decision lost nothing: all that is left to do from there is to run out of time again.
 
     Args:
         rollout: N episodes of T decisions.
@@ -105,6 +106,8 @@ def divergence_scores(rollout: Rollout, predicted: Tensor) -> Tensor:
         is_mixed = groups.any(dim=1) & ~groups.all(dim=1)
         failed = failed & is_mixed.repeat_interleave(rollout.group_size)
     acted = rollout.executed.any(dim=2)
-    known = torch.where(acted, predicted, 0.0)  # a failed episode ends with nothing
+    known = torch.where(acted, predicted, 0.0)  # what ends an episode as a failure loses all
     after = torch.cat([known[:, 1:], torch.zeros_like(known[:, :1])], dim=1)
+    is_last = torch.arange(acted.shape[1]) == acted.sum(dim=1, keepdim=True) - 1
+    after = torch.where(is_last & rollout.truncated.unsqueeze(1), known, after)
     return torch.where(acted & failed.unsqueeze(1), (known - after).clamp(min=0.0), 0.0)

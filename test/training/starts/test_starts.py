@@ -133,6 +133,24 @@ def test_failures_are_branched_where_predicted_success_was_lost(simulator, polic
     assert divergence_scores(single, predicted)[3].argmax() == 3, "without groups, any failure"
 
 
+def test_the_time_limit_is_no_place_where_failure_parted(simulator, policy):
+    _, collector = parts(simulator, policy, branch_fraction=0.5)
+    rollout = collector.collect(policy, 0, 0)
+    num = len(rollout.outcome)
+    every, none = torch.ones(num, dtype=torch.bool), torch.zeros(num, dtype=torch.bool)
+    rollout = dataclasses.replace(rollout, outcome=torch.zeros(num), num_groups=num, group_size=1)
+    predicted = torch.full(rollout.executed.shape[:2], 0.8)
+    last = rollout.executed.any(dim=2).sum(dim=1) - 1
+    assert not divergence_scores(
+        dataclasses.replace(rollout, truncated=every, terminated=none), predicted
+    ).any()
+    scores = divergence_scores(
+        dataclasses.replace(rollout, truncated=none, terminated=every), predicted
+    )
+    assert torch.equal(scores.argmax(dim=1), last), "but what ends it as a failure is"
+    assert scores.amax(dim=1) == pytest.approx(0.8)
+
+
 def test_the_best_moment_of_each_episode_is_chosen(simulator, policy):
     starts, collector = parts(simulator, policy, branch_fraction=1.0)
     rollout = collector.collect(policy, 0, 0)

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from grpo_ros.distributed.ranks import ONE_RANK, Ranks
+
 Baseline = Literal["mean", "leave_one_out"]
 
 STD_EPSILON = 1e-6
@@ -65,9 +67,12 @@ def group_advantages(
     is_mean = baseline == "mean"
     center = group_mean(rewards, valid) if is_mean else leave_one_out_mean(rewards, valid)
     advantages = rewards - center
+    known = valid
     if divide_by_std:
         advantages = advantages / (group_std(rewards, valid) + STD_EPSILON)
-    return torch.where(valid, advantages, 0.0)
+        # Equal rewards and their mean differ by rounding, which must not be divided by itself.
+        known = valid & ~members_agree(rewards, valid).unsqueeze(1)
+    return torch.where(known, advantages, 0.0)
 
 
 def members_agree(rewards: Tensor, valid: Tensor, tolerance: float = 1e-6) -> Tensor:
@@ -91,6 +96,7 @@ def normalise_then_sum(
     weights: Tensor,
     valid: Tensor,
     baseline: Baseline = "mean",
+    ranks: Ranks = ONE_RANK,
 ) -> Tensor:
     """Return advantages of several objectives, each normalised in its group before they are added.
 
@@ -101,6 +107,7 @@ def normalise_then_sum(
     Args:
         objectives: (M, G, R) float32. weights: (R,). valid: (M, G) bool.
         baseline: of each objective.
+        ranks: whose groups the batch is of.
 
     Returns:
         (M, G) float32, 0 where not valid.
@@ -109,11 +116,13 @@ def normalise_then_sum(
     for r in range(objectives.shape[-1]):
         normalised = group_advantages(objectives[..., r], valid, baseline, divide_by_std=True)
         total = total + weights[r] * normalised
-    return standardise(total, valid)
+    return standardise(total, valid, ranks)
 
 
-def standardise(values: Tensor, valid: Tensor) -> Tensor:
-    """Return (x - mean) / (std + epsilon) over all valid entries together, 0 elsewhere."""
-    flat, mask = values.reshape(1, -1), valid.reshape(1, -1)
-    scaled = (flat - group_mean(flat, mask)) / (group_std(flat, mask) + STD_EPSILON)
-    return torch.where(mask, scaled, 0.0).reshape(values.shape)
+def standardise(values: Tensor, valid: Tensor, ranks: Ranks = ONE_RANK) -> Tensor:
+    """Return (x - mean) / (std + epsilon) over all ranks' valid entries together, 0 elsewhere."""
+    known = ranks.gather(values[valid])
+    if not len(known):
+        return torch.zeros_like(values)
+    scaled = (values - known.mean()) / (known.std(correction=0) + STD_EPSILON)
+    return torch.where(valid, scaled, 0.0)

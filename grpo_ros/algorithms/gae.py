@@ -8,6 +8,8 @@ from torch import Tensor
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 
 STD_EPSILON = 1e-8
+ROUNDING = 1e-12
+"""Share of a mean square that float32 leaves of what should be none."""
 
 
 def chunk_rewards(rewards: Tensor, executed: Tensor, discount: float) -> tuple[Tensor, Tensor]:
@@ -77,6 +79,14 @@ def normalise_advantages(advantages: Tensor, valid: Tensor, ranks: Ranks = ONE_R
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """Return 1 - Var[R - V] / Var[R] of two flat tensors: 1 perfect, 0 as good as a constant."""
-    spread = float(returns.var(correction=0)) if len(returns) else 0.0
-    return 1.0 - float((returns - values).var(correction=0)) / spread if spread > 0.0 else 0.0
+    """Return 1 - Var[R - V] / Var[R] of two flat tensors: 1 perfect, 0 as good as a constant.
+
+    0 where returns differ by no more than rounding, so that there is nothing to explain.
+    """
+    if not len(returns):
+        return 0.0
+    spread = float(returns.var(correction=0))
+    rounding = ROUNDING * float((returns.square() + values.square()).mean())
+    if spread <= rounding:
+        return 0.0
+    return 1.0 - float((returns - values).var(correction=0)) / spread

@@ -75,7 +75,7 @@ class GroupEstimator:
         weights = objectives.new_tensor(self.config.objective_weights)
         if self.config.combine == "normalise_then_sum":
             return group_relative.normalise_then_sum(
-                objectives, weights, valid, self.config.baseline
+                objectives, weights, valid, self.config.baseline, self.ranks
             )
         return group_relative.group_advantages(
             objectives @ weights, valid, self.config.baseline, self.config.divide_by_std

@@ -97,6 +97,7 @@ class Mixing:
             zero_variance: share of groups whose members agree; None where there were no groups.
         """
         self.num_updates += 1
+        explained = max(-1.0, explained)  # has no lower bound, and one bad update must be outlived
         new = {"success": success, "explained": explained, "zero_variance": zero_variance}
         for name, value in new.items():
             if value is not None:

@@ -46,6 +46,12 @@ def make_algorithm(
     if isinstance(config, PpoConfig):
         return Ppo(config, policy, generator, ranks)
     if isinstance(config, HybridSettings):
+        if config.grpo.success_buffer:
+            raise ConfigurationError(
+                f"'grpo.success_buffer' = {config.grpo.success_buffer} of a hybrid",
+                expected="0: what stands in for a group has no critic's advantages",
+                remedy="algorithm=grpo has it",
+            )
         return Hybrid(config, policy, generator, ranks)
     if config.success_buffer and ranks.num > 1:
         raise ConfigurationError(

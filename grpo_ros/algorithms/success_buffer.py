@@ -59,7 +59,8 @@ class SuccessBuffer:
         replaced = dict(zip(failed, self._groups, strict=False))
         self.staleness = sum(update - at for at, _ in replaced.values()) / rollout.num_groups
         filled, fresh = self._replaced(rollout, {i: group for i, (_, group) in replaced.items()})
-        new = [(update, _copy(rollout.with_groups([i]).tensors())) for i in mixed]
+        found = [_copy(rollout.with_groups([i]).tensors()) for i in mixed]
+        new = [(update, group) for group in found if _is_finite(group)]
         self._groups = [*new, *self._groups][: self.size]
         return filled, fresh
 
@@ -106,6 +107,10 @@ class SuccessBuffer:
                 remedy="resume with the configuration that the checkpoint was made with",
             )
         self._groups = [(int(group.pop("update")), group) for _, group in sorted(found.items())]
+
+
+def _is_finite(tensors: Mapping[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in tensors.values())
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

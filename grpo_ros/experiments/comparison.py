@@ -55,6 +55,8 @@ class Interval:
 
     def text(self, digits: int = 3, *, signed: bool = False) -> str:
         """Return `mean [low, high]`, or the mean alone where there is but one value."""
+        if not self.num:
+            return "no common seeds"
         sign = "+" if signed else ""
         mean = f"{self.mean:{sign}.{digits}f}"
         if not math.isfinite(self.low):
@@ -124,7 +126,7 @@ class Reached:
         values = sorted(
             math.inf if seed in self.censored else value for seed, value in self.steps.items()
         )
-        middle = values[(len(values) - 1) // 2]
+        middle = 0.5 * (values[(len(values) - 1) // 2] + values[len(values) // 2])
         median = f"{middle / 1e3:,.0f} k" if math.isfinite(middle) else "not reached"
         never = f", {len(self.censored)} of {len(self.steps)} never" if self.censored else ""
         return f"{median}{never}"

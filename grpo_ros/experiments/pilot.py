@@ -204,7 +204,8 @@ def judge(results: Results, task: str) -> Advice:
     if found.low >= -MARGIN and found.high <= MARGIN:
         more = f" They are within {MARGIN:.0%}; GRPO is the simpler one, without a critic"
         return advice("either", more, "grpo")
-    needed = more_seeds(found, max(abs(found.mean), MARGIN)) or found.num + 2
+    lead = abs(found.mean)  # it excludes 0, or lies within the margin
+    needed = more_seeds(found, max(lead, MARGIN - lead)) or found.num + 2
     pairs = needed - found.num
     episodes = round(pairs * 2 * sum(map(episodes_of, runs)) / len(runs))
     more = f" {pairs} more pairs, about {episodes:,} episodes, would settle it (--minutes)"

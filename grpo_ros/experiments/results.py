@@ -97,6 +97,11 @@ class Result:
         return self.successes / max(1, len(self.outcomes))
 
     @property
+    def is_cloned(self) -> bool:
+        """Whether it began with a clone of demonstrations."""
+        return bool(self.config.get("demonstrations", {}).get("episodes", 1))
+
+    @property
     def start_rate(self) -> float:
         """Success before learning."""
         return self.start_successes / max(1, len(self.outcomes))

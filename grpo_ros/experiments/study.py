@@ -122,9 +122,9 @@ class Study:
                 name: dataclasses.replace(arm, seeds=0, seeds_in={}) for name, arm in arms.items()
             }
         for name, arm in arms.items():
-            kept = tuple(s for s in arm.scenarios if s in scenarios)
-            if arm.scenarios and kept:
-                arms[name] = dataclasses.replace(arm, scenarios=kept)
+            kept = tuple(s for s in arm.scenarios if s in scenarios) or arm.scenarios
+            seeds_in = {s: num for s, num in arm.seeds_in.items() if s in scenarios}
+            arms[name] = dataclasses.replace(arm, scenarios=kept, seeds_in=seeds_in)
         arms = {
             name: arm
             for name, arm in arms.items()

@@ -31,7 +31,7 @@ def success_table(results: Results, scenario: str) -> Table:
             "seeds",
             "success, mean of seeds",
             "minus PPO, paired",
-            "minus GRPO 24 x 8, paired",
+            f"minus {_title(results, GRPO)}, paired",
             f"steps to {threshold:g}, median",
             "of GRPO's steps",
         ]
@@ -66,7 +66,7 @@ def seed_table(results: Results, scenario: str) -> Table:
     starts = {
         run.seed: run.start_rate
         for run in results.runs
-        if run.scenario == scenario and run.arm != CONTROL
+        if run.scenario == scenario and run.arm != CONTROL and run.is_cloned
     }
     if starts:
         rows.append(["start, cloned", *(_number(starts.get(seed)) for seed in seeds)])
@@ -143,7 +143,7 @@ def exact_state_table(results: Results) -> Table:
         [
             "option",
             "task",
-            "minus GRPO 24 x 8",
+            f"minus {_title(results, GRPO)}",
             "steps, of GRPO's",
             "minus PPO",
             "steps, of PPO's",
@@ -169,6 +169,11 @@ def decision_table(results: Results, most: int = 12) -> Table:
                 more = f"; {len(decided) - most} more" if len(decided) > most else ""
                 rows.append([scenario, title, told + more])
     return rows
+
+
+def _title(results: Results, arm: str) -> str:
+    """Return what an arm is called, also where the study has none of the name."""
+    return results.study.title_of(arm) if arm in results.study.arms else arm
 
 
 def _numbers(evidence: Evidence) -> Sequence[str]:

@@ -144,6 +144,8 @@ class BatchedSimulator:
     def step_substep(self, targets: Tensor) -> None:
         """Carry out one physics step with instantaneous joint targets (N, J)."""
         active = self._active()
+        if not len(active):
+            return
         self.rows.target[active] = targets[active]
         self._simulate(active, targets[active].unsqueeze(1))()
 

@@ -107,7 +107,10 @@ class Stack(CubeTask):
     def levels(self, scene: SceneState) -> Tensor:
         """Return (N, cubes - 1) bool: this cube and all below it stand, at rest, released."""
         tip, is_open = self.tip(scene), self.is_open(scene)
-        stands = torch.ones(scene.num_envs, dtype=torch.bool)
+        lowest = scene.position(self.cubes[0])
+        to_lowest = torch.linalg.vector_norm(lowest - tip, dim=-1)
+        stands = (lowest[:, 2] - CUBE_HALF).abs() < HEIGHT_TOLERANCE  # on the table, not held
+        stands = stands & (is_open | (to_lowest > AWAY))
         levels = []
         for below, cube in itertools.pairwise(self.cubes):
             offset = scene.position(cube) - scene.position(below)

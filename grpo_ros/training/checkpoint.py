@@ -23,6 +23,8 @@ from grpo_ros.errors import CheckpointError
 from grpo_ros.files import sync, write_atomically
 
 SCHEMA = 2
+FORMER = ".former"
+"""Ends the hidden name of a checkpoint that is being replaced by one of its name."""
 TENSOR = "__tensor__"
 BEST = "best"
 """Name of the checkpoint of the highest success; the others are numbered."""
@@ -97,15 +99,18 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
         {"schema": SCHEMA, "sha256": hashes, "state_hash": state_hash(state)}, indent=1
     ).encode()
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    former = folder.with_name(f".{folder.name}{FORMER}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, data in files.items():
             write_atomically(temporary / name, data)
         if folder.exists():
-            shutil.rmtree(folder)
+            shutil.rmtree(former, ignore_errors=True)
+            folder.rename(former)
         temporary.rename(folder)
         sync(folder.parent)
+        shutil.rmtree(former, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -152,7 +157,16 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def drop_unfinished(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote a checkpoint."""
+    """Put in order what a process left that was killed while it wrote a checkpoint.
+
+    What has only begun is removed; what was to be replaced is taken back, if it was not yet.
+    """
+    for path in folder.glob(f".*{FORMER}"):
+        replaced = folder / path.name[1 : -len(FORMER)]
+        if not replaced.exists():
+            path.rename(replaced)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
 

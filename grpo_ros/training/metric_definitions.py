@@ -86,7 +86,7 @@ METRICS = (
         ("advantage_std", "its standard deviation", "", "> 0.1"),
         ("advantage_min", "least advantage", "", ""),
         ("advantage_max", "greatest advantage", "", ""),
-        ("advantage_histogram", "rollouts with weight by advantage, 12 bins in [-3, 3]", "", ""),
+        ("advantage_histogram", "decisions with weight by advantage, 12 bins in [-3, 3]", "", ""),
         ("weighted_steps", "executed steps that have weight in the loss", "steps", "> 0"),
         ("masked_rewards", "rollouts left out, as a reward was not finite", "", "0"),
         ("replayed_fraction", "episodes that the success buffer stood in for", "", "< 0.5"),

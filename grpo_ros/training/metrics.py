@@ -34,13 +34,9 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
 def _group_metrics(rollout: Rollout) -> dict[str, float]:
     shape = (rollout.num_groups, rollout.group_size)
     outcome = rollout.outcome.view(shape)
-    rate = outcome.mean(dim=1)
     first = rollout.sample.chunk[:, 0].view(*shape, -1)
     return {
         "group_std_mean": float(outcome.std(dim=1, unbiased=False).mean()),
-        "all_fail_fraction": float((rate == 0.0).float().mean()),
-        "all_success_fraction": float((rate == 1.0).float().mean()),
-        "zero_variance_fraction": float(((rate == 0.0) | (rate == 1.0)).float().mean()),
         "diversity": float(first.std(dim=1, unbiased=False).mean()),
     }
 

@@ -84,7 +84,8 @@ class Requests:
         """Fail every open request, once training has ended."""
         for futures in self.take():
             for future in futures:
-                future.set_exception(error)
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
 
     def _pending(self) -> bool:
         return bool(self._checkpoints or self._exports)

@@ -133,6 +133,6 @@ def _resume(run: RunDirectory, say: Callable[[str], None]) -> Resumed:
     if checkpoint is None or state is None:
         raise CheckpointError(f"run {run.path} has no readable checkpoint")
     run.cut_back(state["iteration"])
-    point_latest(run.path.parents[2], run.path)
+    point_latest(run.path.resolve().parents[2], run.path)
     say(f"resuming {run.path} from iteration {state['iteration']}")
     return Resumed(run, state)

@@ -61,7 +61,7 @@ class RunDirectory:
         return self.path / "policy.onnx"
 
     def append(self, path: Path, entry: dict[str, Any]) -> None:
-        """Append one JSON line and flush it.
+        """Append one JSON line, and wait until the disk has it: a checkpoint may follow.
 
         Raises:
             TrainingError: the disk refuses.
@@ -69,6 +69,8 @@ class RunDirectory:
         try:
             with path.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as problem:
             raise _refused(path, problem) from problem
 

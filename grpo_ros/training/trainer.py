@@ -52,6 +52,9 @@ from grpo_ros.training.run_terms import circumstances, origin_of, write_capabili
 from grpo_ros.training.settings import TrainConfig
 from grpo_ros.training.starts.starts import make_starts
 
+NOT_MEASURED = -1.0
+"""In place of a success."""
+
 
 class Trainer:
     """One training run.
@@ -88,6 +91,7 @@ class Trainer:
         self.iteration = self.env_steps = self.gradient_steps = 0
         self.start: dict[str, Any] = {}
         self._curve: Evaluation | None = None
+        self._success = NOT_MEASURED
         self._is_trained = resumed.state is not None
         self.run_record = RunRecord(
             self.run_directory, self.observers, config.collection.env_steps, ranks.is_first
@@ -148,6 +152,7 @@ class Trainer:
             "env_steps": self.env_steps,
             "gradient_steps": self.gradient_steps,
             "best_success": self.keeper.best,
+            "success": self._success,
             "start": self.start,
         }
 
@@ -161,6 +166,7 @@ class Trainer:
         self.env_steps = state["env_steps"]
         self.gradient_steps = state["gradient_steps"]
         self.keeper.best = state["best_success"]
+        self._success = state.get("success", NOT_MEASURED)
         self.start = state["start"]
 
     def state_hash(self) -> str:
@@ -241,10 +247,11 @@ class Trainer:
     def _train(self) -> None:
         config = self.config
         while self.env_steps < config.collection.env_steps and not self._is_stopping():
-            if self.requests.serve(self.save, self.export, self.ranks):
+            if self.requests.serve(self.save, self.export, self.ranks) or self._is_stopping():
                 continue
-            if self._curve is not None and self._curve.success_rate >= config.evaluation.target:
-                self.observers.on_message(f"target reached: success {self._curve}")
+            if self._success >= config.evaluation.target:
+                self.observers.on_message(f"target reached: success {self._success:.3f}")
+                self.save()
                 return
             self._iterate()
 
@@ -269,7 +276,7 @@ class Trainer:
         for decision in self.algorithm.decisions():
             self.run_record.decision(self.iteration, decision)
         is_last = self.env_steps >= config.collection.env_steps
-        self._curve = None
+        self._curve, self._success = None, NOT_MEASURED
         if self.iteration % config.evaluation.every_iterations == 0 or is_last:
             self._evaluate_curve()
         histograms = {**rollout_histograms(rollout), **self.algorithm.histograms()}
@@ -293,7 +300,8 @@ class Trainer:
         began = time.monotonic()
         self._curve = self.run_record.latest = self._evaluate(keys)
         self.run_record.elapsed_s += time.monotonic() - began
-        self.keeper.offer(self._curve.success_rate, self.state)
+        self._success = self._curve.success_rate
+        self.keeper.offer(self._success, self.state)
 
     def _evaluate(self, keys: list[Key]) -> Evaluation:
         with unwatched(self.simulator):

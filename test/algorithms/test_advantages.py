@@ -130,3 +130,32 @@ def test_standardised_values_have_zero_mean_and_unit_spread_over_the_valid_ones(
 
 def test_group_std_is_zero_where_members_agree():
     assert group_std(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool)).max() == 0.0
+
+
+@pytest.mark.parametrize("baseline", ["mean", "leave_one_out"])
+@pytest.mark.parametrize("reward", [13.37, 0.7, 1e-3, 1e4])
+@pytest.mark.parametrize("size", [3, 8, 16])
+def test_rounding_is_no_advantage_where_members_agree(reward, size, baseline):
+    rewards, valid = torch.full((4, size), reward), torch.ones(4, size, dtype=torch.bool)
+    assert not group_advantages(rewards, valid, baseline, divide_by_std=True).any()
+    objectives = torch.stack([rewards, rewards.clone()], dim=-1)
+    objectives[0, :, 0] = torch.arange(size) % 2  # one group differs, in one objective
+    summed = normalise_then_sum(objectives, torch.ones(2), valid, baseline)
+    alone = normalise_then_sum(objectives[..., :1], torch.ones(1), valid, baseline)
+    torch.testing.assert_close(summed, alone)
+
+
+def test_a_batch_is_standardised_over_all_ranks():
+    class Two:
+        """Two ranks, of which the other has had other values."""
+
+        def gather(self, mine):
+            return torch.cat([mine, torch.tensor([3.0, 5.0])])
+
+    own = torch.tensor([[1.0, 2.0], [7.0, torch.inf]])
+    valid = torch.isfinite(own)
+    every = torch.tensor([1.0, 2.0, 7.0, 3.0, 5.0])
+    expected = (own[valid] - every.mean()) / (every.std(correction=0) + 1e-6)
+    found = standardise(own, valid, Two())
+    torch.testing.assert_close(found[valid], expected)
+    assert found[1, 1] == 0.0

@@ -96,3 +96,12 @@ def test_explained_variance_is_one_for_the_truth_and_zero_for_a_constant():
     assert explained_variance(returns, returns) == 1.0
     assert explained_variance(torch.full((3,), 5.0), returns) == pytest.approx(0.0)
     assert explained_variance(-returns, returns) == pytest.approx(-3.0)
+
+
+def test_rounding_is_no_variance_to_explain():
+    values = 0.3 + torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    returns = (0.0 - values) + values + 1e-8  # what float32 makes of nought
+    assert float(returns.var()) >= 0.0 and explained_variance(values, returns) == 0.0
+    returns = torch.full((1000,), 1e-8) * torch.arange(1000).remainder(2)
+    assert explained_variance(values, returns) == 0.0
+    assert explained_variance(returns, returns) == 1.0, "small rewards are no rounding"

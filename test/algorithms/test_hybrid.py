@@ -187,3 +187,11 @@ def test_while_the_critic_judges_groups_are_looked_at_now_and_then():
 def test_bounds_that_would_switch_to_and_fro_are_refused():
     with pytest.raises(ConfigurationError, match="critic_is_bad"):
         HybridConfig(critic_is_bad=0.4, critic_is_good=0.3)
+
+
+def test_one_update_that_explains_nothing_is_outlived():
+    mixing = Mixing(HybridConfig(patience=1))
+    mixing.observe(0.5, -1e16, 0.2)
+    for _ in range(10):
+        mixing.observe(0.5, 0.9, 0.2)
+    assert mixing.weight == CRITIC

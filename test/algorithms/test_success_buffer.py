@@ -9,6 +9,9 @@ import torch
 from bandit import GROUP_SIZE, NUM_GROUPS, roll_out, same, weights
 
 from grpo_ros.algorithms import GrpoConfig, make_algorithm
+from grpo_ros.algorithms.critic_estimator import PpoConfig
+from grpo_ros.algorithms.hybrid import HybridSettings
+from grpo_ros.algorithms.mixing import HybridConfig
 from grpo_ros.algorithms.success_buffer import SuccessBuffer
 from grpo_ros.errors import CheckpointError, ConfigurationError
 from grpo_ros.policies import FlowConfig, GaussianConfig, make_policy
@@ -130,3 +133,22 @@ def test_it_is_refused_on_several_ranks(make_contract):
     ranks.num = 2
     with pytest.raises(ConfigurationError, match="success_buffer"):
         make_algorithm(CONFIG, make_policy(GAUSSIAN, make_contract()), ranks=ranks)
+
+
+def test_a_group_with_a_reading_that_is_no_number_is_not_kept(make_contract):
+    policy = make_policy(GAUSSIAN, make_contract())
+    buffer = SuccessBuffer(4, 10)
+    rollout = with_outcome(roll_out(policy, 0), mixed(3))
+    name = next(iter(rollout.obs))
+    obs = {**rollout.obs, name: rollout.obs[name].clone()}
+    obs[name][0, 0] = torch.nan
+    buffer.fill(dataclasses.replace(rollout, obs=obs), OBJECTIVES, 0)
+    assert len(buffer) == 2
+    assert all(torch.isfinite(value).all() for value in buffer.state_dict().values())
+
+
+def test_a_hybrid_refuses_it(make_contract):
+    settings = HybridSettings(HybridConfig(), CONFIG, PpoConfig())
+    policy = make_policy(GAUSSIAN, make_contract())
+    with pytest.raises(ConfigurationError, match=r"success_buffer' = 16 of a hybrid"):
+        make_algorithm(settings, policy)

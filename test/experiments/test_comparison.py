@@ -115,3 +115,15 @@ def test_how_many_more_seeds_would_settle_it():
     stats = pytest.importorskip("scipy.stats")
     assert stats.t.ppf(0.975, num - 1) * deviation / math.sqrt(num) <= 0.02
     assert more_seeds(found, 1.0) == 4 and more_seeds(student_interval([0.1]), 0.1) is None
+
+
+def test_the_median_of_two_lies_between_them():
+    early, late = run("ppo", 0, 90, (0.0, 0.9)), run("ppo", 1, 90, (0.0, 0.0, 0.0, 0.0, 0.9))
+    found = steps_to({0: early, 1: late}, 0.9)
+    assert found.text() == f"{(found.steps[0] + found.steps[1]) / 2e3:,.0f} k"
+    never = run("ppo", 1, 10, (0.0, 0.1))
+    assert steps_to({0: early, 1: never}, 0.9).text() == "not reached, 1 of 2 never"
+
+
+def test_arms_without_a_common_seed_are_not_compared():
+    assert paired({0: run("ppo", 0, 90)}, {1: run("grpo_8", 1, 80)}).text() == "no common seeds"

@@ -117,3 +117,12 @@ def test_the_command_ends_with_advice_and_the_files_that_it_wrote(tmp_path):
     for name in ("advice.json", "results.json", "report.html", "report.md"):
         assert str(tmp_path / name) in last and (tmp_path / name).stat().st_size > 100
     assert "3 pairs of runs of 20 environment steps" in ended.stdout
+
+
+def test_pairs_that_would_settle_it_leave_no_doubt():
+    found = advice(ppo=[84, 78, 88, 79, 90, 76], grpo_8=[80, 80, 80, 80, 80, 80])
+    mean, low, high = found.difference
+    assert 0.0 < mean < 0.05 and low < 0.0 and high > 0.05
+    num = found.pairs + found.more_pairs
+    half = 0.5 * (high - low) * (found.pairs / num) ** 0.5
+    assert half <= max(mean, 0.05 - mean), "then it excludes 0, or is within the margin"

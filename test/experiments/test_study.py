@@ -48,6 +48,8 @@ def test_phases_tasks_seeds_and_settings_narrow_it(tmp_path):
     assert few.cells()[0].config().policy == "flow"
     assert set(study.narrowed(["pick_place"]).scenarios) == {"pick_place"}
     assert set(study.narrowed(["navigate_open"]).arms) == {"ppo_scratch", "grpo_scratch"}
+    for task in ("pick_place", "navigate", "insert", "stack"):
+        assert study.narrowed([task]).checked().cells(), "what is left names nothing that is gone"
     easy = study.narrowed(["pick_place_easy"])
     assert set(easy.scenarios) == {"pick_place_easy"} and "mix" not in easy.arms
 

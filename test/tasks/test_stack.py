@@ -121,3 +121,13 @@ def test_the_instruction_names_the_order(task):
 )
 def test_the_demonstrator_builds_the_tower(demonstrated, config, noise, least):
     assert demonstrated(Stack(config), noise) >= least
+
+
+def test_a_tower_whose_lowest_cube_is_held_in_the_air_does_not_stand(task):
+    raised = {name: (x, y, z + 0.15) for name, (x, y, z) in PLACES.items()}
+    away = {"tip": (0.5, 0.1, 0.6), "opening": 0.01}
+    assert bool(task.outcome(_scene(task, **away)).success[0])
+    held = _scene(task, **away, **raised)
+    assert not bool(task.outcome(held).success[0]) and float(task.outcome(held).score[0]) == 0.0
+    gripped = _scene(task, tip=PLACES["blue_cube"], opening=0.01)
+    assert not bool(task.levels(gripped)[0, 0])

@@ -9,7 +9,7 @@ import pytest
 
 from grpo_ros.errors import TrainingError
 from grpo_ros.training import run_directory
-from grpo_ros.training.checkpoint import save_checkpoint
+from grpo_ros.training.checkpoint import drop_unfinished, load_checkpoint, save_checkpoint
 
 
 def _run(output, config_hash="h", state="stopped", checkpoint=True, **entries):
@@ -106,3 +106,26 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tmp_path)
     run.cut_back(3)
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_one(tmp_path, monkeypatch, is_replaced):
+    folder = tmp_path / "000000"
+    save_checkpoint(folder, {"iteration": 0, "by": "the first"})
+    rename = type(folder).rename
+
+    def killed(path, target):
+        if path.name.endswith(".tmp"):
+            if is_replaced:
+                rename(path, target)
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(type(folder), "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(folder, {"iteration": 0, "by": "the second"})
+    monkeypatch.undo()
+    drop_unfinished(tmp_path)
+    state = load_checkpoint(folder)
+    assert state["by"] == ("the second" if is_replaced else "the first")
+    assert [path.name for path in tmp_path.iterdir()] == ["000000"]

@@ -1,6 +1,7 @@
 """A whole small run: what it writes, that it repeats, and that a resume continues it exactly."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from grpo_ros.configuration import load_config
 from grpo_ros.errors import TrainingError
 from grpo_ros.training.checkpoint import load_checkpoint
 from grpo_ros.training.observer import TrainingObserver
+from grpo_ros.training.requests import Requests
 from grpo_ros.training.trainer import Trainer
 
 SMALL = (
@@ -150,3 +152,42 @@ def test_the_best_checkpoint_is_kept_beside_the_last_ones(finished, tmp_path):
         assert state["best_success"] == best and state["iteration"] == first
     _, none = _run(tmp_path, "checkpoint.keep_best=false", "collection.env_steps=1")
     assert not (none.run_directory.checkpoints / "best").exists()
+
+
+def test_a_run_that_reached_its_target_ends_so_after_a_resume_too(tmp_path, monkeypatch):
+    def killed(trainer):
+        raise KeyboardInterrupt
+
+    reached = ("evaluation.target=0.0", "checkpoint.every_iterations=1000")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path, *reached)
+    summary, trainer = _run(tmp_path, *reached, "resume=auto")
+    assert summary.state == "finished" and trainer.iteration == trainer.env_steps == 0
+    saved = load_checkpoint(Path(summary.files["checkpoint"]))
+    assert saved["iteration"] == trainer.iteration, "the checkpoint is of what was measured"
+
+
+def test_a_run_that_stops_at_its_target_is_saved_as_it_is(tmp_path, monkeypatch):
+    curve = iter([0.1, 0.2, 0.9])
+    evaluate_curve = Trainer._evaluate_curve
+
+    def made_up(trainer):
+        evaluate_curve(trainer)
+        trainer._success = next(curve)
+
+    monkeypatch.setattr(Trainer, "_evaluate_curve", made_up)
+    settings = ("evaluation.target=0.9", "checkpoint.every_iterations=1000", "env_steps=9000")
+    summary, trainer = _run(tmp_path, *settings)
+    assert trainer.iteration == 4
+    assert load_checkpoint(Path(summary.files["checkpoint"]))["iteration"] == 4
+
+
+def test_a_request_that_was_given_up_does_not_disturb_the_end():
+    requests = Requests()
+    given_up, waiting = requests.checkpoint(), requests.export()
+    given_up.cancel()
+    requests.refuse_all(TrainingError("training has ended"))
+    assert given_up.cancelled()
+    assert isinstance(waiting.exception(timeout=1.0), TrainingError)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from grpo_ros.simulators.mujoco.observed_images import ObservedImages
     from grpo_ros.simulators.mujoco.renderer import MujocoRenderer
 
+TIME = 0
+"""Column of a physics row: mjSTATE_TIME comes first."""
 FILM_SIZE = (240, 180)
 """Of images of a camera that is not observed, pixels."""
 
@@ -126,6 +128,9 @@ class MujocoPhysics:
 
         def finish() -> Tensor:
             running.result()
+            # MuJoCo starts a state anew that diverged, and stays there: only its time tells.
+            elapsed = state[:, -1, TIME] - physics.numpy()[:, TIME]
+            state[elapsed < (num_substeps - 0.5) * self.model.opt.timestep, -1] = np.nan
             return torch.from_numpy(state[:, -1])
 
         return finish

@@ -93,7 +93,10 @@ class BridgeProcess:
 
     def close(self) -> None:
         """Wait for the process to end by itself, or end it; idempotent."""
-        self._kill(EXIT_S)
+        had_ended = self.process is not None and _has_ended(self.process.pid)
+        code = self._kill(EXIT_S)
+        if had_ended:
+            self.exit_code = code
 
     def _start(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         settings = os.memfd_create("grpo_ros_settings", os.MFD_CLOEXEC)

@@ -7,6 +7,7 @@ the state that each ended in. Ranks write files of their own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +104,10 @@ class FailureStore:
             ) from problem
 
     def _drop_oldest(self, newest: Path) -> None:
-        sizes = {path: path.stat().st_size for path in self._files()}
+        sizes = {}
+        for path in self._files():
+            with contextlib.suppress(FileNotFoundError):  # another rank has just dropped it
+                sizes[path] = path.stat().st_size
         too_much = sum(sizes.values()) - self._keep_bytes
         for path, size in sizes.items():
             if too_much <= 0:

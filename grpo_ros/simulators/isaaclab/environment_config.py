@@ -87,6 +87,10 @@ def _make_repeatable(found: Any) -> list[str]:
         if getattr(group, "enable_corruption", False):
             group.enable_corruption = False
             changed.append("observation noise")
+        for term in vars(group).values():
+            if getattr(term, "delay_hold_prob", 1.0) < 1.0:
+                term.delay_hold_prob = 1.0
+                changed.append("changes of observation delays")
     for name, term in list(vars(found.events).items()) if found.events else []:
         if getattr(term, "mode", "") == "interval":
             setattr(found.events, name, None)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grpo_ros.simulators.isaaclab import buffers
 from grpo_ros.simulators.isaaclab.newton import NewtonSolver
 
 MANAGERS = (
@@ -36,6 +37,7 @@ ENGINES = (
     "isaaclab_physx.assets",
 )
 """Modules whose objects stand for the scene, which is read by itself."""
+FRAMES = "_buffer"
 MAX_DEPTH = 6
 WARM_START = "solver/warm_start"
 
@@ -54,7 +56,7 @@ class EnvironmentState:
     def read(self) -> dict[str, Tensor]:
         """Return name -> (N, ...) copies on the CPU."""
         state = {name: value.cpu().clone() for name, value in self._physical()}
-        state.update((name, value.cpu().clone()) for name, value in self._remembered())
+        state.update(self.remembered())
         state[WARM_START] = self._solver.read_warm_start().cpu().clone()
         return state
 
@@ -69,12 +71,29 @@ class EnvironmentState:
             )
             group.write_body_link_pose_to_sim_index(body_poses=pose, env_ids=on_device)
             group.write_body_com_velocity_to_sim_index(body_velocities=velocity, env_ids=on_device)
-        for name, value in self._remembered():  # after reset_to, which overwrites joint targets
-            if name in rows:
-                value[ids.to(value.device)] = rows[name].to(value.device)
+        self.recall(ids, rows)  # after reset_to, which overwrites joint targets
         scene.write_data_to_sim()
         self._env.sim.forward()  # clears the warm start of what was written
         self._solver.write_warm_start(on_device, rows[WARM_START].to(device))
+
+    def remembered(self) -> dict[str, Tensor]:
+        """Return name -> (N, ...) copies on the CPU of all that is no physics."""
+        state = {}
+        for name, value in self._remembered():
+            rows = value if isinstance(value, Tensor) else buffers.read_frames(value)
+            if rows is not None:
+                state[name] = rows.cpu().clone()
+        return state
+
+    def recall(self, ids: Tensor, rows: dict[str, Tensor]) -> None:
+        """Put what `remembered` gave (n, ...) into environments (n,)."""
+        for name, value in self._remembered():
+            if name not in rows:
+                continue
+            if isinstance(value, Tensor):
+                value[ids.to(value.device)] = rows[name].to(value.device)
+            else:
+                buffers.write_frames(value, ids, rows[name])
 
     def _physical(self) -> Iterator[tuple[str, Tensor]]:
         """Yield what `scene.reset_to` takes, and the collections."""
@@ -90,8 +109,11 @@ class EnvironmentState:
             yield f"collection/{name}/pose", group.data.body_link_pose_w.torch
             yield f"collection/{name}/velocity", group.data.body_com_vel_w.torch
 
-    def _remembered(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield every array with a row per environment that managers, actuators, sensors hold."""
+    def _remembered(self) -> Iterator[tuple[str, Any]]:
+        """Yield what managers, actuators and sensors hold of each environment.
+
+        Every array with a row per environment, and every buffer whose frames have them.
+        """
         env, seen = self._env, set[int]()
         yield "episode_length", env.episode_length_buf
         for name in MANAGERS:
@@ -101,9 +123,7 @@ class EnvironmentState:
         for name, sensor in env.scene.sensors.items():
             yield from self._walk(sensor, f"sensors/{name}", seen, 0)
 
-    def _walk(
-        self, node: Any, path: str, seen: set[int], depth: int
-    ) -> Iterator[tuple[str, Tensor]]:
+    def _walk(self, node: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
         if depth > MAX_DEPTH or id(node) in seen:
             return
         seen.add(id(node))
@@ -112,12 +132,15 @@ class EnvironmentState:
             if array.ndim and array.shape[0] == self.num_envs and not _is_index(path):
                 yield path, array
             return
+        frames = FRAMES if buffers.is_buffer(node) else ""
+        if frames:
+            yield f"{path}/{frames}", node
         if isinstance(node, dict):
             items = [(str(key), value) for key, value in node.items()]
         elif isinstance(node, list | tuple):
             items = [(str(i), value) for i, value in enumerate(node)]
         elif hasattr(node, "__dict__") and not _is_elsewhere(node):
-            items = [(k, v) for k, v in vars(node).items() if k not in NOT_STATE]
+            items = [(k, v) for k, v in vars(node).items() if k not in (*NOT_STATE, frames)]
         else:
             return
         for name, value in items:

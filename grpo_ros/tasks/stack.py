@@ -109,8 +109,11 @@ class Stack(CubeTask):
         tip, is_open = self.tip(scene), self.is_open(scene)
         lowest = scene.position(self.cubes[0])
         to_lowest = torch.linalg.vector_norm(lowest - tip, dim=-1)
-        stands = (lowest[:, 2] - CUBE_HALF).abs() < HEIGHT_TOLERANCE  # on the table, not held
-        stands = stands & (is_open | (to_lowest > AWAY))
+        stands = (
+            ((lowest[:, 2] - CUBE_HALF).abs() < HEIGHT_TOLERANCE)  # on the table, not held
+            & self.is_at_rest(scene, self.cubes[0])
+            & (is_open | (to_lowest > AWAY))
+        )
         levels = []
         for below, cube in itertools.pairwise(self.cubes):
             offset = scene.position(cube) - scene.position(below)

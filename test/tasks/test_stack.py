@@ -129,5 +129,7 @@ def test_a_tower_whose_lowest_cube_is_held_in_the_air_does_not_stand(task):
     assert bool(task.outcome(_scene(task, **away)).success[0])
     held = _scene(task, **away, **raised)
     assert not bool(task.outcome(held).success[0]) and float(task.outcome(held).score[0]) == 0.0
+    sliding = _scene(task, **away, moving="blue_cube")
+    assert not bool(task.outcome(sliding).success[0])
     gripped = _scene(task, tip=PLACES["blue_cube"], opening=0.01)
     assert not bool(task.levels(gripped)[0, 0])

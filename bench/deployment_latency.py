@@ -158,7 +158,7 @@ class AnsweringRobot:
         self._position[:7] = message.points[row].positions
 
     def _publish(self) -> None:
-        from grpo_ros.nodes import messages
+        from grpo_ros.nodes.shared import messages
 
         names, still = self.robot.joint_names, np.zeros(8)
         due = time.monotonic()
@@ -177,8 +177,9 @@ def stages(policy: Path, rate: float, num: int = 2000) -> Iterator[Row]:
     from grpo_ros.controllers import make_controller
     from grpo_ros.deployment.policy_runner import PolicyRunner
     from grpo_ros.deployment.runner_config import RunnerConfig
+    from grpo_ros.deployment.safety.faults import FaultConfig
     from grpo_ros.export.policy_file import load_policy_file
-    from grpo_ros.nodes import messages
+    from grpo_ros.nodes.shared import messages
     from grpo_ros.robots.robot import load_robot
 
     served, robot = load_policy_file(policy), load_robot("franka_fr3")
@@ -197,7 +198,8 @@ def stages(policy: Path, rate: float, num: int = 2000) -> Iterator[Row]:
 
     controller = make_controller(served.contract, robot)
     infer = timed("inference", served.infer)
-    runner = PolicyRunner(served.contract, infer, robot, controller, RunnerConfig())
+    config = RunnerConfig(faults=FaultConfig(watch_torque=False))  # nobody reports torques here
+    runner = PolicyRunner(served.contract, infer, robot, controller, config)
     runner.buffer.read = timed("read the buffer", runner.buffer.read)  # type: ignore[method-assign]
     runner.input.assemble = timed("assemble the observation", runner.input.assemble)  # type: ignore[assignment]
     runner.executor.load = timed("roll a chunk", runner.executor.load)  # type: ignore[method-assign]

@@ -81,6 +81,7 @@ class PolicyRunner:
             self.period_s,
             self.config.position_margin,
             self.config.tip_speed_m_s,
+            self.config.speed,
         )
         self.course = Course(self.period_s)
         self.faults = FaultWatch(robot, self.config.faults)
@@ -93,13 +94,15 @@ class PolicyRunner:
         self.observation_age = MeasurementWindow()
         self.seam_position, self.seam_velocity = MeasurementWindow(), MeasurementWindow()
         self.reading: Reading | None = None
-        """What the last tick observed."""
+        """What the last tick of this run observed."""
         self._forget()
 
     def _forget(self) -> None:
         self.gripper.forget()
+        self.reading = None
         self._is_placed = self._is_off_plan = False
         self._waiting_since_ns: int | None = None
+        self._driven_ns = 0
         self.decider.forget()
 
     # ---------------------------------------------------------------- start and stop
@@ -168,6 +171,7 @@ class PolicyRunner:
 
         It goes on exactly where the one before leads, however early or late the tick is.
         """
+        self._driven_ns = now_ns
         if gated.curve is None or self.is_base:
             return gated.curve
         curve = self.course.lay(gated.curve, now_ns)
@@ -179,10 +183,8 @@ class PolicyRunner:
         return self.phase == "running" and not self.is_base and self.course.is_early(now_ns)
 
     def _catch_up(self, now_ns: int) -> None:
-        """Let the periods pass in which no tick came: the arm went on along what was sent."""
-        if self.is_base:
-            return
-        for _ in range(self.course.num_missed(now_ns) if self._is_placed else 0):
+        """Let the periods pass in which no tick came: the robot went on along what was sent."""
+        for _ in range(self._num_missed(now_ns)):
             if self.gate.is_at_rest:
                 self.course.clear()
                 return
@@ -193,6 +195,14 @@ class PolicyRunner:
             else:
                 self.executor.pass_by()
                 self._is_off_plan = True
+
+    def _num_missed(self, now_ns: int) -> int:
+        if not self._is_placed:
+            return 0
+        if not self.is_base:
+            return self.course.num_missed(now_ns)
+        elapsed_s = (now_ns - self._driven_ns) / NANOSECONDS
+        return round(elapsed_s / self.period_s) - 1 if self.gate.is_open else 0
 
     @property
     def is_placed(self) -> bool:
@@ -298,11 +308,14 @@ class PolicyRunner:
         )
 
     def _targets(self) -> Array:
-        """Return the joint targets (R, J), or the twists (R, 2), of the steps to come."""
+        """Return the joint targets (R, J), or the twists (R, 2), of the steps to come.
+
+        In stretched time the same path takes twists that are so much smaller.
+        """
         if not self.is_base:
             return self.executor.remaining_targets()[:, self._columns]
         twists = [step.twist for step in self.executor.remaining() if step.twist is not None]
-        return torch.cat(twists).numpy()
+        return self.config.speed * torch.cat(twists).numpy()
 
     def _gripper_target(self) -> tuple[GripperTarget | None, tuple[Intervention, ...]]:
         """Return the gripper's command where it changes with the next step."""

@@ -106,7 +106,7 @@ def export_policy(
         exported = load_policy_file(staged, deadline_s=DEADLINE_S)
         difference, count = 0.0, 0
         for sample in samples:
-            difference = max(difference, _difference(deployed, exported, sample))
+            difference = float(np.maximum(difference, _difference(deployed, exported, sample)))
             count += len(next(iter(sample.values())))
         allowance = DEPTH_ALLOWANCE if isinstance(deployed, PolicyInParts) else 1.0
         if not difference <= MAX_ABS_DIFFERENCE * allowance:

@@ -12,7 +12,16 @@ from torch import Tensor
 from grpo_ros.contract import ActionField, Contract, ObservationField, Source
 from grpo_ros.robots.robot import Robot, load_robot
 
-ROBOT: Robot = load_robot("franka_fr3")
+
+def _without_driver(robot: Robot) -> Robot:
+    """Return a robot of which nobody reports external torques."""
+    safety = dataclasses.replace(robot.safety, external_torque=None)
+    return dataclasses.replace(
+        robot, description=dataclasses.replace(robot.description, safety=safety)
+    )
+
+
+ROBOT: Robot = _without_driver(load_robot("franka_fr3"))
 ARM, FINGER = ROBOT.arm_joints, "fr3_finger_joint1"
 MS = 1_000_000
 PERIOD_NS = 50 * MS

@@ -61,6 +61,19 @@ def test_tighter_limits_are_seen_to_be_exceeded(limits: JointLimits, name: str) 
     assert audit.shares[name] > 1.01
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("field", ["positions", "velocities"])
+def test_a_motion_that_is_no_number_is_not_within_limits(field: str, value: float) -> None:
+    audit = CommandAudit(LIMITS)
+    good = {"positions": np.zeros((3, 1)), "velocities": np.zeros((3, 1))}
+    bad = {**good, field: np.array([[0.0], [value], [0.0]])}
+    with np.errstate(invalid="ignore"):
+        audit.note(0, Curve(PERIOD_S * np.arange(3), **bad))
+        audit.note(2 * PERIOD_NS, Curve(np.zeros(1), np.zeros((1, 1)), np.zeros((1, 1))))
+        audit.finish()
+    assert not audit.is_within_limits
+
+
 def test_samples_equal_those_of_the_curve() -> None:
     gate = SafetyGate(LIMITS, PERIOD_S)
     gate.open(np.zeros(1))

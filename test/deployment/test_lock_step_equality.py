@@ -12,6 +12,8 @@ import torch
 from grpo_ros.contract import Contract
 from grpo_ros.controllers import make_controller
 from grpo_ros.deployment.policy_runner import Command, PolicyRunner
+from grpo_ros.deployment.runner_config import RunnerConfig
+from grpo_ros.deployment.safety.faults import FaultConfig
 from grpo_ros.deployment.simulation.simulated_robot import EpisodeResult, SimulatedRobot
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
@@ -61,7 +63,11 @@ def run_deployed(task: Task, policy: WanderingPolicy, keys: list[Key]) -> list[E
     simulator = MujocoSimulator(task, 1, MujocoConfig(num_threads=1))
     robot = SimulatedRobot(simulator, lambda i: keys[i], 0)
     runner = PolicyRunner(
-        contract, policy.infer, task.robot, make_controller(contract, task.robot)
+        contract,
+        policy.infer,
+        task.robot,
+        make_controller(contract, task.robot),
+        RunnerConfig(faults=FaultConfig(watch_torque=False)),
     )
     results = []
     names = task.robot.joint_names

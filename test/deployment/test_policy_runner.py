@@ -107,6 +107,15 @@ def test_the_first_command_starts_from_the_measured_position() -> None:
     assert np.array_equal(command.points[0], measured[:7])
 
 
+def test_a_run_does_not_know_what_the_run_before_observed() -> None:
+    runner = make_runner(Script())
+    run(runner, 2)
+    assert runner.reading is not None
+    runner.stop()
+    runner.start()
+    assert runner.reading is None
+
+
 def test_before_start_and_without_inputs_it_commands_nothing() -> None:
     runner = PolicyRunner(make_contract(), Script(), ROBOT, AddingController())
     answer = runner.tick(0)

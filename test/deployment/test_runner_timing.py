@@ -192,7 +192,7 @@ def deltas() -> Any:
 
 
 @pytest.mark.parametrize("is_real", [True, False])
-@pytest.mark.parametrize(("push", "reached"), [(1.0, 68), (-1.0, 0), (-0.2, 0)])
+@pytest.mark.parametrize(("push", "reached"), [(1.0, 54), (-1.0, 0), (-0.2, 0)])
 def test_after_pushing_into_a_wall_the_policy_leaves_it_at_once_and_undisturbed(
     is_real: bool, push: float, reached: int
 ) -> None:

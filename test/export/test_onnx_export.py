@@ -117,6 +117,18 @@ def test_a_graph_that_differs_is_not_written(make_contract, tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["p.onnx"]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_graph_that_gives_no_numbers_is_not_written(make_contract, tmp_path, monkeypatch, value):
+    policy, contract = fitted(GaussianConfig(), make_contract())
+    infer = onnx_export.PolicyFile.infer
+    monkeypatch.setattr(
+        onnx_export.PolicyFile, "infer", lambda self, obs: infer(self, obs) + np.float32(value)
+    )
+    with pytest.raises(PolicyFileError, match="differ"):
+        export_policy(policy, contract, tmp_path / "p.onnx", observe(50))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_observation_named_like_another_input_is_refused(make_contract, tmp_path):
     contract = make_contract()
     field = dataclasses.replace(contract.observation[0], name="noise")

@@ -59,7 +59,7 @@ class CommandAudit:
             elapsed_s = (stamp_ns - began_ns) / NANOSECONDS
             self._follow(before, elapsed_s)
             reached, _ = before.sample(max(0.0, elapsed_s))
-            self.jump = max(self.jump, float(np.abs(curve.positions[0] - reached).max()))
+            self.jump = _larger(self.jump, np.abs(curve.positions[0] - reached))
         self._now = stamp_ns, curve
         self.num_motions += 1
 
@@ -103,12 +103,17 @@ class CommandAudit:
         if len(steps) > 1:
             self._take("jerk", np.diff(steps, axis=0) / gaps[:, None], self._jerk)
         beyond = np.maximum(self._lower - position, position - self._upper)
-        self.outside = max(self.outside, float(beyond.max()))
+        self.outside = _larger(self.outside, beyond)
         self._last = acceleration[-1]
         self.num_samples += len(times)
 
     def _take(self, name: str, values: Array, limit: Array) -> None:
-        self.shares[name] = max(self.shares[name], float((np.abs(values) / limit).max()))
+        self.shares[name] = _larger(self.shares[name], np.abs(values) / limit)
+
+
+def _larger(largest: float, values: Array) -> float:
+    """Return the largest of all; NaN where one of them is NaN: what is none keeps no limit."""
+    return float(np.maximum(largest, values.max()))
 
 
 def _span(curve: Curve, times: Array) -> Array:

@@ -37,7 +37,12 @@ class FaultConfig:
     )
     watch_mode: bool = typed.setting(True, "Stop where the robot's mode is not an accepted one")
     watch_tracking: bool = typed.setting(True, "Stop where joints do not follow their commands")
-    watch_torque: bool = typed.setting(True, "Stop on external torque, where it is reported")
+    watch_torque: bool = typed.setting(
+        True, "Stop on external torque, or where a limited joint's is not reported"
+    )
+    torque_timeout_s: float = typed.setting(
+        0.5, "Longest age of a joint's external torque", unit="s", minimum=0.01
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +66,7 @@ class FaultWatch:
         self.joint_names = robot.arm_joints
         self._enable: tuple[bool, float] | None = None
         self._mode: tuple[str, float] | None = None
-        self._torque: dict[str, float] = {}
+        self._torque: dict[str, tuple[float, float]] = {}
         self._curves: list[tuple[int, Curve]] = []
         self.tracking_error = 0.0
         """Largest distance of a joint from its command at the last check, rad or m."""
@@ -80,10 +85,16 @@ class FaultWatch:
         """Take the robot's mode, as text."""
         self._mode = value, steady_s
 
-    def put_torque(self, names: Sequence[str], effort: Array) -> None:
-        """Take external torques (J,), N m or N, by joint."""
+    def put_torque(self, names: Sequence[str], effort: Array, steady_s: float) -> None:
+        """Take external torques (J,), N m or N, by joint.
+
+        Args:
+            names: of the joints. effort: of each; others are passed over, and grow old.
+            steady_s: when they came, on this computer's steady clock.
+        """
         if len(names) == len(effort):
-            self._torque.update(zip(names, (float(value) for value in effort), strict=True))
+            for name, value in zip(names, effort, strict=True):
+                self._torque[name] = float(value), steady_s
 
     def put_curve(self, stamp_ns: int, curve: Curve) -> None:
         """Take what was commanded from a time on."""
@@ -97,7 +108,11 @@ class FaultWatch:
         Args:
             steady_s: the steady clock now.
         """
-        return self._check_enable(steady_s) or self._check_mode(steady_s) or self._check_torque()
+        return (
+            self._check_enable(steady_s)
+            or self._check_mode(steady_s)
+            or self._check_torque(steady_s)
+        )
 
     def judge_tracking(self, stamp_ns: int, position: Array) -> Fault | None:
         """Return a fault where joints (A,) measured at a time are far from their commands."""
@@ -148,12 +163,18 @@ class FaultWatch:
             )
         return None
 
-    def _check_torque(self) -> Fault | None:
+    def _check_torque(self, steady_s: float) -> Fault | None:
         external = self.robot.safety.external_torque
         if external is None or not self.config.watch_torque:
             return None
         for name, limit in external.limit.items():
-            value = self._torque.get(name, 0.0)
+            if name not in self._torque:
+                reason = f"no torque of joint '{name}' on '{external.topic}'"
+                return Fault("external_torque", reason)
+            value, arrived_s = self._torque[name]
+            if steady_s - arrived_s > self.config.torque_timeout_s:
+                age_s = steady_s - arrived_s
+                return Fault("external_torque", f"joint '{name}': its torque is {age_s:.2f} s old")
             if not abs(value) <= limit:
                 return Fault(
                     "external_torque",

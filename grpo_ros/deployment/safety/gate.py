@@ -85,8 +85,9 @@ class SafetyGate(StreamGate):
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether the motion that was sent has ended: nothing moves any more."""
-        return not (self._velocity.any() or self._velocity_before.any())
+        """Whether the motion that was sent has ended: nothing moves any more, or is to."""
+        moves = self._velocity.any() or self._velocity_before.any()
+        return not moves and bool((self._plan == self._position).all())
 
     def admit_gripper(
         self, position: float, effort: float, limit: JointLimits
@@ -123,7 +124,7 @@ class SafetyGate(StreamGate):
             free = self.geometry.admissible(self._position, passed, tails, is_chain=True)
             if not free.all():
                 row = int(np.argmin(free))
-                last, why = self._turned_away(passed, velocities, row, tails[:, row])
+                last, why = self._turned_away(passed, velocities, row, tails)
                 return self._send(
                     np.concatenate([passed[:row], last]), row + 1, interventions + why
                 )
@@ -131,7 +132,7 @@ class SafetyGate(StreamGate):
         return self._send(together, len(passed), interventions)
 
     def _turned_away(
-        self, passed: Array, velocities: Array, row: int, tail: Array
+        self, passed: Array, velocities: Array, row: int, tails: Array
     ) -> tuple[Array, tuple[Intervention, ...]]:
         """Return what may follow passed[:row]: the nearest free point with its tail.
 
@@ -144,12 +145,14 @@ class SafetyGate(StreamGate):
         before = self._velocity if row == 0 else velocities[row - 1]
         why: tuple[Intervention, ...] = ()
         if row == 0:
-            why = self._count(*self.geometry.describe(np.vstack([start, passed[:1], tail])))
+            path = np.vstack([start, passed[:1], tails[:, 0]])
+            why = self._count(*self.geometry.describe(path))
+        allowed = self.geometry.allowed_after(passed[:row], tails[:, :row])
         slower = self.limiter.brake(before)
         tried = slower + SHARES[:, None] * (velocities[row] - slower)
         points = start + self.period_s * tried
         tails = self.limiter.braking(points, tried)
-        free = self.geometry.admissible(start, points, tails, is_chain=False)
+        free = self.geometry.admissible(start, points, tails, is_chain=False, allowed=allowed)
         free[-1] = True
         best = int(np.argmax(free))
         return np.vstack([points[best], _trimmed(points[best], tails[:, best])]), why
@@ -179,6 +182,8 @@ class SafetyGate(StreamGate):
         velocity = (points[0] - self._position) / self.period_s
         self._velocity_before, self._velocity = self._velocity, velocity
         self._position = points[0]
+        if self.geometry is not None:
+            self.geometry.take(self._position, self._braking())
         return draw
 
     def _judge(self, target: Array, passed: Array) -> tuple[Intervention, ...]:

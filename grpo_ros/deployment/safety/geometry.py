@@ -1,8 +1,9 @@
 """Where an arm may go: workspace, table, its own links, singular poses, and the tip's speed.
 
-Each watch gives one number per joint position, above 0 where the arm must not be. Where it stood
-when the gate was opened bounds each watch too: an arm that is switched on outside its workspace,
-or folded, can be led back but never further out.
+Each watch gives numbers per joint position, above 0 where the arm must not be: one for each face
+of the workspace, one for all links above the table, and so on. Where the arm stood when the gate
+was opened bounds each of them too, and the bound follows it back: an arm that is switched on
+outside its workspace, or folded, can be led back but never further out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Watch(Protocol):
     """One or more geometric limits that are found together.
 
     Attributes:
-        kinds: of its limits.
+        kinds: of its limits; several may be of one kind.
     """
 
     kinds: tuple[str, ...]
@@ -60,7 +61,7 @@ class ArmGeometry:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Of all that is watched."""
-        found = tuple(kind for kind, _ in self._kinds)
+        found = tuple(dict.fromkeys(kind for kind, _ in self._kinds))
         return (*found, "tip_speed") if self.tip_speed > 0.0 else found
 
     def open(self, position: Array) -> None:
@@ -68,8 +69,47 @@ class ArmGeometry:
         q = position[:, None]
         self._allowed = np.maximum(self._excess(q, self._frames.at(q)), 0.0) + SLACK_M
 
+    def take(self, point: Array, tail: Array) -> None:
+        """Count a point (A,) with its way to rest (n, A) as sent: the arm has come back so far."""
+        self._allowed = self.allowed_after(point[None], tail[:, None])
+
+    def allowed_after(self, points: Array, tails: Array) -> Array:
+        """Return by how much each limit may be exceeded, (W, 1), after points with their tails.
+
+        That is as far as the arm goes on its way to rest, so every tail stays free.
+
+        Args:
+            points: (P, A) in turn. tails: (n, P, A).
+        """
+        if not len(points) or not self._is_beyond:
+            return self._allowed
+        ways = np.concatenate([points[None], tails])
+        q = ways.reshape(-1, points.shape[1]).T.copy()
+        owner = np.tile(np.arange(len(points)), len(ways))
+        return self._tightened(self._excess(q, self._frames.at(q)), owner, len(points))[:, -1:]
+
+    @property
+    def _is_beyond(self) -> bool:
+        return bool((self._allowed > SLACK_M).any())
+
+    def _tightened(self, excess: Array, owner: npt.NDArray[np.intp], num: int) -> Array:
+        """Return what is allowed before each of `num` points and after the last, (W, num + 1).
+
+        Args:
+            excess: (W, N) of them and of their tails. owner: (N,) the point of each.
+        """
+        worst = np.zeros((len(excess), num))
+        np.maximum.at(worst.T, owner, excess.T)
+        return np.minimum.accumulate(np.hstack([self._allowed, worst + SLACK_M]), axis=1)
+
     def admissible(
-        self, start: Array, points: Array, tails: Array, *, is_chain: bool
+        self,
+        start: Array,
+        points: Array,
+        tails: Array,
+        *,
+        is_chain: bool,
+        allowed: Array | None = None,
     ) -> npt.NDArray[np.bool_]:
         """Return which points (P,) are free, each with its way to rest.
 
@@ -79,15 +119,21 @@ class ArmGeometry:
             start: (A,) where the arm is; it is not judged.
             points: (P, A). tails: (n, P, A) what follows on each of them.
             is_chain: whether each point follows the one before; else all follow the start.
+            allowed: at the start, see `allowed_after`; None: as of the last point taken.
         """
         num = len(points)
         ways = np.concatenate([points[None], tails])
         moving = (ways[1:] != ways[:-1]).any(axis=2)
         q = np.concatenate([start[None], points, tails[moving]]).T.copy()
         frames = self._frames.at(q)
-        bad = np.asarray((self._excess(q, frames) > self._allowed).any(axis=0))
-        bad[0] = False
         order = np.arange(num)
+        owner = np.concatenate([[0], order, np.nonzero(moving)[1]])
+        excess = self._excess(q, frames)
+        allowed = self._allowed if allowed is None else allowed
+        if is_chain and self._is_beyond:
+            allowed = self._tightened(excess[:, 1:], owner[1:], num)[:, owner]
+        bad = np.asarray((excess > allowed).any(axis=0))
+        bad[0] = False
         if self.tip_speed > 0.0:
             index = num + np.cumsum(moving).reshape(moving.shape)
             followed = np.concatenate([order[None] + 1, index])[:-1][moving]
@@ -96,9 +142,7 @@ class ArmGeometry:
             longest = self.tip_speed * self.period_s
             bad[1:] |= (step * step).sum(axis=0) > longest * longest
         free = np.ones(num, dtype=bool)
-        if bad.any():
-            owner = np.concatenate([[0], order, np.nonzero(moving)[1]])
-            free[owner[bad]] = False
+        free[owner[bad]] = False
         return free
 
     def _excess(self, q: Array, frames: LinkFrames) -> Array:
@@ -135,9 +179,9 @@ def _watches(robot: Robot, frames: ChainFrames) -> list[Watch | None]:
 
 
 class _Workspace:
-    """How far the tip is outside its box, m; the box's margin ends at or just below the table."""
+    """How far the tip is beyond each face of its box, m; below, that is at or near the table."""
 
-    kinds: tuple[str, ...] = ("workspace",)
+    kinds: tuple[str, ...] = ("workspace",) * 6
 
     def __init__(self, robot: Robot) -> None:
         margin = robot.safety.workspace_margin_m
@@ -149,9 +193,7 @@ class _Workspace:
             self.lower[2] = max(self.lower[2, 0], table - robot.safety.tip_below_table_m)
 
     def excess(self, q: Array, frames: LinkFrames) -> Array:
-        tip = frames.tip
-        outside: Array = np.maximum(self.lower - tip, tip - self.upper).max(axis=0)
-        return outside[None]
+        return np.concatenate([self.lower - frames.tip, frames.tip - self.upper])
 
     def describe(self, kind: str, q: Array, frames: LinkFrames) -> str:
         tip = frames.tip[:, 0].round(3).tolist()

@@ -19,6 +19,7 @@ def make_gate(
     period_s: float,
     position_margin: float = 0.0,
     tip_speed_m_s: float = 0.0,
+    speed: float = 1.0,
 ) -> SafetyGate | TwistGate:
     """Return the gate of an arm, or of a base where the contract has a twist.
 
@@ -28,13 +29,15 @@ def make_gate(
         period_s: between two commands.
         position_margin: how far joints keep from their position limits, rad or m.
         tip_speed_m_s: cap of the tip's speed beside the robot's own; 0: none.
+        speed: share of the trained speed, which caps a base's twists. Accelerations stay whole:
+            the path in stretched time takes speed^2 of them, and all are there to brake.
     """
     limits = [contract.limits[contract.joint_names.index(name)] for name in robot.arm_joints]
     for action in contract.action:
         if action.kind == "twist":
-            speed = np.minimum(action.scale, [limits[0].velocity, limits[2].velocity])
+            fastest = np.minimum(action.scale, [limits[0].velocity, limits[2].velocity])
             acceleration = np.array([limits[0].acceleration, limits[2].acceleration])
-            return TwistGate(speed, acceleration, period_s)
+            return TwistGate(speed * fastest, acceleration, period_s)
     limits = [
         dataclasses.replace(
             limit, lower=limit.lower + position_margin, upper=limit.upper - position_margin

@@ -96,7 +96,7 @@ class StreamGate(abc.ABC):
     @property
     @abc.abstractmethod
     def is_at_rest(self) -> bool:
-        """Whether the motion that was sent has ended: nothing moves any more."""
+        """Whether the motion that was sent has ended: nothing moves any more, or is to."""
 
     # ---------------------------------------------------------------- opening and closing
 

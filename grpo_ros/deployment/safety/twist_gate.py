@@ -49,8 +49,8 @@ class TwistGate(StreamGate):
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether the base stands still."""
-        return not self._twist.any()
+        """Whether the base stands still, and what was sent leaves it so."""
+        return not (self._twist.any() or self._plan.any())
 
     # ---------------------------------------------------------------- inside
 

@@ -102,6 +102,7 @@ def test_a_mode_grows_old_where_it_has_a_timeout() -> None:
 # ---------------------------------------------------------------- external torques
 
 TORQUE = ExternalTorque("torques", {"fr3_joint1": 20.0, "fr3_joint7": 10.0})
+LIMITED = tuple(TORQUE.limit)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,8 @@ TORQUE = ExternalTorque("torques", {"fr3_joint1": 20.0, "fr3_joint7": 10.0})
 )
 def test_a_joint_may_not_feel_more_than_its_limit(name: str, value: float, expected: str) -> None:
     faults = watch(external_torque=TORQUE)
-    faults.put_torque(["x", name], np.array([math.nan, value]))
+    faults.put_torque(LIMITED, np.zeros(2), 0.0)
+    faults.put_torque(["x", name], np.array([math.nan, value]), 0.0)
     found = faults.problem(0.0)
     assert kind(found) == expected
     if found is not None:
@@ -128,8 +130,37 @@ def test_a_joint_may_not_feel_more_than_its_limit(name: str, value: float, expec
 
 def test_torques_without_a_name_each_are_passed_over() -> None:
     faults = watch(external_torque=TORQUE)
-    faults.put_torque(["fr3_joint1"], np.array([99.0, 99.0]))
+    faults.put_torque(LIMITED, np.zeros(2), 0.0)
+    faults.put_torque(["fr3_joint1"], np.array([99.0, 99.0]), 0.0)
     assert faults.problem(0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "effort"),
+    [((), []), (LIMITED, []), (("panda_joint1", "panda_joint7"), [0.0, 0.0])],
+    ids=["nothing", "no effort", "other joints"],
+)
+def test_torques_that_never_came_are_no_permission(
+    names: tuple[str, ...], effort: list[float]
+) -> None:
+    faults = watch(external_torque=TORQUE)
+    faults.put_torque(names, np.array(effort), 0.0)
+    found = faults.problem(0.0)
+    assert kind(found) == "external_torque" and found is not None
+    assert "fr3_joint1" in found.reason and "torques" in found.reason
+
+
+def test_every_limited_joints_torque_has_to_stay_fresh() -> None:
+    faults = watch(FaultConfig(torque_timeout_s=0.5), external_torque=TORQUE)
+    faults.put_torque(LIMITED, np.zeros(2), 10.0)
+    assert faults.problem(10.5) is None
+    faults.put_torque(LIMITED[:1], np.zeros(1), 10.5)
+    faults.put_torque(LIMITED, np.zeros(0), 10.5)
+    found = faults.problem(10.6)
+    assert kind(found) == "external_torque" and found is not None
+    assert "fr3_joint7" in found.reason and "old" in found.reason
+    faults.put_torque(LIMITED, np.zeros(2), 10.6)
+    assert faults.problem(10.6) is None
 
 
 # ---------------------------------------------------------------- following commands

@@ -349,6 +349,18 @@ def test_a_joint_outside_its_limits_never_goes_further_out_not_even_back_to_its_
         assert "position" in {found.kind for found in gated.interventions}
 
 
+def test_a_plan_that_stands_now_and_moves_later_is_not_at_rest() -> None:
+    gate = opened()
+    assert gate.is_at_rest
+    later = np.vstack([START, START, START, START + 0.01])
+    gate.admit(NAMES, later)
+    assert not gate.velocity.any() and not gate.is_at_rest
+    gate.hold()
+    assert gate.is_at_rest
+    gate.admit(NAMES, np.vstack([START, START]))
+    assert gate.is_at_rest
+
+
 def test_nothing_passes_a_closed_gate_nor_survives_its_epoch() -> None:
     gate = SafetyGate(LIMITS, PERIOD)
     assert len(gate.admit(NAMES, START[None]).points) == 0

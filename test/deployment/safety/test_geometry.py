@@ -107,9 +107,17 @@ def test_whatever_comes_in_all_control_points_sent_are_where_the_arm_may_be(
         if not len(gated.points):
             continue
         assert (truth.excess(gated.points) <= allowed).all()
+        assert_can_stop(gate, before)
         tips = truth.tips(np.vstack([before, gated.points]))
         speeds = np.linalg.norm(np.diff(tips, axis=0), axis=1) / period_s
         assert speeds.max() <= robot.safety.tip_speed_m_s + 1e-6
+
+
+def assert_can_stop(gate: SafetyGate, before: Array) -> None:
+    """However far the bounds have followed an arm back, its way to rest keeps them."""
+    tail = gate.limiter.braking(gate.position, gate.velocity)[:, None]
+    assert gate.geometry is not None
+    assert gate.geometry.admissible(before, gate.position[None], tail, is_chain=False).all()
 
 
 REACH_M = {"franka_fr3": 1.3, "ur5e": 1.3}
@@ -209,6 +217,58 @@ def test_an_arm_that_is_opened_outside_its_box_is_let_back_in_but_not_further_ou
     for _ in range(80):
         gate.admit(gate.joint_names, (gate.position + 0.1 * (back - gate.position))[None])
     assert truth.excess(gate.position[None])[0, 0] < 0.0
+
+
+def pushed(gate: SafetyGate, robot: Robot, direction: list[float], num: int) -> Array:
+    """Push the tip by 1 cm per period; return all control points that were sent."""
+    sent = []
+    for _ in range(num):
+        jacobian = robot.chain.pose(gate.position[:, None]).jacobian[:, :, 0]
+        push = np.linalg.pinv(jacobian, rcond=1e-2) @ np.array([*direction, 0.0, 0.0, 0.0])
+        sent.append(gate.admit(gate.joint_names, (gate.position + 0.01 * push)[None]).points)
+    return np.vstack(sent)
+
+
+def test_an_arm_that_is_opened_above_its_box_may_not_leave_it_below() -> None:
+    robot = ROBOTS["franka_fr3"]
+    gate, truth = make_gate(robot), Truth(robot)
+    gate.open(posed(robot, (0.475, 0.0, 0.47)))
+    points = pushed(gate, robot, [0.0, 0.0, -1.0], 120)
+    tips = truth.tips(points)[:, 2]
+    assert tips[-1] < truth.lower[2, 0] + 0.02
+    assert tips.min() >= truth.lower[2, 0] - 2.0 * SLACK_M
+    assert gate.counts["workspace"]
+
+
+def test_an_arm_that_came_back_part_of_the_way_may_not_go_out_so_far_again() -> None:
+    """Alternately in and out; each point sent is no further out than any way to rest before it."""
+    robot = ROBOTS["franka_fr3"]
+    gate, truth = make_gate(robot), Truth(robot)
+    start = posed(robot, (0.475, 0.0, 0.47))
+    gate.open(start)
+    began = truth.tips(start[None])[0, 2]
+    reached = truth.tips(pushed(gate, robot, [0.0, 0.0, -1.0], 3))[-1, 2]
+    assert truth.upper[2, 0] < reached < began - 0.01
+    again = truth.tips(pushed(gate, robot, [0.0, 0.0, 1.0], 20))[:, 2]
+    assert again.max() <= reached + 0.004
+    assert gate.counts["workspace"]
+
+
+def test_a_preview_of_going_in_and_out_again_is_cut_where_it_turns() -> None:
+    robot = ROBOTS["franka_fr3"]
+    gate, truth = make_gate(robot), Truth(robot)
+    start, lower = posed(robot, (0.475, 0.0, 0.47)), posed(robot, (0.475, 0.0, 0.45))
+    gate.open(start)
+    share = np.sin(np.linspace(0.0, np.pi, 21))[1:, None] ** 2
+    sent = gate.admit(gate.joint_names, start + share * (lower - start))
+    heights = truth.tips(sent.points)[:, 2]
+    assert 8 < sent.num_asked < 20 and np.array_equal(sent.points[-1], sent.points[-2])
+    assert heights[-1] < heights.min() + 0.002
+    for _ in range(len(sent.points)):
+        before = gate.position
+        coasted = gate.coast()
+        assert_can_stop(gate, before)
+    assert gate.is_at_rest and np.array_equal(coasted.points[0], sent.points[-1])
 
 
 def test_a_cap_of_the_tips_speed_is_kept_and_reached() -> None:

@@ -133,6 +133,14 @@ def test_coasting_is_the_rest_of_what_was_sent_and_then_a_standstill() -> None:
         assert not gate.coast().points.any() and gate.is_at_rest
 
 
+def test_twists_that_are_to_come_are_no_rest() -> None:
+    gate = opened()
+    gate.admit(COMPONENTS, np.array([[0.0, 0.0], [0.0, 0.0], [0.05, 0.0]]))
+    assert not gate.is_at_rest
+    gate.hold()
+    assert gate.is_at_rest
+
+
 def test_when_the_speed_share_falls_it_slows_down_within_its_acceleration() -> None:
     gate = opened()
     for _ in range(8):

@@ -117,14 +117,15 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
             remedy="runs on a robot are begun and marked by hand: ~/start, ~/mark_outcome",
         )
     is_real = values["robot"] != ISAAC_SIM
+    if values["use_sim_time"] == "auto":
+        values = {**values, "use_sim_time": "false" if is_real else "true"}
     speed = launching.number("speed", values["speed"] or ("0.1" if is_real else "1.0"), float)
     server = {
         "policy": policy,
         "robot": values["robot"] if is_real else "",
         "lock_step": False,
         "autostart": values["autostart"] == "true",
-        "use_sim_time": values["use_sim_time"] == "true"
-        or (values["use_sim_time"] == "auto" and not is_real),
+        "use_sim_time": values["use_sim_time"] == "true",
         **given_settings(values),
         "runner.speed": speed,
     }

@@ -44,7 +44,7 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="",
                 description="JSON file of the result; empty: evaluations/<date>.json beside it",
             ),
-            *launching.common_arguments(use_sim_time="false"),
+            *launching.discovery(),
             OpaqueFunction(function=launch_evaluation),
         ]
     )

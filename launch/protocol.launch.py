@@ -61,7 +61,7 @@ def generate_launch_description() -> LaunchDescription:
                 choices=["true", "false"],
                 description="15 minutes on 2 cores, and little to conclude",
             ),
-            *launching.common_arguments(use_sim_time="false"),
+            *launching.discovery(),
             OpaqueFunction(function=launch_protocol),
         ]
     )

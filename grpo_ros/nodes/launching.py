@@ -62,14 +62,20 @@ def discovery() -> list[LaunchDescriptionEntity]:
 
 
 def common_arguments(use_sim_time: str = "true") -> list[LaunchDescriptionEntity]:
-    """Return the arguments that every launch file takes, named as in Nav2; see `discovery`."""
+    """Return the arguments of launch files of nodes, named as in Nav2; see `discovery`.
+
+    Args:
+        use_sim_time: its default; "auto" where that is a value.
+    """
     return [
         *discovery(),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes"),
         DeclareLaunchArgument(
             "use_sim_time",
             default_value=use_sim_time,
-            description="Time from /clock: true | false | auto (by the robot)",
+            choices=[*BOOLEANS, *(["auto"] if use_sim_time == "auto" else [])],
+            description="Time from /clock"
+            + ("; auto: where simulated" if use_sim_time == "auto" else ""),
         ),
         DeclareLaunchArgument(
             "params_file",

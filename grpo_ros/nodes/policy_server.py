@@ -52,6 +52,7 @@ from grpo_ros.deployment.matching import check_match
 from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.records.live_outcome import LiveOutcome
 from grpo_ros.deployment.records.run_record import RunRecord
+from grpo_ros.errors import ContractError
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.recording.black_box import BlackBox, provenance
@@ -105,7 +106,7 @@ class PolicyServer(GuardedLifecycleNode):
         self.control = None
         self._inputs: ObservationInputs | None = None
         self._fault_inputs: FaultInputs | None = None
-        self._navigate: Any = None
+        self.navigate: Any = None
         self._predicted: PredictedOutput | None = None
 
     # ---------------------------------------------------------------- lifecycle
@@ -194,7 +195,7 @@ class PolicyServer(GuardedLifecycleNode):
         )
         control.after_run.append(lambda reason: self.black_box.event("stop", reason=reason))
         if runner.is_base and config.goal_body in runner.buffer.body_names:
-            self._navigate = self._offer_navigation(control, self._inputs)
+            self.navigate = self._offer_navigation(control, self._inputs)
 
     def _offer_navigation(self, control: RunControl, inputs: ObservationInputs) -> Any:
         """Return the action navigate_to_pose; None where its package is not installed."""
@@ -211,7 +212,7 @@ class PolicyServer(GuardedLifecycleNode):
         """Refuse a robot whose topics, types or limits are not those of the policy."""
         control = self._require_control()
         assert self._inputs is not None and self._fault_inputs is not None
-        given = "" if self._navigate is None else self._navigate.goal_topic
+        given = "" if self.navigate is None else self.navigate.goal_topic
         topics = [topic for topic in self._inputs.topics() if topic[0] != given]
         self._live.wait_for(
             [*topics, *self._fault_inputs.topics()],
@@ -236,7 +237,7 @@ class PolicyServer(GuardedLifecycleNode):
     def cleanup(self) -> None:
         """Forget the policy; write down what was run."""
         control = self.control
-        for made in (self._navigate, self._inputs, self._fault_inputs):
+        for made in (self.navigate, self._inputs, self._fault_inputs):
             if made is not None:
                 made.destroy()
         if control is not None:
@@ -266,7 +267,10 @@ class PolicyServer(GuardedLifecycleNode):
         if control is None or self.state_label != "active":
             why = f": {self.failure}" if self.failure else ""
             return f"the node is {self.state_label}{why}"
-        self._live.check_description(control.runner.contract, control.runner.robot)
+        try:
+            self._live.check_description(control.runner.contract, control.runner.robot)
+        except ContractError as problem:
+            return str(problem)
         return control.start_problem()
 
     def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -379,7 +383,10 @@ def main(args: list[str] | None = None) -> int:
         process.node.stopping = process.stopping
         if process.node.config.autostart:
             process.call(lambda: autostart(process.node), timeout_s=60.0)
-        return process.wait()
+        exit_code = process.wait()
+        if process.node.navigate is not None:
+            process.node.navigate.go_down(process.call)
+        return exit_code
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ Writes: <folder>/<bag>/<bag>_0.mcap and metadata.yaml.
 
 SIGINT or SIGTERM: it records until nobody publishes any more, `linger_s` at most, closes the bag
 and says how many messages of each topic it holds and how many were lost. Exit code 0: all that
-came is in the bag; 1: the disk refused, or the bag could not be begun.
+came is in the bag; 1: some of it is not, the disk refused, or the bag could not be begun.
 
     ros2 run grpo_ros recorder --ros-args -p folder:=recordings -p "exclude:=['/tf*']"
 """
@@ -143,7 +143,7 @@ class Recorder(Node):
 
     def finish(self) -> int:
         """Write what came, close the bag, say what is in it; return the exit code."""
-        self.intake.stop(STOP_TIMEOUT_S)
+        is_taken = self.intake.stop(STOP_TIMEOUT_S)
         self._closing.set()
         self._writer.join(STOP_TIMEOUT_S)
         if self.failure is None and self._writer.is_alive():
@@ -158,10 +158,23 @@ class Recorder(Node):
         if not self._writer.is_alive():
             self.bag.abort()
         self._subscriber.destroy_node()
+        self.failure = self.failure or self._missing(is_taken)
         if self.failure is not None:
             self.get_logger().fatal(str(self.failure))
         self.get_logger().info(self.summary())
         return 0 if self.failure is None else 1
+
+    def _missing(self, is_taken: bool) -> GrpoRosError | None:
+        """Return why the bag lacks messages that came; None where it holds them all."""
+        why = []
+        if self.intake.failure is not None:
+            why.append(f"nothing was taken any more: {self.intake.failure!r}")
+        if not is_taken:
+            why.append(f"what waited was not taken in {STOP_TIMEOUT_S:g} s")
+        if self.intake.dropped:
+            why.append(f"{self.intake.dropped} were dropped, since the disk was too slow")
+        text = f"{self.bag.folder}: messages are missing: {'; '.join(why)}"
+        return GrpoRosError(text) if why else None
 
     def summary(self) -> str:
         """Return what is in the bag, topic by topic."""

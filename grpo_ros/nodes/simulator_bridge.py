@@ -89,6 +89,8 @@ from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
 
 REPEAT_S = 0.1
 """Lock step: how often a state that nobody answered is published again."""
+ANSWER_S = 0.3
+"""How long the answers of what was ended have to be sent, before nothing is spun any more."""
 MAX_SUBSTEPS = 50
 """Free running: physics steps per timer call at most; beyond that time is lost, not made up."""
 
@@ -263,12 +265,18 @@ class SimulatorBridge(Node):
         if self.sim.phase == "running":
             self._fail(f"{where}: {reason}")
 
+    def end_requests(self) -> None:
+        """End what clients wait for; answers are sent by callbacks that follow."""
+        for goals in self.goals:
+            goals.forget("the simulator quits")
+        if self.simulation_services is not None:
+            self.simulation_services.stepper.stop("the simulator quits")
+
     def close(self) -> None:
         """Stop what drives the simulator, then the simulator."""
         self.destroy_timer(self._timer)
         self.streams.destroy()
-        if self.simulation_services is not None:
-            self.simulation_services.stepper.stop("the simulator quits")
+        self.end_requests()
         self.sim.simulator.close()
 
     def quit(self) -> None:
@@ -302,6 +310,9 @@ class SimulatorBridge(Node):
         self._waiting_ns = None
         self.sim.fail(error)
         self.get_logger().error(f"episode {self.sim.episode}: {error}")
+        if self.config.lock_step:  # no step comes that would end them
+            for goals in self.goals:
+                goals.forget(error)
         self._show()
 
     def _show(self) -> None:
@@ -385,7 +396,10 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM, or until it is set to quit."""
     with spinning(SimulatorBridge, SimulatorBridge.close, args) as process:
         process.node.end_with(process.request_stop)
-        return process.wait()
+        exit_code = process.wait()
+        process.call(process.node.end_requests)
+        time.sleep(ANSWER_S)
+        return exit_code
 
 
 if __name__ == "__main__":

@@ -113,8 +113,13 @@ class Urdf:
         return tuple(reversed(joints))
 
 
-def parse_urdf(text: str, file: str) -> Urdf:
+def parse_urdf(text: str, file: str, needs_limits: bool = True) -> Urdf:
     """Return the links and joints of a URDF text.
+
+    Args:
+        text: of the URDF. file: for messages.
+        needs_limits: whether a continuous joint without <limit>, which a URDF may have, is
+            refused, as one that is commanded must be; otherwise its limits are infinite.
 
     Raises:
         RobotError: not XML, a document type or entity, or an incomplete or non-finite joint.
@@ -139,7 +144,7 @@ def parse_urdf(text: str, file: str) -> Urdf:
             f"{file}: root element <{root.tag}>", expected="<robot>", remedy="give a URDF"
         )
     links = tuple(attribute(link, "name", file, "link") for link in root.findall("link"))
-    joints = tuple(_joint(element, file) for element in root.findall("joint"))
+    joints = tuple(_joint(element, file, needs_limits) for element in root.findall("joint"))
     _check_names("link", links, file)
     _check_names("joint", tuple(joint.name for joint in joints), file)
     for joint in joints:
@@ -160,7 +165,7 @@ def _check_names(kind: str, names: tuple[str, ...], file: str) -> None:
             raise RobotError(f"{file}: {kind} '{name}' appears twice", expected="unique names")
 
 
-def _joint(element: ElementTree.Element, file: str) -> UrdfJoint:
+def _joint(element: ElementTree.Element, file: str, needs_limits: bool) -> UrdfJoint:
     name = attribute(element, "name", file, "joint")
     where = f"joint '{name}'"
     kind = attribute(element, "type", file, where)
@@ -181,7 +186,8 @@ def _joint(element: ElementTree.Element, file: str) -> UrdfJoint:
     length = math.sqrt(float(axis @ axis))
     if length < 1e-6:
         raise RobotError(f"{file}: {where} has a zero axis", expected="a unit vector")
-    limits = _limits(element, kind, file, where)
+    is_free = kind == "continuous" and not needs_limits and element.find("limit") is None
+    limits = _UNLIMITED if is_free else _limits(element, kind, file, where)
     mimic = element.find("mimic")
     follows = "" if mimic is None else attribute(mimic, "joint", file, where)
     return UrdfJoint(
@@ -216,6 +222,7 @@ def _limits(
 
 
 _LIMITS = ["lower", "upper", "velocity", "effort"]
+_UNLIMITED = (-math.inf, math.inf, math.inf, math.inf)
 
 
 def matrix_from_rpy(rpy: Array) -> Array:

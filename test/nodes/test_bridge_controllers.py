@@ -260,12 +260,55 @@ def test_streams_move_the_arm_and_unsound_ones_do_not(client: Bridge, start: np.
         client.node.destroy_publisher(publisher)
 
 
+def test_a_goal_after_a_streamed_command_that_ended_another_in_a_pause(
+    client: Bridge, start: np.ndarray
+) -> None:
+    stream = client.node.create_publisher(Float64MultiArray, NAMES.arm_stream_topic, qos.COMMAND)
+    until(lambda: stream.get_subscription_count() == 1)
+    state, sim = client.bridge.run_state, client.bridge.sim
+    client.look(lambda: setattr(state, "now", "paused"))
+    try:
+        first = send(client, goal_to(start + 0.5, 1500))
+        stream.publish(Float64MultiArray(data=(start + 0.05).tolist()))
+        until(lambda: not client.look(lambda: sim.arm.trajectories.has_goal))
+        second = send(client, goal_to(start + 0.1, 200))
+        assert second.accepted
+        assert ended(client, first)[0] == GoalStatus.STATUS_ABORTED
+    finally:
+        client.look(lambda: setattr(state, "now", "playing"))
+        client.node.destroy_publisher(stream)
+    assert ended(client, second)[0] == GoalStatus.STATUS_SUCCEEDED
+
+
 def test_a_reset_aborts_what_is_under_way(client: Bridge, start: np.ndarray) -> None:
     handle = send(client, goal_to(start + 0.5, 1500))
     client.look(lambda: (client.bridge.reset(), setattr(client.bridge.sim, "phase", "idle")))
     status, code, text = ended(client, handle)
     assert (status, code) == (GoalStatus.STATUS_ABORTED, Result.INVALID_GOAL)
     assert "the robot was reset" in text
+
+
+def raising(*_: Any) -> Any:
+    raise RuntimeError("as nothing should")
+
+
+def test_what_a_goals_callbacks_raise_ends_neither_the_goal_without_a_result_nor_the_bridge(
+    client: Bridge, start: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions = client.bridge.actions
+    with monkeypatch.context() as patch:
+        patch.setattr(actions, "_checked", raising)
+        assert not send(client, goal_to(start, 200)).accepted
+    with monkeypatch.context() as patch:
+        patch.setattr(client.bridge.sim.arm, "begin_goal", raising)
+        handle = send(client, goal_to(start, 200))
+        assert handle.accepted and ended(client, handle)[0] == GoalStatus.STATUS_ABORTED
+    handle = send(client, goal_to(start + 0.1, 1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(client.bridge.sim.arm.trajectories, "cancel_goal", raising)
+        assert not client.join(handle.cancel_goal_async()).goals_canceling
+    assert "as nothing should" in client.bridge.failure
+    assert ended(client, handle)[0] == GoalStatus.STATUS_SUCCEEDED
 
 
 # ------------------------------------------------------------------ gripper

@@ -132,7 +132,7 @@ def test_a_robot_in_another_mode_refuses_a_start_and_stops_a_run(
     server: ServedPolicy, robot: PlayedRobot, tmp_path: Path
 ) -> None:
     """D3: an emergency stop is pressed, or the driver is not ready."""
-    mode = {"topic": MODE_TOPIC, "type": "std_msgs/msg/Bool"}
+    mode = {"topic": MODE_TOPIC, "type": "std_msgs/msg/Bool", "latched": False}
     folder = described(tmp_path / "robot", robot_mode=mode)
     robot.torques, robot.accepts = NO_TORQUE, False
     server.activate(robot=folder, hardware=True)

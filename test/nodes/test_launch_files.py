@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,8 @@ COMMON = {
     "rviz",
     "discovery",
 }
+WITHOUT_NODES = {"evaluate", "protocol"}
+"""What these start takes none of the arguments of nodes."""
 OWN = {
     "replay": {"run", "rollout", "members"},
     "train": {
@@ -59,8 +62,53 @@ def test_every_argument_is_described(name):
     source = PythonLaunchDescriptionSource(str(LAUNCH / f"{name}.launch.py"))
     description = source.get_launch_description(LaunchContext())
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
-    assert COMMON | OWN[name] <= set(arguments)
+    common = {"discovery"} if name in WITHOUT_NODES else COMMON
+    assert common | OWN[name] <= set(arguments)
     assert all(len(argument.description) > 5 for argument in arguments.values())
+
+
+class Noting(dict):
+    """Values of arguments that notes which of them are asked for."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.asked = set()
+
+    def __getitem__(self, name):
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_NODES))
+def test_every_argument_of_what_starts_no_node_is_read(name):
+    context = LaunchContext()
+    source = PythonLaunchDescriptionSource(str(LAUNCH / f"{name}.launch.py"))
+    description = source.get_launch_description(context)
+    names = [argument.name for argument in description.get_launch_arguments()]
+    values = Noting(dict.fromkeys(names, "1"))
+    (function,) = (e for e in description.entities if isinstance(e, OpaqueFunction))
+    launched = SimpleNamespace(launch_configurations=values)
+    function._OpaqueFunction__function(launched)
+    assert values.asked | {"discovery"} == set(names)  # which its own substitution reads
+
+
+@pytest.mark.parametrize("name", ["deploy", "train", "simulate", "replay"])
+def test_the_time_is_chosen_by_known_words_and_another_is_refused_by_name(name):
+    (argument,) = (e for e in entities_of(f"{name}.launch.py") if declares(e, "use_sim_time"))
+    words = ["true", "false", *(["auto"] if name == "deploy" else [])]
+    for word in words:
+        context = LaunchContext()
+        context.launch_configurations["use_sim_time"] = word
+        argument.execute(context)
+    for word in {"True", "False", "yes", "", "auto"} - set(words):
+        context = LaunchContext()
+        context.launch_configurations["use_sim_time"] = word
+        with pytest.raises(RuntimeError, match="use_sim_time.*not valid"):
+            argument.execute(context)
+
+
+def declares(entity, name):
+    return isinstance(entity, DeclareLaunchArgument) and entity.name == name
 
 
 def entities_of(path):
@@ -139,6 +187,8 @@ def test_rviz_opens_what_belongs_to_a_launch_on_the_robots_base(
     _, path, flag, found = rviz["arguments"]
     assert Path(path).name == f"{display}.rviz" and Path(path).is_file()
     assert (flag, found) == ("-f", frame)
+    is_simulated = name != "train" and "robot" not in arguments
+    assert rviz["parameters"] == [{"use_sim_time": is_simulated}]
 
 
 def test_a_launch_goes_on_without_rviz_and_says_so(monkeypatch):

@@ -54,8 +54,8 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def client(policy: Path, tmp_path: Path) -> Iterator[Client]:
-    """A client beside a simulated base and a server that serves it."""
+def served(policy: Path, tmp_path: Path) -> Iterator[tuple[Client, NodeProcess]]:
+    """A client beside a simulated base, and a server that serves it."""
     with contextlib.ExitStack() as stack:
         bridge = NodeProcess("simulator_bridge", tmp_path / "bridge.log", policy=policy)
         stack.callback(bridge.stop)
@@ -67,8 +67,13 @@ def client(policy: Path, tmp_path: Path) -> Iterator[Client]:
         client.listen(Odometry, "odom", qos.STATE)
         client.listen(PoseStamped, "objects/goal/pose", qos.STATE)
         assert client.call(Trigger, "simulator_bridge/reset").success
-        yield client
+        yield client, server
         assert server.stop() == 0, server.output
+
+
+@pytest.fixture
+def client(served: tuple[Client, NodeProcess]) -> Client:
+    return served[0]
 
 
 def goal_of(client: Client) -> NavigateToPose.Goal:
@@ -101,4 +106,19 @@ def test_a_cancelled_goal_stops_the_base(client: Client) -> None:
     assert client.join(handle.get_result_async()).status == GoalStatus.STATUS_CANCELED
     client.forget()
     client.wait_for("odom", lambda m: abs(m.twist.twist.linear.x) < 0.01)
+    actions.destroy()
+
+
+def test_a_goal_is_told_that_its_node_goes_down(served: tuple[Client, NodeProcess]) -> None:
+    client, server = served
+    actions = ActionClient(client.node, NavigateToPose, "navigate_to_pose")
+    assert actions.wait_for_server(30.0)
+    handle = client.join(actions.send_goal_async(goal_of(client)))
+    assert handle.accepted
+    result = handle.get_result_async()
+    client.wait_for("odom", lambda m: abs(m.twist.twist.linear.x) > 0.2)
+    server.process.terminate()
+    answer = client.join(result)
+    assert answer.status == GoalStatus.STATUS_ABORTED
+    assert answer.result.error_msg == "the node goes down"
     actions.destroy()

@@ -164,6 +164,18 @@ def test_it_holds_until_started_and_sends_motions_from_where_the_arm_is_to_rest(
     assert server.value("marked_success", "1") == "1"
 
 
+def test_a_start_refused_for_the_description_is_no_failure_of_the_node(
+    server: ServedPolicy, robot: PlayedRobot
+) -> None:
+    server.run(robot)
+    robot.describe(ROBOT.urdf.replace('upper="2.7437"', 'upper="1.5"', 1))
+    time.sleep(0.3)
+    answer = server.start()
+    robot.describe(ROBOT.urdf)
+    assert not answer.success and answer.message.startswith("robot_description differs")
+    assert server.stop()["phase"] == "running"
+
+
 def test_sigterm_ends_with_a_motion_to_rest(server: ServedPolicy, robot: PlayedRobot) -> None:
     server.run(robot)
     server.process.process.terminate()

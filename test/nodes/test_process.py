@@ -54,6 +54,16 @@ def test_an_action_that_takes_too_long_is_reported() -> None:
         assert not process.call(lambda: time.sleep(0.5), timeout_s=0.05)
 
 
+def test_an_action_that_raises_is_reported_and_the_executor_goes_on() -> None:
+    def fail() -> None:
+        raise RuntimeError("in an action")
+
+    with spinning(lambda: Node("failing"), args=[]) as process:
+        assert not process.call(fail)
+        assert process.call(lambda: None)
+        assert not process.is_lost
+
+
 def test_nothing_of_a_node_stays_known_once_it_is_down() -> None:
     with environment(ENVIRONMENT):
         context = rclpy.Context()

@@ -28,6 +28,7 @@ from grpo_ros.nodes.training.learner_interface import Learner  # noqa: E402
 from grpo_ros.nodes.training.training_view import TrainingView  # noqa: E402
 from grpo_ros.simulators.mujoco.renderer import rendering_problem  # noqa: E402
 from grpo_ros.tasks.base import Body  # noqa: E402
+from grpo_ros.tasks.navigate import Navigate  # noqa: E402
 from grpo_ros.training.trainer import Trainer  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -102,6 +103,24 @@ def test_a_run_that_is_watched_is_that_which_is_not_bit_for_bit(
     assert any("the one before: " in text for text in texts), texts[-3:]
     paths = heard["simulator_bridge/group_paths"][-1].markers
     assert sum(marker.type == Marker.LINE_STRIP for marker in paths) >= 12
+
+
+def test_a_base_without_joint_states_is_shown(tmp_path: Path) -> None:
+    settings = ("task=navigate", *SMALL[1:], f"output={tmp_path}", "collection.env_steps=400")
+    with watching() as (learner, view, heard):
+        trainer = Trainer(load_config(settings), observers=[learner, view])
+        assert isinstance(trainer.task, Navigate)
+        view.show(trainer.task)
+        deadline = time.monotonic() + DEADLINE_S
+        while not view.count_subscribers("/tf"):
+            assert time.monotonic() < deadline, "nobody subscribes"
+            time.sleep(0.02)
+        trainer.run()
+        while not heard["/tf"]:
+            assert time.monotonic() < deadline, "nothing is published"
+            time.sleep(0.02)
+    frames = {transform.child_frame_id for m in heard["/tf"] for transform in m.transforms}
+    assert {"base_link", "goal"} <= frames and not heard["joint_states"]
 
 
 def test_what_takes_longer_than_its_share_is_done_less_often(

@@ -14,6 +14,7 @@ import torch
 from grpo_ros.errors import RobotError
 from grpo_ros.robots import known_robots, load_robot
 from grpo_ros.robots.robot import ROBOTS_DIRECTORY
+from grpo_ros.robots.urdf import parse_urdf
 
 SOURCE = ROBOTS_DIRECTORY / "franka_fr3"
 
@@ -255,6 +256,19 @@ def test_a_mistake_names_file_and_what_is_wrong(folder: Path, mistake: str) -> N
     with pytest.raises(RobotError, match=message) as caught:
         load_robot(folder)
     assert caught.value.expected or caught.value.remedy
+
+
+def test_a_continuous_joint_without_limits_is_read_where_nothing_of_ours_commands_it() -> None:
+    text = """<robot name="rover"><link name="base"/><link name="wheel"/>
+      <joint name="roll" type="continuous"><parent link="base"/><child link="wheel"/></joint>
+    </robot>"""
+    with pytest.raises(RobotError, match="'roll' has no <limit>"):
+        parse_urdf(text, "rover.urdf")
+    joint = parse_urdf(text, "rover.urdf", needs_limits=False).joint("roll")
+    assert (joint.lower, joint.upper, joint.velocity) == (-np.inf, np.inf, np.inf)
+    turning = text.replace("continuous", "revolute")
+    with pytest.raises(RobotError, match="'roll' has no <limit>"):
+        parse_urdf(turning, "rover.urdf", needs_limits=False)
 
 
 def test_binary_files_are_refused(folder: Path) -> None:

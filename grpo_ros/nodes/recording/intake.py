@@ -144,10 +144,11 @@ class Intake:
         """Begin to discover and to take."""
         self._thread.start()
 
-    def stop(self, timeout_s: float) -> None:
-        """Take what is there and end; idempotent."""
+    def stop(self, timeout_s: float) -> bool:
+        """Take what is there and end; return whether that was done in time; idempotent."""
         self._stopping.set()
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def is_alone(self) -> bool:
         """Return whether nobody publishes any more what is recorded, but tools and this node."""

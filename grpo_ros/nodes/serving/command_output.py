@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 import rclpy.clock
 from action_msgs.msg import GoalStatus
 from control_msgs.action import FollowJointTrajectory
@@ -48,6 +49,9 @@ class CommandOutput(Protocol):
 
     def finish(self) -> None:
         """Bring the robot to rest where the interface does not do so by itself."""
+
+    def stand(self) -> None:
+        """Go on no further along what was sent: its times are not those of the clock any more."""
 
     def destroy(self) -> None:
         """Free what was made."""
@@ -170,6 +174,9 @@ class TrajectoryTopic:
     def finish(self) -> None:
         """Nothing: what was sent ends at rest."""
 
+    def stand(self) -> None:
+        """Nothing: a stock controller goes to the end of what was sent on a clock of its own."""
+
     def destroy(self) -> None:
         """See CommandOutput."""
         self.node.destroy_lifecycle_publisher(self._publisher)
@@ -213,6 +220,9 @@ class TrajectoryAction:
 
     def finish(self) -> None:
         """Nothing: what was sent ends at rest."""
+
+    def stand(self) -> None:
+        """Nothing: a stock controller goes to the end of what was sent on a clock of its own."""
 
     def destroy(self) -> None:
         """See CommandOutput."""
@@ -271,6 +281,8 @@ class Stream:
         self.beside: dict[str, float] = {}
         """joint_command: positions of joints that go along with the arm's, as a gripper's."""
         self._motion: Motion | None = None
+        self._late_s = self._sent_s = 0.0
+        self._position: Any = None
         self._rate_hz = rate_hz
         wall = rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = (
@@ -289,16 +301,35 @@ class Stream:
         if self._rate_hz is None and len(motion.points):
             self._publish(motion.names, motion.points[0], motion.points[0], motion.stamp_ns)
         elif motion.curve is not None:
+            late_s = (self._now_ns() - motion.stamp_ns) / messages.NANOSECONDS
+            self._late_s, self._sent_s = max(0.0, late_s), time.monotonic()
             self._motion = motion
             self._tick()
 
     def finish(self) -> None:
-        """Play the motion to its end, which takes as long as braking does."""
-        deadline = time.monotonic() + LONGEST_STOP_S
-        while self._motion is not None and time.monotonic() < deadline:
-            self._tick()
+        """Play the motion to its end, which takes as long as braking does.
+
+        Simulated time stands still meanwhile, since this is the thread that hears of it.
+        """
+        motion, began_s = self._motion, time.monotonic()
+        if motion is None:
+            return
+        now_ns, elapsed_s = self._now_ns(), self._elapsed_s(motion)
+        played_s = 0.0
+        while self._motion is not None and elapsed_s >= 0.0 and played_s < LONGEST_STOP_S:
+            self._sample(
+                motion, elapsed_s + played_s, now_ns + round(played_s * messages.NANOSECONDS)
+            )
             time.sleep(1.0 / (self._rate_hz or 100.0))
-        self._motion = None
+            played_s = time.monotonic() - began_s
+        self.stand()
+
+    def stand(self) -> None:
+        """Send rest where the last sample led, unless the motion has ended."""
+        motion, self._motion = self._motion, None
+        if motion is not None and motion.curve is not None:
+            position = motion.curve.positions[0] if self._position is None else self._position
+            self._publish(motion.names, position, np.zeros_like(position), self._now_ns())
 
     def destroy(self) -> None:
         """See CommandOutput."""
@@ -307,15 +338,32 @@ class Stream:
         self.node.destroy_lifecycle_publisher(self._publisher)
 
     def _tick(self) -> None:
-        motion = self._motion
-        if motion is None or motion.curve is None:
+        if self._motion is None:
             return
-        now_ns = self.node.get_clock().now().nanoseconds
-        elapsed_s = (now_ns - motion.stamp_ns) / messages.NANOSECONDS
-        position, velocity = motion.curve.sample(max(0.0, elapsed_s))
-        self._publish(motion.names, position, velocity, now_ns)
+        elapsed_s = self._elapsed_s(self._motion)
+        if elapsed_s < 0.0:
+            self.stand()
+        else:
+            self._sample(self._motion, elapsed_s, self._now_ns())
+
+    def _sample(self, motion: Motion, elapsed_s: float, now_ns: int) -> None:
+        assert motion.curve is not None, "only motions with a curve are kept"
+        self._position, velocity = motion.curve.sample(elapsed_s)
+        self._publish(motion.names, self._position, velocity, now_ns)
         if elapsed_s > motion.curve.end_s:
             self._motion = None
+
+    def _now_ns(self) -> int:
+        return int(self.node.get_clock().now().nanoseconds)
+
+    def _elapsed_s(self, motion: Motion) -> float:
+        """Return the time since a motion began; negative where simulated time jumped back.
+
+        The wall clock may be set at any moment, so real time is that of the steady one.
+        """
+        if self.node.get_clock().ros_time_is_active:
+            return (self._now_ns() - motion.stamp_ns) / messages.NANOSECONDS
+        return self._late_s + time.monotonic() - self._sent_s
 
     def _publish(
         self, names: tuple[str, ...], position: Any, velocity: Any, stamp_ns: int

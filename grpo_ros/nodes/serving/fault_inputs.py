@@ -52,9 +52,9 @@ class FaultInputs:
         if mode is not None and config.watch_mode:
             kind = message_type(mode.type)
             read = field_reader(kind, mode.type, mode.field)
-            self._listen(
-                kind, mode.topic, lambda message: self._on_mode(read(message)), qos.SENSOR
-            )
+            # What is published on change only was published long before this node was there.
+            profile = qos.LATCHED if mode.latched else qos.SENSOR
+            self._listen(kind, mode.topic, lambda message: self._on_mode(read(message)), profile)
         external = robot.safety.external_torque
         if external is not None and config.watch_torque:
             self._listen(JointState, external.topic, self._on_torque, qos.SENSOR)
@@ -86,7 +86,9 @@ class FaultInputs:
         self._on_change()
 
     def _on_torque(self, message: JointState) -> None:
-        self._watch.put_torque(list(message.name), messages.from_doubles(message.effort))
+        self._watch.put_torque(
+            list(message.name), messages.from_doubles(message.effort), self._steady()
+        )
         self._on_change()
 
 

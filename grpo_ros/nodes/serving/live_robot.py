@@ -9,11 +9,12 @@ from typing import Any
 
 from std_msgs.msg import String
 
-from grpo_ros.contract import Contract
+from grpo_ros.contract import Contract, JointLimits
 from grpo_ros.errors import ContractError, RobotError, StoppedError
 from grpo_ros.nodes.shared import qos
+from grpo_ros.robots.driver_gripper import DriverGripper
 from grpo_ros.robots.robot import Robot
-from grpo_ros.robots.urdf import parse_urdf
+from grpo_ros.robots.urdf import Urdf, parse_urdf
 
 POLL_S = 0.05
 ROUNDING = 1e-6
@@ -96,17 +97,30 @@ class LiveRobot:
 
 
 def description_differences(text: str, contract: Contract, robot: Robot) -> list[str]:
-    """Return how a URDF's joints differ from those that a contract commands."""
+    """Return how a URDF's joints differ from those that a contract commands.
+
+    The joints of a base stand for where it is, and no URDF but ours has them. A gripper's joint
+    may be there under the name that its driver gives it.
+    """
+    is_base = any(action.kind == "twist" for action in contract.action)
+    virtual = robot.arm_joints if is_base else ()
+    limits = [limit for limit in contract.limits if limit.name not in virtual]
+    if not limits:
+        return []
     try:
-        live = parse_urdf(text, "robot_description")
+        live = parse_urdf(text, "robot_description", needs_limits=False)
         ours = parse_urdf(robot.urdf, robot.urdf_path.name)
     except RobotError as problem:
         return [str(problem)]
     differences = []
     names = {joint.name for joint in live.joints}
-    for limit in contract.limits:
+    gripper = robot.driver_gripper
+    for limit in limits:
         if limit.name not in names:
-            differences.append(f"no joint '{limit.name}'")
+            if gripper is not None and limit.name == gripper.joint:
+                differences += _gripper_differences(live, limit, gripper)
+            else:
+                differences.append(f"no joint '{limit.name}'")
             continue
         joint, kind = live.joint(limit.name), ours.joint(limit.name).kind
         if joint.kind != kind:
@@ -122,3 +136,20 @@ def description_differences(text: str, contract: Contract, robot: Robot) -> list
                 f"{limit.velocity}/s"
             )
     return differences
+
+
+def _gripper_differences(live: Urdf, limit: JointLimits, gripper: DriverGripper) -> list[str]:
+    """Compare the positions only: its kind is the driver's choice, and its speed is not ours."""
+    name = gripper.driver_joint
+    found = [joint for joint in live.joints if joint.name == name]
+    if not found:
+        names = f"'{limit.name}'" if name == limit.name else f"'{limit.name}' or '{name}'"
+        return [f"no joint {names}"]
+    ends = gripper.to_driver(limit.lower), gripper.to_driver(limit.upper)
+    lower, upper = min(ends), max(ends)
+    if lower < found[0].lower - ROUNDING or upper > found[0].upper + ROUNDING:
+        return [
+            f"joint '{name}' may go from {found[0].lower} to {found[0].upper}, the policy from "
+            f"{lower} to {upper}"
+        ]
+    return []

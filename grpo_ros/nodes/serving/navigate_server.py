@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,16 @@ from nav2_msgs.action import NavigateToPose
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.task import Future
 
+from grpo_ros.errors import GrpoRosError
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.serving.run_control import RunControl
 from grpo_ros.nodes.shared import messages
+from grpo_ros.nodes.shared.lifecycle import guarded
 
 ACTION = "navigate_to_pose"
 RESULT_TIMEOUT_S = 10
+RESULT_S = 0.1
+"""How long the executor is given to send the last goal's result."""
 FEEDBACK_PERIODS = 5
 REACHED, CANCELLED, REPLACED = "reached", "cancelled", "another goal came"
 
@@ -56,13 +61,23 @@ class NavigateServer:
             NavigateToPose,
             ACTION,
             self._execute,
-            goal_callback=self._judge,
-            handle_accepted_callback=self._accept,
-            cancel_callback=self._cancel,
+            goal_callback=guarded(node, ACTION, self._judge),
+            handle_accepted_callback=guarded(node, ACTION, self._accept),
+            cancel_callback=guarded(node, ACTION, self._cancel),
             result_timeout=RESULT_TIMEOUT_S,
         )
         control.before_tick.append(self._on_tick)
         control.after_run.append(self._on_end)
+
+    def go_down(self, call: Callable[[Callable[[], None]], bool]) -> None:
+        """End the goal under way while the node still spins, so that its client is told how.
+
+        Args:
+            call: runs an action in the executor's thread, which is not this one.
+        """
+        if self._ended is not None:
+            call(lambda: self._control.halt("the node goes down"))
+            time.sleep(RESULT_S)
 
     def destroy(self) -> None:
         """Withdraw the action."""
@@ -73,7 +88,10 @@ class NavigateServer:
 
     def _judge(self, goal: NavigateToPose.Goal) -> GoalResponse:
         position = goal.pose.pose.position
-        problem = self._start_problem()
+        try:
+            problem = self._start_problem()
+        except GrpoRosError as found:
+            problem = str(found)
         if not all(math.isfinite(value) for value in (position.x, position.y)):
             problem = "the goal is not finite"
         if problem:
@@ -86,8 +104,12 @@ class NavigateServer:
         self._ended, self._num_ticks = Future(), 0
         handle.ended = self._ended
         self._began_ns = self._node.get_clock().now().nanoseconds
-        self._control.start()
         handle.execute()
+        try:
+            self._control.start()
+        except Exception as problem:
+            self._end(f"{type(problem).__name__}: {problem}")
+            raise
 
     def _cancel(self, _: Any) -> CancelResponse:
         self._end(CANCELLED)

@@ -208,7 +208,9 @@ class RunControl:
         now_ns = self.node.get_clock().now().nanoseconds
         since_s = (now_ns - self._last_tick_ns) / messages.NANOSECONDS
         is_double = 0.0 <= since_s < SHORTEST_PERIOD * self.runner.period_s
-        if is_double or self.runner.is_early(now_ns):
+        # A clock that jumped back makes every tick early; `_tick` has to see it.
+        is_early = since_s >= 0.0 and self.runner.is_early(now_ns)
+        if is_double or is_early:
             return  # simulated time comes in bursts, and a timer makes up for what it missed
         self.health.note_tick(self.runner)
         self._tick(now_ns)
@@ -238,6 +240,7 @@ class RunControl:
         if self.config.lock_step:
             return
         was_running = self.is_running
+        self.output.stand()
         self.runner.jump_back()
         if was_running:
             self._end_run()

@@ -90,21 +90,29 @@ class Process:
         return self.exit_code
 
     def call(self, action: Callable[[], Any], timeout_s: float = STOP_TIMEOUT_S) -> bool:
-        """Run an action in the executor's thread; return whether it ended in time."""
-        if self.is_lost:
-            action()
-            return True
-        done = threading.Event()
+        """Run an action in the executor's thread; return whether it succeeded in time.
+
+        What it raises is logged: raised out of a task, it would end the process at once.
+        """
+        ended, succeeded = threading.Event(), threading.Event()
 
         def run() -> None:
             try:
                 action()
+                succeeded.set()
+            except Exception as problem:  # noqa: BLE001 - the executor has to live on
+                self.node.get_logger().error(
+                    f"{type(problem).__name__}: {problem}\n{traceback.format_exc()}"
+                )
             finally:
-                done.set()
+                ended.set()
 
-        self.executor.create_task(run)
-        self.executor.wake()
-        return done.wait(timeout_s)
+        if self.is_lost:
+            run()
+        else:
+            self.executor.create_task(run)
+            self.executor.wake()
+        return ended.wait(timeout_s) and succeeded.is_set()
 
 
 @contextlib.contextmanager
@@ -141,7 +149,9 @@ def spinning(
             signal.signal(number, signal.SIG_IGN)
         try:
             if on_stop is not None and not process.call(lambda: on_stop(node)):
-                node.get_logger().error(f"the node did not stop within {STOP_TIMEOUT_S} s")
+                node.get_logger().error(
+                    f"the node failed to stop, or did not within {STOP_TIMEOUT_S} s"
+                )
         finally:
             executor.shutdown()
             process.thread.join(STOP_TIMEOUT_S)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from rclpy._rclpy_pybind11 import GoalEvent
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import default_goal_callback, default_handle_accepted_callback
 from rclpy.task import Future
+
+from grpo_ros.nodes.shared.lifecycle import guarded
 
 GoalStatus = Literal["succeeded", "aborted", "canceled"]
 RESULT_TIMEOUT_S = 2
@@ -52,3 +57,40 @@ async def run(handle: Any) -> Any:
             handle._update_state(GoalEvent.CANCEL_GOAL)
         handle.canceled()
     return result
+
+
+def serve(
+    node: Any,
+    kind: Any,
+    name: str,
+    execute: Callable[[Any], Any],
+    cancel: Callable[[Any], CancelResponse],
+    judge: Callable[[Any], GoalResponse] = default_goal_callback,
+    accept: Callable[[Any], None] = default_handle_accepted_callback,
+) -> ActionServer:
+    """Offer an action whose callbacks may raise; what one raises is logged and reported.
+
+    The goal is rejected then, aborted where it was accepted, or not cancelled. rclpy would raise
+    out of the executor, and an EventsExecutor ends the process with SIGSEGV.
+    """
+
+    def accept_or_abort(handle: Any) -> None:
+        try:
+            accept(handle)
+        except Exception:
+            handle.ended = Future()
+            handle.ended.set_result(("aborted", kind.Result()))
+            handle.execute(run)
+            raise
+
+    judged, cancelled = guarded(node, name, judge), guarded(node, name, cancel)
+    return ActionServer(
+        node,
+        kind,
+        name,
+        execute,
+        goal_callback=lambda goal: judged(goal) or GoalResponse.REJECT,
+        handle_accepted_callback=guarded(node, name, accept_or_abort),
+        cancel_callback=lambda handle: cancelled(handle) or CancelResponse.REJECT,
+        result_timeout=RESULT_TIMEOUT_S,
+    )

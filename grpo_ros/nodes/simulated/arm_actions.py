@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from control_msgs.action import FollowJointTrajectory
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import CancelResponse, GoalResponse
 from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
@@ -17,7 +17,7 @@ from grpo_ros.deployment.simulation.trajectory_controller import GoalEnd
 from grpo_ros.deployment.simulation.trajectory_follower import Waypoints
 from grpo_ros.nodes.shared import messages
 from grpo_ros.nodes.simulated import controller_messages
-from grpo_ros.nodes.simulated.action_goals import RESULT_TIMEOUT_S, ActiveGoal, run
+from grpo_ros.nodes.simulated.action_goals import ActiveGoal, run, serve
 
 Array = npt.NDArray[np.float64]
 FEEDBACK_NS = 50_000_000
@@ -40,20 +40,13 @@ class ArmActions:
         self.node, self.sim, self.lock_step = node, sim, lock_step
         self._goal, self._last_feedback_ns = ActiveGoal(), 0
         name = sim.robot.interfaces.arm_trajectory_action
-        self._server = name and ActionServer(
-            node,
-            FollowJointTrajectory,
-            name,
-            run,
-            goal_callback=self._judge,
-            handle_accepted_callback=self._accept,
-            cancel_callback=self._cancel,
-            result_timeout=RESULT_TIMEOUT_S,
+        self._server = name and serve(
+            node, FollowJointTrajectory, name, run, self._cancel, self._judge, self._accept
         )
 
     def update(self) -> None:
         """Send what goals are owed by now; after an episode's end nothing moves any more."""
-        self._end(self.sim.take_goal_ends())
+        self._end_what_ended()
         controller = self.sim.arm.trajectories
         if controller.complaint:
             self.node.get_logger().error(controller.complaint, throttle_duration_sec=THROTTLE_S)
@@ -66,6 +59,7 @@ class ArmActions:
 
     def forget(self, why: str) -> None:
         """Abort the active goal, as a controller that is deactivated does."""
+        self._end_what_ended()
         end = self.sim.arm.trajectories.deactivate()
         if end is not None:
             self._end([GoalEnd(end.status, end.code, f"{end.text} ({why})")])
@@ -123,16 +117,22 @@ class ArmActions:
         )
         if problem:
             self.node.get_logger().error(f"{problem}; the parameters' tolerances hold")
+        self._end_what_ended()
         before = self.sim.arm.begin_goal(self._checked(goal.trajectory), tolerances)
         if before is not None:
             self._end([before])
         self._goal.begin(handle)
 
     def _cancel(self, handle: Any) -> CancelResponse:
+        self._end_what_ended()
         if handle is self._goal.handle:
             end = self.sim.arm.trajectories.cancel_goal()
             self._end([] if end is None else [end])
         return CancelResponse.ACCEPT
+
+    def _end_what_ended(self) -> None:
+        """End what the simulation ended: a streamed command does so between physics steps."""
+        self._end(self.sim.take_goal_ends())
 
     def _end(self, ends: list[GoalEnd]) -> None:
         for end in ends:

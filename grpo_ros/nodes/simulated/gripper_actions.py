@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from control_msgs.action import GripperCommand, ParallelGripperCommand
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import CancelResponse, GoalResponse
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
-from grpo_ros.nodes.simulated.action_goals import RESULT_TIMEOUT_S, ActiveGoal, run
+from grpo_ros.nodes.simulated.action_goals import ActiveGoal, run, serve
 
 
 class GripperActions:
@@ -33,16 +33,8 @@ class GripperActions:
         if sim.robot.driver_gripper is None or not interfaces.gripper_action:
             return
         self._driver = sim.robot.driver_gripper
-        self._server = ActionServer(
-            node,
-            kind,
-            interfaces.gripper_action,
-            run,
-            goal_callback=self._judge,
-            handle_accepted_callback=self._accept,
-            cancel_callback=self._cancel,
-            result_timeout=RESULT_TIMEOUT_S,
-        )
+        name = interfaces.gripper_action
+        self._server = serve(node, kind, name, run, self._cancel, self._judge, self._accept)
 
     def update(self) -> None:
         """End the goal if it is reached or has stalled, or if the episode is over."""

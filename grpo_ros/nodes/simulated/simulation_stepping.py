@@ -11,19 +11,19 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy.clock
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import CancelResponse
 from rclpy.clock import ClockType
 from rclpy.task import Future
 from simulation_interfaces.action import SimulateSteps
 from simulation_interfaces.srv import StepSimulation
 
 from grpo_ros.deployment.simulation.refusal import Refusal
+from grpo_ros.nodes.simulated.action_goals import serve
 from grpo_ros.nodes.simulated.simulation_answers import answer_with, refusal_of
 
 SLICE_S = 0.02
 """Wall-clock time of steps between other callbacks."""
 TICK_S = 1e-3
-RESULT_TIMEOUT_S = 2
 
 
 class Stepper:
@@ -50,13 +50,8 @@ class Stepper:
         wall = rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(TICK_S, self._on_tick, clock=wall, autostart=False)
         self._service = node.create_service(StepSimulation, "step_simulation", self._on_service)
-        self._action = ActionServer(
-            node,
-            SimulateSteps,
-            "simulate_steps",
-            self._on_action,
-            cancel_callback=self._on_cancel,
-            result_timeout=RESULT_TIMEOUT_S,
+        self._action = serve(
+            node, SimulateSteps, "simulate_steps", self._on_action, self._on_cancel
         )
 
     def stop(self, why: str) -> None:

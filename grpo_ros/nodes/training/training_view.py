@@ -8,7 +8,8 @@ publishes in the trainer's thread, no more often than its rates and for no more 
 Publishes:
     /clock (rosgraph_msgs/Clock): experience, the first environment's control periods added up. It
         never goes back, whatever is reset or restored.
-    joint_states (sensor_msgs/JointState), tf, tf_static, robot_description (latched).
+    joint_states (sensor_msgs/JointState), where the robot has it; tf, tf_static,
+    robot_description (latched).
     objects/<name>/pose (geometry_msgs/PoseStamped): objects and goal, in the base frame.
     ~/markers (visualization_msgs/MarkerArray, latched): the scene's primitives, and as a text
         whether the outcome holds, and did in the iteration before.
@@ -124,9 +125,8 @@ class TrainingView(Node, TrainingObserver):
         self._links = LinkTransforms(robot.urdf, robot.urdf_path.name)
         self._path_markers = PathMarkers(robot.base_frame)
         self._scene_markers = SceneMarkers(task.bodies(), robot.base_frame)
-        self._joints_out = self.create_publisher(
-            JointState, robot.interfaces.joint_states, qos.STATE
-        )
+        topic = robot.interfaces.joint_states
+        self._joints_out = self.create_publisher(JointState, topic, qos.STATE) if topic else None
         self._poses_out = {
             body.name: self.create_publisher(PoseStamped, f"objects/{body.name}/pose", qos.STATE)
             for body in task.bodies()
@@ -193,7 +193,7 @@ class TrainingView(Node, TrainingObserver):
     @property
     def _is_heard(self) -> bool:
         outs = (self._clock_out, self._joints_out, self._transforms_out, *self._poses_out.values())
-        return self._is_drawn or any(out.get_subscription_count() for out in outs)
+        return self._is_drawn or any(out.get_subscription_count() for out in outs if out)
 
     def _publish(self, task: Task, scene: SceneState, stamp: int) -> None:
         self._last_s = time.monotonic()
@@ -201,7 +201,7 @@ class TrainingView(Node, TrainingObserver):
         position = scene.joint_position[0].numpy()
         poses = {name: scene.poses[name][0].tolist() for name in self._poses_out}
         self._clock_out.publish(Clock(clock=messages.to_time(stamp)))
-        if self._joints_out.get_subscription_count():
+        if self._joints_out and self._joints_out.get_subscription_count():
             velocity = scene.joint_velocity[0].numpy()
             self._joints_out.publish(messages.joint_state(stamp, names, position, velocity))
         for name, publisher in self._poses_out.items():

@@ -1,0 +1,67 @@
+"""What a driver's robot_description has to have in common with ours, and what it need not."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from grpo_ros.contract import Contract  # noqa: E402
+from grpo_ros.nodes.serving.live_robot import description_differences  # noqa: E402
+from grpo_ros.robots.robot import Robot, load_robot  # noqa: E402
+from grpo_ros.tasks.navigate import Navigate, NavigateConfig  # noqa: E402
+from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig  # noqa: E402
+
+WHEEL = """
+  <link name="wheel"/>
+  <joint name="wheel_joint" type="continuous">
+    <parent link="{parent}"/><child link="wheel"/><axis xyz="0 1 0"/>
+  </joint>
+</robot>"""
+BASE = '<robot name="rover"><link name="base_link"/>' + WHEEL.format(parent="base_link")
+OURS = '<limit lower="0" upper="0.0425" velocity="0.075" effort="117"/>'
+
+
+def arm_of(name: str) -> tuple[Contract, Robot]:
+    return PickPlace(PickPlaceConfig(robot=name)).contract(), load_robot(name)
+
+
+def with_driver_gripper(robot: Robot, upper: float) -> str:
+    """Return the URDF with Robotiq's knuckle in place of our left finger."""
+    head, tail = robot.urdf.split('<joint name="left_finger_joint" type="prismatic">')
+    limit = f'<limit lower="0" upper="{upper}" velocity="2.0" effort="50"/>'
+    tail = tail.replace(OURS, limit, 1)
+    knuckle = "robotiq_85_left_knuckle_joint"
+    text = f'{head}<joint name="{knuckle}" type="revolute">{tail}'
+    return text.replace('"left_finger_joint"', f'"{knuckle}"')
+
+
+def test_a_real_base_needs_none_of_the_joints_that_say_where_ours_is() -> None:
+    contract = Navigate(NavigateConfig()).contract()
+    assert description_differences(BASE, contract, load_robot("diff_base")) == []
+
+
+def test_a_joint_that_nobody_commands_needs_no_limits() -> None:
+    contract, robot = arm_of("franka_fr3")
+    text = robot.urdf.replace("</robot>", WHEEL.format(parent=robot.description.base_frame))
+    assert description_differences(text, contract, robot) == []
+    tighter = text.replace('upper="2.7437"', 'upper="1.5"', 1)
+    (found,) = description_differences(tighter, contract, robot)
+    assert found.startswith("joint 'fr3_joint1' may go from -2.7437 to 1.5")
+
+
+def test_a_gripper_is_compared_under_the_name_and_in_the_unit_of_its_driver() -> None:
+    contract, robot = arm_of("ur5e")
+    assert description_differences(robot.urdf, contract, robot) == []
+    assert description_differences(with_driver_gripper(robot, 0.8), contract, robot) == []
+    (found,) = description_differences(with_driver_gripper(robot, 0.5), contract, robot)
+    assert found.startswith("joint 'robotiq_85_left_knuckle_joint' may go from 0.0 to 0.5")
+
+
+def test_a_joint_of_the_arm_or_a_gripper_that_is_not_there_is_named() -> None:
+    contract, robot = arm_of("ur5e")
+    text = robot.urdf.replace("elbow_joint", "other").replace("left_finger_joint", "finger")
+    assert description_differences(text, contract, robot) == [
+        "no joint 'elbow_joint'",
+        "no joint 'left_finger_joint' or 'robotiq_85_left_knuckle_joint'",
+    ]

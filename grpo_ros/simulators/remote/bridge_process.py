@@ -93,7 +93,8 @@ class BridgeProcess:
 
     def close(self) -> None:
         """Wait for the process to end by itself, or end it; idempotent."""
-        had_ended = self.process is not None and _has_ended(self.process.pid)
+        child = self.process
+        had_ended = child is not None and (child.returncode is not None or _has_ended(child.pid))
         code = self._kill(EXIT_S)
         if had_ended:
             self.exit_code = code

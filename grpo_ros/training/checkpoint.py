@@ -112,6 +112,8 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> Path:
         sync(folder.parent)
         shutil.rmtree(former, ignore_errors=True)
     except OSError as error:
+        if former.exists() and not folder.exists():
+            former.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
             f"checkpoint {folder} not written: {error.strerror}",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from scipy import stats
 from study_helpers import made_up
 
 from grpo_ros.errors import ConfigurationError
@@ -124,5 +125,6 @@ def test_pairs_that_would_settle_it_leave_no_doubt():
     mean, low, high = found.difference
     assert 0.0 < mean < 0.05 and low < 0.0 and high > 0.05
     num = found.pairs + found.more_pairs
-    half = 0.5 * (high - low) * (found.pairs / num) ** 0.5
+    deviation = 0.5 * (high - low) * found.pairs**0.5 / stats.t.ppf(0.975, found.pairs - 1)
+    half = stats.t.ppf(0.975, num - 1) * deviation / num**0.5
     assert half <= max(mean, 0.05 - mean), "then it excludes 0, or is within the margin"

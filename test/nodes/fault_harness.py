@@ -86,10 +86,20 @@ class ServedPolicy:
         return dict(json.loads(answer.message))
 
     def run(self, robot: Any, **changes: Any) -> None:
-        """Configure, activate and start; return once the arm moves."""
+        """Configure, activate and start; return once the arm moves.
+
+        A run that ended before, as a busy machine held the robot up for too long, is begun again.
+        """
         self.activate(**changes)
-        until(lambda: self.start().success, "what a run needs")
-        until(lambda: robot.speed > 0.1 and len(robot.commands()) > 8, "motion")
+
+        def moves() -> bool:
+            if len(robot.commands()) > 8 and robot.speed > 0.1:
+                return True
+            if self.start().success:  # not while it runs, or as long as an input is missing
+                self.client.forget()
+            return False
+
+        until(moves, "motion")
 
     def says(self, level: bytes, *words: str) -> Any:
         """Wait for a status of a level with words in it; return it."""

@@ -31,7 +31,7 @@ from grpo_ros.robots.description import (
 )
 from grpo_ros.robots.driver_gripper import DriverGripper
 from grpo_ros.robots.kinematics import SerialChain
-from grpo_ros.robots.urdf import Urdf, parse_urdf
+from grpo_ros.robots.urdf import Urdf, no_limit, parse_urdf
 
 __all__ = [
     "DESCRIPTION_FILE",
@@ -277,6 +277,10 @@ def _check(description: RobotDescription, urdf: Urdf, chain: SerialChain) -> Non
             expected=f"{list(chain.joint_names)}, those that move between "
             f"'{description.base_frame}' and '{description.tip_frame}' in {urdf.file}",
         )
+    gripper = description.gripper
+    for name in [*description.joints, *([] if gripper is None else [gripper.joint])]:
+        if not math.isfinite(urdf.joint(name).velocity):
+            raise no_limit(urdf.file, f"joint '{name}'")
     for name, joint in description.joints.items():
         _check_within(urdf, name, "home", joint.home, description.position_margin)
         for key in ("acceleration", "jerk", "stiffness", "damping", "armature"):
@@ -287,7 +291,6 @@ def _check(description: RobotDescription, urdf: Urdf, chain: SerialChain) -> Non
                 f"{DESCRIPTION_FILE}: workspace.{axis} = [{low}, {high}]",
                 expected="x, y or z with [lower, upper]",
             )
-    gripper = description.gripper
     if gripper is None:
         return
     for name in gripper.mimic_joints:

@@ -26,7 +26,7 @@ class UrdfJoint:
         translation: (3,) of the joint's frame in the parent link, m.
         axis: (3,) unit vector in the joint's frame; zero where fixed.
         lower, upper: position limits, rad or m; infinite where continuous.
-        velocity, effort: limits, rad/s or m/s and N m or N.
+        velocity, effort: limits, rad/s or m/s and N m or N; infinite where it has none.
         mimic: name of the joint that it follows; empty if none.
     """
 
@@ -113,13 +113,11 @@ class Urdf:
         return tuple(reversed(joints))
 
 
-def parse_urdf(text: str, file: str, needs_limits: bool = True) -> Urdf:
+def parse_urdf(text: str, file: str) -> Urdf:
     """Return the links and joints of a URDF text.
 
     Args:
         text: of the URDF. file: for messages.
-        needs_limits: whether a continuous joint without <limit>, which a URDF may have, is
-            refused, as one that is commanded must be; otherwise its limits are infinite.
 
     Raises:
         RobotError: not XML, a document type or entity, or an incomplete or non-finite joint.
@@ -144,7 +142,7 @@ def parse_urdf(text: str, file: str, needs_limits: bool = True) -> Urdf:
             f"{file}: root element <{root.tag}>", expected="<robot>", remedy="give a URDF"
         )
     links = tuple(attribute(link, "name", file, "link") for link in root.findall("link"))
-    joints = tuple(_joint(element, file, needs_limits) for element in root.findall("joint"))
+    joints = tuple(_joint(element, file) for element in root.findall("joint"))
     _check_names("link", links, file)
     _check_names("joint", tuple(joint.name for joint in joints), file)
     for joint in joints:
@@ -165,7 +163,7 @@ def _check_names(kind: str, names: tuple[str, ...], file: str) -> None:
             raise RobotError(f"{file}: {kind} '{name}' appears twice", expected="unique names")
 
 
-def _joint(element: ElementTree.Element, file: str, needs_limits: bool) -> UrdfJoint:
+def _joint(element: ElementTree.Element, file: str) -> UrdfJoint:
     name = attribute(element, "name", file, "joint")
     where = f"joint '{name}'"
     kind = attribute(element, "type", file, where)
@@ -186,8 +184,7 @@ def _joint(element: ElementTree.Element, file: str, needs_limits: bool) -> UrdfJ
     length = math.sqrt(float(axis @ axis))
     if length < 1e-6:
         raise RobotError(f"{file}: {where} has a zero axis", expected="a unit vector")
-    is_free = kind == "continuous" and not needs_limits and element.find("limit") is None
-    limits = _UNLIMITED if is_free else _limits(element, kind, file, where)
+    limits = _limits(element, kind, file, where)
     mimic = element.find("mimic")
     follows = "" if mimic is None else attribute(mimic, "joint", file, where)
     return UrdfJoint(
@@ -201,11 +198,9 @@ def _limits(
     """Return lower, upper, velocity and effort."""
     limit = element.find("limit")
     if limit is None:
-        raise RobotError(
-            f"{file}: {where} has no <limit>",
-            expected='<limit lower="..." upper="..." velocity="..." effort="..."/>',
-            remedy="a joint without limits cannot be commanded safely",
-        )
+        if kind == "continuous":  # only these may lack it, as a free wheel does
+            return _UNLIMITED
+        raise no_limit(file, where)
     names = ["velocity", "effort"] if kind == "continuous" else _LIMITS
     values = {name: number(attribute(limit, name, file, where), file, where) for name in names}
     lower, upper = values.get("lower", -math.inf), values.get("upper", math.inf)
@@ -219,6 +214,15 @@ def _limits(
             expected="both > 0",
         )
     return lower, upper, values["velocity"], values["effort"]
+
+
+def no_limit(file: str, where: str) -> RobotError:
+    """Return what is raised where a joint that needs limits has none."""
+    return RobotError(
+        f"{file}: {where} has no <limit>",
+        expected='<limit lower="..." upper="..." velocity="..." effort="..."/>',
+        remedy="a joint without limits cannot be commanded safely",
+    )
 
 
 _LIMITS = ["lower", "upper", "velocity", "effort"]

@@ -258,17 +258,24 @@ def test_a_mistake_names_file_and_what_is_wrong(folder: Path, mistake: str) -> N
     assert caught.value.expected or caught.value.remedy
 
 
-def test_a_continuous_joint_without_limits_is_read_where_nothing_of_ours_commands_it() -> None:
+def test_a_free_wheel_needs_no_limits() -> None:
     text = """<robot name="rover"><link name="base"/><link name="wheel"/>
       <joint name="roll" type="continuous"><parent link="base"/><child link="wheel"/></joint>
     </robot>"""
-    with pytest.raises(RobotError, match="'roll' has no <limit>"):
-        parse_urdf(text, "rover.urdf")
-    joint = parse_urdf(text, "rover.urdf", needs_limits=False).joint("roll")
+    joint = parse_urdf(text, "rover.urdf").joint("roll")
     assert (joint.lower, joint.upper, joint.velocity) == (-np.inf, np.inf, np.inf)
     turning = text.replace("continuous", "revolute")
     with pytest.raises(RobotError, match="'roll' has no <limit>"):
-        parse_urdf(turning, "rover.urdf", needs_limits=False)
+        parse_urdf(turning, "rover.urdf")
+
+
+def test_a_continuous_joint_that_is_commanded_needs_limits(folder: Path) -> None:
+    edit(folder, URDF, 'name="fr3_joint1" type="revolute"', 'name="fr3_joint1" type="continuous"')
+    limit = '<limit lower="-2.7437" upper="2.7437" velocity="2.62" effort="87"/>'
+    text = (folder / URDF).read_text()
+    (folder / URDF).write_text(text.replace(limit, "", 1))  # of the first joint, which is this one
+    with pytest.raises(RobotError, match="'fr3_joint1' has no <limit>"):
+        load_robot(folder)
 
 
 def test_binary_files_are_refused(folder: Path) -> None:

@@ -108,7 +108,7 @@ def description_differences(text: str, contract: Contract, robot: Robot) -> list
     if not limits:
         return []
     try:
-        live = parse_urdf(text, "robot_description", needs_limits=False)
+        live = parse_urdf(text, "robot_description")
         ours = parse_urdf(robot.urdf, robot.urdf_path.name)
     except RobotError as problem:
         return [str(problem)]

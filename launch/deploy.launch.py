@@ -217,6 +217,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             *launching.record_arguments(),
             *launching.common_arguments(use_sim_time="auto"),
+            launching.autostart(
+                "Configure and activate the policy server at once; auto: where simulated"
+            ),
             *launching.browser_arguments(),
             OpaqueFunction(function=launch_nodes),
         ]

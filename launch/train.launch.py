@@ -203,6 +203,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             *launching.record_arguments(),
             *launching.common_arguments(use_sim_time="false"),
+            launching.autostart("false: the learner waits, paused, until ~/pause says go on"),
             *launching.browser_arguments(),
             OpaqueFunction(function=launch_nodes),
         ]

@@ -82,17 +82,18 @@ def common_arguments(use_sim_time: str = "true") -> list[LaunchDescriptionEntity
             default_value="",
             description="Parameter file, above config/nodes/*.yaml",
         ),
-        DeclareLaunchArgument(
-            "autostart",
-            default_value="auto",
-            choices=[*BOOLEANS, "auto"],
-            description="Configure and activate lifecycle nodes at once; auto: where simulated",
-        ),
         DeclareLaunchArgument("log_level", default_value="info", description="Of all nodes"),
         DeclareLaunchArgument(
             "rviz", default_value="false", choices=BOOLEANS, description="Also start RViz"
         ),
     ]
+
+
+def autostart(description: str) -> DeclareLaunchArgument:
+    """Return the argument of launch files whose nodes can wait to be begun."""
+    return DeclareLaunchArgument(
+        "autostart", default_value="auto", choices=[*BOOLEANS, "auto"], description=description
+    )
 
 
 def node(

@@ -29,7 +29,6 @@ COMMON = {
     "namespace",
     "use_sim_time",
     "params_file",
-    "autostart",
     "log_level",
     "rviz",
     "discovery",
@@ -47,6 +46,7 @@ OWN = {
         "group_size",
         "seed",
         "resume",
+        "autostart",
         "browser",
         "browser_port",
         "record",
@@ -64,6 +64,7 @@ def test_every_argument_is_described(name):
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
     common = {"discovery"} if name in WITHOUT_NODES else COMMON
     assert common | OWN[name] <= set(arguments)
+    assert ("autostart" in arguments) == (name == "train"), "where nothing waits to be begun"
     assert all(len(argument.description) > 5 for argument in arguments.values())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -85,6 +86,27 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_rubbish(tmp_path, m
     loaded = checkpoint.load_checkpoint(tmp_path / "000001")
     assert checkpoint.state_hash(loaded) == checkpoint.state_hash(written)
     assert [path.name for path in tmp_path.iterdir()] == ["000001"]
+
+
+def test_a_renaming_that_fails_puts_the_old_checkpoint_back(tmp_path, monkeypatch):
+    folder = tmp_path / "best"
+    checkpoint.save_checkpoint(folder, _state())
+    written = checkpoint.load_checkpoint(folder)
+    rename = Path.rename
+
+    def refused(path, target):
+        if path.suffix == ".tmp":
+            assert not folder.exists(), "the old one has made room"
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        checkpoint.save_checkpoint(folder, {**_state(), "step": -1})
+    monkeypatch.undo()
+    loaded = checkpoint.load_checkpoint(folder)
+    assert checkpoint.state_hash(loaded) == checkpoint.state_hash(written)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
 def test_unknown_objects_are_refused(tmp_path):

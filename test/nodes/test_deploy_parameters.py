@@ -54,9 +54,7 @@ def test_parameter_files_hold_every_parameter_with_its_default(node: str, config
 @pytest.mark.parametrize(
     ("name", "named"), [("deploy.launch.py", {*NAV2, "autostart"}), ("simulate.launch.py", NAV2)]
 )
-def test_launch_files_take_described_arguments_named_as_in_nav2(
-    name: str, named: set[str]
-) -> None:
+def test_launch_files_take_arguments_named_as_in_nav2(name: str, named: set[str]) -> None:
     description = load_launch(name).generate_launch_description()
     arguments = [e for e in description.entities if isinstance(e, DeclareLaunchArgument)]
     assert {argument.name for argument in arguments} >= named

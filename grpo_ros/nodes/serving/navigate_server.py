@@ -10,21 +10,18 @@ from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from nav2_msgs.action import NavigateToPose
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.task import Future
+from rclpy.action import CancelResponse, GoalResponse
 
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.serving.run_control import RunControl
 from grpo_ros.nodes.shared import messages
-from grpo_ros.nodes.shared.lifecycle import guarded
+from grpo_ros.nodes.shared.action_goals import ActiveGoal, GoalStatus, run, serve
 
 ACTION = "navigate_to_pose"
-RESULT_TIMEOUT_S = 10
 RESULT_S = 0.1
 """How long the executor is given to send the last goal's result."""
 FEEDBACK_PERIODS = 5
-REACHED, CANCELLED, REPLACED = "reached", "cancelled", "another goal came"
 
 
 class NavigateServer:
@@ -52,19 +49,11 @@ class NavigateServer:
         self.body = control.config.goal_body
         topic = control.config.inputs.object_topic.format(name=self.body)
         self.goal_topic = str(node.resolve_topic_name(topic))
-        self._goal: PoseStamped | None = None
-        self._ended: Future | None = None
-        self._handle: Any = None
+        self._pose: PoseStamped | None = None
+        self._goal = ActiveGoal()
         self._began_ns = self._num_ticks = 0
-        self._server = ActionServer(
-            node,
-            NavigateToPose,
-            ACTION,
-            self._execute,
-            goal_callback=guarded(node, ACTION, self._judge),
-            handle_accepted_callback=guarded(node, ACTION, self._accept),
-            cancel_callback=guarded(node, ACTION, self._cancel),
-            result_timeout=RESULT_TIMEOUT_S,
+        self._server = serve(
+            node, NavigateToPose, ACTION, run, self._cancel, self._judge, self._accept
         )
         control.before_tick.append(self._on_tick)
         control.after_run.append(self._on_end)
@@ -75,13 +64,13 @@ class NavigateServer:
         Args:
             call: runs an action in the executor's thread, which is not this one.
         """
-        if self._ended is not None:
+        if self._goal.handle is not None:
             call(lambda: self._control.halt("the node goes down"))
             time.sleep(RESULT_S)
 
     def destroy(self) -> None:
         """Withdraw the action."""
-        self._end(REPLACED)
+        self._end("aborted", "the action is withdrawn")
         self._server.destroy()
 
     # ---------------------------------------------------------------- goals
@@ -100,42 +89,28 @@ class NavigateServer:
         return GoalResponse.ACCEPT
 
     def _accept(self, handle: Any) -> None:
-        self._goal, self._handle = copy.deepcopy(handle.request.pose), handle
-        self._ended, self._num_ticks = Future(), 0
-        handle.ended = self._ended
+        self._pose, self._num_ticks = copy.deepcopy(handle.request.pose), 0
         self._began_ns = self._node.get_clock().now().nanoseconds
-        handle.execute()
+        self._goal.begin(handle)
         try:
             self._control.start()
         except Exception as problem:
-            self._end(f"{type(problem).__name__}: {problem}")
+            self._end("aborted", f"{type(problem).__name__}: {problem}")
             raise
 
     def _cancel(self, _: Any) -> CancelResponse:
-        self._end(CANCELLED)
+        self._end("canceled")
         self._control.halt("cancelled")
         return CancelResponse.ACCEPT
-
-    async def _execute(self, handle: Any) -> NavigateToPose.Result:
-        result = NavigateToPose.Result()
-        how = await handle.ended
-        if handle.is_cancel_requested:
-            handle.canceled()
-        elif how == REACHED:
-            handle.succeed()
-        else:
-            result.error_msg = str(how)
-            handle.abort()
-        return result
 
     # ---------------------------------------------------------------- the way there
 
     def _on_tick(self, now_ns: int) -> None:
         """Say where the goal is, as if somebody measured it; see whether it is reached."""
-        if self._goal is None:
+        if self._pose is None:
             return
-        self._goal.header.stamp = messages.to_time(now_ns)
-        self._inputs.put_pose(self.body, self._goal)
+        self._pose.header.stamp = messages.to_time(now_ns)
+        self._inputs.put_pose(self.body, self._pose)
         reading = self._control.runner.reading
         if reading is None or self.body not in reading.scene.poses:
             return
@@ -146,7 +121,7 @@ class NavigateServer:
         if self._num_ticks % FEEDBACK_PERIODS == 0:
             self._tell(now_ns, base.tolist(), distance)
         if distance < self._control.config.goal_radius_m:
-            self._end(REACHED)
+            self._end("succeeded")
             self._control.halt("the goal is reached", "finished")
 
     def _tell(self, now_ns: int, base: list[float], distance: float) -> None:
@@ -157,12 +132,11 @@ class NavigateServer:
         feedback.current_pose = messages.pose(now_ns, frame, values)
         feedback.distance_remaining = distance
         feedback.navigation_time = messages.to_duration(now_ns - self._began_ns)
-        self._handle.publish_feedback(feedback)
+        self._goal.handle.publish_feedback(feedback)
 
     def _on_end(self, reason: str) -> None:
-        self._end(reason)
+        self._end("aborted", reason)
 
-    def _end(self, how: str) -> None:
-        ended, self._ended, self._goal = self._ended, None, None
-        if ended is not None and not ended.done():
-            ended.set_result(how)
+    def _end(self, status: GoalStatus, error: str = "") -> None:
+        self._pose = None
+        self._goal.end(status, NavigateToPose.Result(error_msg=error))

@@ -16,8 +16,8 @@ from grpo_ros.deployment.simulation.trajectory_checks import TrajectoryRefused, 
 from grpo_ros.deployment.simulation.trajectory_controller import GoalEnd
 from grpo_ros.deployment.simulation.trajectory_follower import Waypoints
 from grpo_ros.nodes.shared import messages
+from grpo_ros.nodes.shared.action_goals import ActiveGoal, run, serve
 from grpo_ros.nodes.simulated import controller_messages
-from grpo_ros.nodes.simulated.action_goals import ActiveGoal, run, serve
 
 Array = npt.NDArray[np.float64]
 FEEDBACK_NS = 50_000_000

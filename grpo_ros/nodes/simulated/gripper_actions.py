@@ -9,7 +9,7 @@ from control_msgs.action import GripperCommand, ParallelGripperCommand
 from rclpy.action import CancelResponse, GoalResponse
 
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot
-from grpo_ros.nodes.simulated.action_goals import ActiveGoal, run, serve
+from grpo_ros.nodes.shared.action_goals import ActiveGoal, run, serve
 
 
 class GripperActions:

@@ -18,7 +18,7 @@ from simulation_interfaces.action import SimulateSteps
 from simulation_interfaces.srv import StepSimulation
 
 from grpo_ros.deployment.simulation.refusal import Refusal
-from grpo_ros.nodes.simulated.action_goals import serve
+from grpo_ros.nodes.shared.action_goals import serve
 from grpo_ros.nodes.simulated.simulation_answers import answer_with, refusal_of
 
 SLICE_S = 0.02

@@ -78,9 +78,10 @@ def serve(
         try:
             accept(handle)
         except Exception:
-            handle.ended = Future()
-            handle.ended.set_result(("aborted", kind.Result()))
-            handle.execute(run)
+            if not hasattr(handle, "ended"):  # it was not begun
+                handle.ended = Future()
+                handle.ended.set_result(("aborted", kind.Result()))
+                handle.execute(run)
             raise
 
     judged, cancelled = guarded(node, name, judge), guarded(node, name, cancel)

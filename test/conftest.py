@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from grpo_ros.contract import ActionField, Contract, ObservationField, Source
 NODES = Path(__file__).parent / "nodes"
 MACHINE = "machine"
 """The group of tests of which one runs at a time."""
+NICENESS = 10
+"""Of the processes that run the others beside it."""
+_waits_for_nodes = False
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -30,6 +34,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         groups[item] = MACHINE if NODES in item.path.parents else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(groups[item]))
     items.sort(key=lambda item: groups[item] != MACHINE)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let what has no deadlines wait for the nodes, which have, where both share the cores.
+
+    A process cannot take back its niceness; the one that runs nodes begins with them.
+    """
+    global _waits_for_nodes
+    if _waits_for_nodes or "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    marker = item.get_closest_marker("xdist_group")
+    if marker is None or marker.args[0] != MACHINE:
+        os.nice(NICENESS)
+        _waits_for_nodes = True
 
 
 @pytest.fixture(scope="session")

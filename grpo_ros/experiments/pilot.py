@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from grpo_ros.experiments.comparison import more_seeds, paired, success
 from grpo_ros.experiments.protocol import INCOMPLETE, INTERRUPTED, say
 from grpo_ros.experiments.report import write_report
 from grpo_ros.experiments.results import FILE, Results, collect, episodes_of
+from grpo_ros.experiments.run_of_cell import runs_folder
 from grpo_ros.experiments.run_queue import RunQueue, free_cores
 from grpo_ros.experiments.study import Arm, Scenario, Study
 from grpo_ros.files import write_atomically
@@ -231,6 +233,8 @@ def _planned(
             return Plan(int(found["pairs"]), int(found["steps"])), 0
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    # What an interrupted first pair left would make it seem to take less time than it does.
+    shutil.rmtree(runs_folder(folder), ignore_errors=True)
     began_s = time.monotonic()
     code = run(first, folder)
     took_s = (time.monotonic() - began_s) * min(2, num_cores)

@@ -13,9 +13,14 @@ from grpo_ros.training.run_directory import FINISHED, RunDirectory
 from grpo_ros.training.settings import TrainConfig
 
 
+def runs_folder(output: Path) -> Path:
+    """Return the folder of all runs of a study."""
+    return output / "runs"
+
+
 def folder_of(cell: Cell, output: Path) -> Path:
     """Return the folder that a cell's runs are made in."""
-    return output / "runs" / cell.name
+    return runs_folder(output) / cell.name
 
 
 def finished_run(cell: Cell, output: Path) -> RunDirectory | None:

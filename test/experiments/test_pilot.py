@@ -15,6 +15,7 @@ from study_helpers import made_up
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.experiments.pilot import Cost, Plan, _planned, judge, pilot_study, plan
 from grpo_ros.experiments.results import Point
+from grpo_ros.experiments.run_of_cell import folder_of
 
 
 def advice(**rates):
@@ -100,6 +101,22 @@ def test_a_plan_is_gone_on_with_by_the_same_settings_only(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps(made))
     assert planned("num_groups=3") == (Plan(5, 900), 0)
     assert planned("num_groups=4")[1] == interrupted
+
+
+def test_a_first_pair_that_was_interrupted_is_timed_anew_and_whole(tmp_path):
+    first = pilot_study("insert", 1000, ())
+    cell = first.cells()[0]
+
+    def interrupted(study, folder):
+        (folder_of(cell, folder) / "half").mkdir(parents=True)
+        return 130
+
+    def once_more(study, folder):
+        assert not folder_of(cell, folder).exists()
+        return 130
+
+    for run in (interrupted, once_more):
+        assert _planned(tmp_path, first, run, 60.0, 50_000, 2)[1] == 130
 
 
 @pytest.mark.timeout(300)

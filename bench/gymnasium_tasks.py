@@ -230,6 +230,8 @@ def as_rollout(window: list[tuple]) -> Rollout:
         final_obs={"state": torch.stack([following[end] for end in ends])},
         outcome=torch.zeros(len(pieces)),
         score=torch.zeros(len(pieces)),
+        step_count=torch.zeros(len(pieces), dtype=torch.long),
+        time_limit=num_steps,
         num_groups=len(pieces),
         group_size=1,
         reward_names=("reward",),

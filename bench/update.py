@@ -88,6 +88,8 @@ def _ours() -> tuple[Callable[[], object], Callable[[], object]]:
         final_obs={"state": obs[:, -1]},
         outcome=torch.rand(NUM_ENVS, generator=random),
         score=torch.zeros(NUM_ENVS),
+        step_count=torch.zeros(NUM_ENVS, dtype=torch.long),
+        time_limit=100,
         num_groups=NUM_ENVS,
         group_size=1,
         reward_names=("reward",),

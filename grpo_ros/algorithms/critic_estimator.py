@@ -23,7 +23,7 @@ from grpo_ros.algorithms.value_learner import CriticConfig, ValueLearner
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
 from grpo_ros.policies.base import Observation
 from grpo_ros.policies.chunk_policy import ChunkPolicy
-from grpo_ros.policies.critic import Critic
+from grpo_ros.policies.critic import Critic, with_time
 from grpo_ros.randomness import Key, torch_generator
 from grpo_ros.training.rollout import Rollout
 
@@ -42,9 +42,24 @@ class PpoConfig(PolicyGradientConfig):
     time_limit: Literal["auto", "end", "bootstrap"] = typed.setting(
         "auto",
         "What follows an episode that its time limit cuts: nothing (end), or what the critic "
-        "expects of its last state (bootstrap); auto: bootstrap only where a reward term counts",
+        "expects of its last state (bootstrap); auto: bootstrap where nothing verified counts",
     )
     critic: CriticConfig = typed.setting(factory=CriticConfig, description="The value estimate")
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing follows where the time limit cuts an episode.
+
+        What is verified is verified within the limit. An estimate of what might have followed
+        would reward waiting in states that usually succeed, and the critic would then learn from
+        its own estimates that this is as good as success.
+        """
+        is_verified = not set(VERIFIED).isdisjoint(self.objectives)
+        return self.time_limit == "end" or (self.time_limit == "auto" and is_verified)
+
+    def critic_size(self, num_features: int) -> int:
+        """Return how many numbers a critic is given: a policy's features, perhaps the time."""
+        return num_features + self.is_end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Judged:
     """What the critic makes of a rollout; all (N, T) but the features.
 
     Attributes:
-        features: (N, T, F) of each decision, normalised.
+        features: (N, T, O) that the critic is given of each decision.
         advantages: before normalisation. values: estimates. returns: what they are fitted to.
         valid: decisions that were executed, with finite rewards and observations.
     """
@@ -83,7 +98,7 @@ class CriticEstimator:
     ) -> None:
         self.config, self.policy, self.ranks = config, policy, ranks
         generator = generator or torch.Generator().manual_seed(0)
-        size, critic = policy.num_features, config.critic
+        size, critic = config.critic_size(policy.num_features), config.critic
         self.critic = Critic(size, critic.hidden, generator, critic.activation)
         self.value = ValueLearner(config.critic, self.critic, ranks)
 
@@ -108,6 +123,9 @@ class CriticEstimator:
         with torch.no_grad(), self.policy.gathered():
             features = self._features(seen).view(num_episodes, num_decisions, -1)
             ends = self._features(self.policy.perceive(rollout.final_obs))
+        if self.config.is_end:
+            passed = rollout.time_passed()
+            features, ends = with_time(features, passed[:, :-1]), with_time(ends, passed[:, -1])
         executed = rollout.executed
         acted = executed.any(dim=2)
         steps = weighted_steps(rollout, self.config.objectives, self.config.objective_weights)
@@ -118,7 +136,7 @@ class CriticEstimator:
         ended = torch.arange(acted.shape[1]) == last.unsqueeze(1)
         final = self.value.estimate(ends).unsqueeze(1)
         next_values = torch.where(ended, final, following)
-        is_over = torch.ones_like(rollout.terminated) if self._is_end() else rollout.terminated
+        is_over = torch.ones_like(rollout.terminated) if self.config.is_end else rollout.terminated
         terminated = ended & is_over.unsqueeze(1)
         advantages = generalised_advantages(
             rewards, discounts, values, next_values, terminated, ended, self.config.trace_decay
@@ -129,18 +147,6 @@ class CriticEstimator:
         returns = torch.where(valid, advantages + values, 0.0)
         advantages = torch.where(valid, advantages, 0.0)
         return Judged(features, advantages, values, returns, valid)
-
-    def _is_end(self) -> bool:
-        """Return whether nothing follows where the time limit cuts an episode.
-
-        What is verified is verified within the limit. An estimate of what might have followed
-        would reward waiting in states that usually succeed, and the critic would then learn from
-        its own estimates that this is as good as success.
-        """
-        is_verified = set(self.config.objectives) <= set(VERIFIED)
-        return self.config.time_limit == "end" or (
-            self.config.time_limit == "auto" and is_verified
-        )
 
     def fit(self, judged: Judged, key: Key) -> dict[str, float]:
         """Fit the critic to all ranks' returns; `key` decides minibatches. Returns metrics."""

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from grpo_ros.errors import SimulatorError
 
+STEP_COUNT = "step_count"
+"""Name, in every engine's snapshots, of how far an episode has come."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
@@ -30,6 +33,16 @@ class Snapshot:
     def num_rows(self) -> int:
         """M."""
         return int(next(iter(self.arrays.values())).shape[0])
+
+    @property
+    def step_count(self) -> Tensor:
+        """Control steps of each row's episode so far, (M,) int64."""
+        for name, array in self.arrays.items():
+            if name.rpartition("/")[2] == STEP_COUNT:
+                return array
+        raise SimulatorError(
+            f"a snapshot of '{self.engine}' without '{STEP_COUNT}'", expected="a count per row"
+        )
 
     def rows(self, index: Sequence[int] | Tensor | slice) -> Snapshot:
         """Return a copy of the given rows."""

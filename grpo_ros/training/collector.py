@@ -116,7 +116,8 @@ class GroupCollector:
                     break
         if self.trace is not None:
             self.trace.note()
-        rollout = self._rollout(observations, samples, results, size)
+        began = snapshot.step_count[rows]
+        rollout = self._rollout(observations, samples, results, began, size)
         if self.failures is not None and iteration != DEMONSTRATION:
             final = self.simulator.snapshot().row_hashes()
             self.failures.keep(iteration, self._groups(size), snapshot, final, rollout)
@@ -180,6 +181,7 @@ class GroupCollector:
         observations: list[dict[str, Tensor]],
         samples: list[ActionSample],
         results: list[StepResult],
+        began: Tensor,
         size: int,
     ) -> Rollout:
         last = results[-1]
@@ -196,6 +198,8 @@ class GroupCollector:
             final_obs=last.final_obs,
             outcome=last.outcome.float(),
             score=last.score,
+            step_count=began,
+            time_limit=self.simulator.task.horizon,
             num_groups=len(last.outcome) // size,
             group_size=size,
             reward_names=tuple(self.simulator.task.reward_names),

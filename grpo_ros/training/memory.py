@@ -152,7 +152,7 @@ def estimate_memory(config: TrainConfig) -> MemoryEstimate:
         *_rollout(policy, rows, minibatch, rows * per_decision + ends),
     ]
     if critic is not None:
-        items += _critic(critic, policy.num_features, rows)
+        items += _critic(critic, critic.critic_size(policy.num_features), rows)
     setting = f"{num_envs} x {num_decisions}"
     return MemoryEstimate(config.algorithm, method, policy, rows, minibatch, setting, tuple(items))
 

@@ -31,6 +31,8 @@ class Rollout:
         final_obs: field -> (N, *shape), what was observed at the episode's end.
         outcome: (N,) float32, 1 where the verified outcome holds.
         score: (N,) float32 in [0, 1], partial credit.
+        step_count: (N,) int64, control steps of the episode before these; 0 at its beginning.
+        time_limit: control steps after which an episode is cut.
         num_groups: M. group_size: G.
         starts: (M,) int64, of START_KINDS; None: every group starts as an episode does.
     """
@@ -44,6 +46,8 @@ class Rollout:
     final_obs: Mapping[str, Tensor]
     outcome: Tensor
     score: Tensor
+    step_count: Tensor
+    time_limit: int
     num_groups: int
     group_size: int
     reward_names: tuple[str, ...]
@@ -53,6 +57,15 @@ class Rollout:
     def num_env_steps(self) -> int:
         """Control steps carried out, summed over environments."""
         return int(self.executed.sum())
+
+    def time_passed(self) -> Tensor:
+        """Return the share of the time limit gone before each decision, and at the end.
+
+        (N, T + 1) float32; rows beyond an episode's end have that of its end.
+        """
+        steps = self.executed.sum(dim=2).cumsum(dim=1)
+        steps = torch.cat([torch.zeros_like(steps[:, :1]), steps], dim=1)
+        return (self.step_count.unsqueeze(1) + steps) / float(self.time_limit)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Rollout:
         """Return a rollout each of whose tensors with a row per episode is changed."""
@@ -72,6 +85,7 @@ class Rollout:
             final_obs={name: change(value) for name, value in self.final_obs.items()},
             outcome=change(self.outcome),
             score=change(self.score),
+            step_count=change(self.step_count),
         )
 
     def with_groups(self, groups: Sequence[int] | Tensor) -> Rollout:
@@ -144,4 +158,4 @@ class Rollout:
         )
 
 
-_PLAIN = ("executed", "reward_terms", "terminated", "truncated", "outcome", "score")
+_PLAIN = ("executed", "reward_terms", "terminated", "truncated", "outcome", "score", "step_count")

@@ -211,7 +211,9 @@ class Trainer:
         if data is not None:
             self._clone(data)
         else:
-            fit_statistics(self._rollout(DEMONSTRATION), self.policy, self.ranks)
+            rollout = self._rollout(DEMONSTRATION, size=1)  # of as many states as can be
+            fit_statistics(rollout, self.policy, self.ranks)
+            self.env_steps += of_all_ranks(rollout, self.ranks).num_env_steps
             say("no demonstrations: learning from scratch")
         self.run_record.elapsed_s += time.monotonic() - began
         self.deployed.start(self.policy)
@@ -285,9 +287,10 @@ class Trainer:
         if self.iteration % config.checkpoint.every_iterations == 0 or is_last:
             self.save()
 
-    def _rollout(self, iteration: int) -> Rollout:
+    def _rollout(self, iteration: int, size: int | None = None) -> Rollout:
         """Roll out this rank's groups, with as many decisions as all ranks have."""
-        size = self.algorithm.rollouts_per_state(self.collector.group_size)
+        if size is None:
+            size = self.algorithm.rollouts_per_state(self.collector.group_size)
         with self.policy.gathered():
             rollout = self.losses.redo(
                 lambda: self.collector.collect(self.policy, self.config.seed, iteration, size),

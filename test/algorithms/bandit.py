@@ -41,6 +41,8 @@ def roll_out(policy, iteration=0, outcome=None):
         final_obs={name: value[:, -1] for name, value in obs.items()},
         outcome=outcome,
         score=outcome,
+        step_count=torch.zeros(len(outcome), dtype=torch.long),
+        time_limit=100,
         num_groups=NUM_GROUPS,
         group_size=GROUP_SIZE,
         reward_names=("effort",),

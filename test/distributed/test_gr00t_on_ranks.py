@@ -81,6 +81,8 @@ def _rollout(policy):
         final_obs=obs,
         outcome=outcome,
         score=outcome,
+        step_count=torch.zeros(len(outcome), dtype=torch.long),
+        time_limit=100,
         num_groups=GROUPS,
         group_size=MEMBERS,
         reward_names=("effort",),

@@ -20,7 +20,7 @@ class OutcomePredictor:
     estimate the probability.
 
     Args:
-        num_features: F, of a policy's `critic_features`.
+        num_features: F, of a policy's `critic_features`, and the time that has passed.
         seed: decides its first weights.
     """
 
@@ -30,7 +30,7 @@ class OutcomePredictor:
         self._learner = ValueLearner(SETTINGS, critic)
 
     def predict(self, features: Tensor) -> Tensor:
-        """Return the probability (*B,) of success for normalised features (*B, F)."""
+        """Return the probability (*B,) of success for features (*B, F)."""
         return self._learner.estimate(features).clamp(0.0, 1.0)
 
     def fit(self, features: Tensor, outcome: Tensor, key: Key) -> float:

@@ -13,6 +13,7 @@ from grpo_ros.algorithms.policy_gradient import take
 from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.policies.chunk_policy import ChunkPolicy
+from grpo_ros.policies.critic import with_time
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Simulator
 from grpo_ros.simulators.snapshot import Snapshot
@@ -67,7 +68,7 @@ class Starts:
         self.curriculum = Curriculum(config.curriculum_step, config.curriculum_success)
         self.predictor: OutcomePredictor | None = None
         if config.needs_prediction:
-            self.predictor = OutcomePredictor(policy.num_features, seed)
+            self.predictor = OutcomePredictor(policy.num_features + 1, seed)
 
     def begin(self, action_noise: float) -> None:
         """Record the states along demonstrations, where groups are to start there.
@@ -144,7 +145,8 @@ class Starts:
             return None
         acted = rollout.executed.any(dim=2)
         seen = {name: value.flatten(0, 1) for name, value in rollout.obs.items()}
-        features = self._features(seen).view(*acted.shape, -1)
+        features = self._features(seen, rollout.time_passed()[:, :-1].flatten())
+        features = features.view(*acted.shape, -1)
         outcome = rollout.outcome.unsqueeze(1).expand(acted.shape)
         usable = acted & torch.isfinite(features).all(dim=2) & torch.isfinite(outcome)
         metrics["outcome_prediction_error"] = self.predictor.fit(
@@ -169,7 +171,8 @@ class Starts:
             ids = torch.arange(len(batch))
             obs = self.simulator.reset(self.simulator.task.sample(batch), ids, batch)
             with torch.no_grad():
-                likely = self.predictor.predict(self._features(self.policy.perceive(obs)))
+                seen = self.policy.perceive(obs)
+                likely = self.predictor.predict(self._features(seen, torch.zeros(len(batch))))
             weights.append(likely * (1.0 - likely) + FLOOR)
             parts.append(self.simulator.snapshot(ids))
         weight = torch.cat(weights)
@@ -179,8 +182,8 @@ class Starts:
         return Snapshot.joined(parts).rows(chosen)
 
     @torch.no_grad()
-    def _features(self, seen: Mapping[str, Tensor]) -> Tensor:
-        return self.policy.critic_features(seen)
+    def _features(self, seen: Mapping[str, Tensor], passed: Tensor) -> Tensor:
+        return with_time(self.policy.critic_features(seen), passed)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return everything that decides later draws, as flat tensors."""

@@ -274,6 +274,8 @@ def roll_out(policy, iteration):
         final_obs=obs,
         outcome=outcome,
         score=outcome,
+        step_count=torch.zeros(len(outcome), dtype=torch.long),
+        time_limit=100,
         num_groups=GROUPS,
         group_size=MEMBERS,
         reward_names=("outcome",),

@@ -195,6 +195,8 @@ def rollout_of(chunk: torch.Tensor, executed: torch.Tensor) -> Rollout:
         final_obs={},
         outcome=nothing,
         score=nothing,
+        step_count=nothing.long(),
+        time_limit=100,
         num_groups=1,
         group_size=1,
         reward_names=("outcome",),

@@ -56,20 +56,24 @@ def test_the_critic_learns_which_state_is_better(make_contract):
 
 
 @pytest.mark.parametrize(
-    ("time_limit", "objective", "has_future"),
+    ("time_limit", "objectives", "has_future"),
     [
-        ("auto", "outcome", False),
-        ("auto", "score", False),
-        ("auto", "effort", True),
-        ("bootstrap", "outcome", True),
-        ("end", "effort", False),
+        ("auto", ("outcome",), False),
+        ("auto", ("score",), False),
+        ("auto", ("effort",), True),
+        ("auto", ("outcome", "effort"), False),
+        ("bootstrap", ("outcome",), True),
+        ("end", ("effort",), False),
     ],
 )
 def test_a_cut_episode_has_a_future_unless_its_outcome_is_verified_by_then(
-    make_contract, time_limit, objective, has_future
+    make_contract, time_limit, objectives, has_future
 ):
     policy = make_policy(GAUSSIAN, make_contract())
-    config = dataclasses.replace(CONFIG, time_limit=time_limit, objectives=(objective,))
+    weights = (1.0,) * len(objectives)
+    config = dataclasses.replace(
+        CONFIG, time_limit=time_limit, objectives=objectives, objective_weights=weights
+    )
     algorithm = make_algorithm(config, policy)
     torch.nn.init.constant_(algorithm.critic.network[-1].bias, 2.0)
     torch.nn.init.zeros_(algorithm.critic.network[-1].weight)
@@ -82,6 +86,30 @@ def test_a_cut_episode_has_a_future_unless_its_outcome_is_verified_by_then(
     torch.testing.assert_close(last[terminated], torch.full((32,), -2.0))
     expected = 2.0 * gamma - 2.0 if has_future else -2.0
     torch.testing.assert_close(last[~terminated], torch.full((32,), expected))
+
+
+def test_a_critic_is_told_the_time_where_its_limit_is_the_end(make_contract):
+    policy = make_policy(GAUSSIAN, make_contract())
+    rollout = roll_out(policy)
+    late = dataclasses.replace(rollout, step_count=rollout.step_count + 40)
+    for time_limit, more in (("end", 1), ("bootstrap", 0)):
+        algorithm = make_algorithm(dataclasses.replace(CONFIG, time_limit=time_limit), policy)
+        early_values, late_values = (
+            algorithm.estimator.judge(each).values for each in (rollout, late)
+        )
+        assert algorithm.critic.network[0].in_features == policy.num_features + more
+        assert torch.equal(early_values, late_values) == (more == 0)
+
+
+def test_time_is_counted_from_the_beginning_of_the_episode(make_contract):
+    rollout = roll_out(make_policy(GAUSSIAN, make_contract()))
+    executed = rollout.executed.clone()
+    executed[0, 1], executed[0, 0, 2:] = False, False
+    began = torch.zeros(64, dtype=torch.long)
+    began[0] = 10
+    rollout = dataclasses.replace(rollout, executed=executed, step_count=began, time_limit=20)
+    assert rollout.time_passed()[0].tolist() == pytest.approx([0.5, 0.6, 0.6])
+    assert rollout.time_passed()[1].tolist() == pytest.approx([0.0, 0.2, 0.4])
 
 
 def test_what_a_short_episode_never_saw_has_no_weight(make_contract):

@@ -71,6 +71,8 @@ def test_groups_can_start_in_mid_episode():
     middle = simulator.snapshot([0, 3])
     rollout = GroupCollector(simulator, 2, 3).collect_from(policy, middle, 0, 0)
     assert rollout.num_env_steps == 6 * 12
+    assert rollout.step_count.tolist() == [8] * 6
+    assert rollout.time_passed()[:, -1].tolist() == [1.0] * 6
     simulator.close()
 
 

@@ -127,6 +127,25 @@ def test_ppo_takes_as_many_rollouts_as_groups_have_each_from_a_state_of_its_own(
         trainer.simulator.close()
 
 
+def test_from_scratch_statistics_are_of_as_many_states_as_can_be_and_their_steps_count(tmp_path):
+    config = load_config([*SMALL, f"output={tmp_path}", "demonstrations.episodes=0"])
+    trainer = Trainer(config)
+    collect, seen = trainer.collector.collect, []
+
+    def watched(*arguments):
+        seen.append(collect(*arguments))
+        return seen[-1]
+
+    trainer.collector.collect = watched
+    summary = trainer.run()
+    assert (seen[0].num_groups, seen[0].group_size) == (12, 1)
+    assert all((each.num_groups, each.group_size) == (3, 4) for each in seen[1:])
+    total = sum(each.num_env_steps for each in seen)
+    assert summary.evaluation["env_steps"] == trainer.env_steps == total
+    first = json.loads(trainer.run_directory.metrics.read_text().splitlines()[0])
+    assert first["env_steps"] == seen[0].num_env_steps > 0
+
+
 def test_the_reference_is_the_cloned_policy(tmp_path):
     _, begun = _run(tmp_path, "grpo.reference_kl_coefficient=0.1", "collection.env_steps=1")
     start = begun.algorithm.gradient.reference.state_dict()

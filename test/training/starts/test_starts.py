@@ -186,11 +186,10 @@ def test_states_whose_outcome_is_open_are_drawn_more_often(simulator, policy):
         for start in range(0, len(every), simulator.num_envs):
             batch = every[start : start + simulator.num_envs]
             ids = range(len(batch))
-            whole.append(
-                starts._features(simulator.reset(simulator.task.sample(batch), ids, batch))
-            )
+            seen = simulator.reset(simulator.task.sample(batch), ids, batch)
+            whole.append(policy.critic_features(seen))
         middle = [float(part[:, 0].median()) for part in whole]
-        chosen = starts._features(obs)[:, 0]
+        chosen = policy.critic_features(obs)[:, 0]
         likely.append(float((chosen > sum(middle) / len(middle)).float().mean()))
     assert sum(likely) / len(likely) > 0.75, "a draw by chance has 0.5"
 

@@ -54,14 +54,15 @@ class Interval:
         return value < self.low or value > self.high
 
     def text(self, digits: int = 3, *, signed: bool = False) -> str:
-        """Return `mean [low, high]`, or the mean alone where there is but one value."""
+        """Return `mean [low, high]`; one seed's interval is that of its episodes, and says so."""
         if not self.num:
             return "no common seeds"
         sign = "+" if signed else ""
         mean = f"{self.mean:{sign}.{digits}f}"
         if not math.isfinite(self.low):
             return f"{mean} [one seed]"
-        return f"{mean} [{self.low:{sign}.{digits}f}, {self.high:{sign}.{digits}f}]"
+        single = "; one seed" if self.num == 1 else ""
+        return f"{mean} [{self.low:{sign}.{digits}f}, {self.high:{sign}.{digits}f}{single}]"
 
 
 def student_interval(values: Sequence[float]) -> Interval:
@@ -162,43 +163,46 @@ class Ratio:
     """Steps of one arm over those of another, by the same seeds.
 
     Attributes:
-        interval: geometric mean and 95 % interval (Student's t on logarithms).
+        interval: geometric mean and 95 % interval (Student's t on logarithms); infinitely wide
+            where runs never arrived, since nobody knows how much later they would have.
         is_upper_bound: runs of the second never arrived, so the true ratio is smaller.
         is_lower_bound: runs of the first never arrived, so it is greater.
+        num_begun: seeds beyond these that were there before any learning, and tell nothing.
     """
 
     interval: Interval
     is_upper_bound: bool
     is_lower_bound: bool
+    num_begun: int = 0
 
     def text(self) -> str:
         """Return the ratio, with what is known of it where runs never arrived."""
+        begun = f"seeds there before learning: {self.num_begun}" if self.num_begun else ""
         if not self.interval.num:
-            return "no common seeds"
+            return begun or "no common seeds"
         sign = {(True, True): "~ ", (True, False): "<= ", (False, True): ">= "}.get(
             (self.is_upper_bound, self.is_lower_bound), ""
         )
-        return sign + self.interval.text(2)
+        if sign:
+            return f"{sign}{self.interval.mean:.2f} [some never arrived]"
+        return ", ".join(filter(None, [self.interval.text(2), begun]))
 
 
 def step_ratio(first: Reached, second: Reached) -> Ratio:
     """Return how many of the second's steps the first needs; censored runs count their budget."""
-    seeds = sorted(first.steps.keys() & second.steps.keys())
-    if any(first.steps[s] <= 0.0 or second.steps[s] <= 0.0 for s in seeds):
-        seeds = []  # there before any learning: nothing to compare
+    common = sorted(first.steps.keys() & second.steps.keys())
+    seeds = [s for s in common if first.steps[s] > 0.0 and second.steps[s] > 0.0]
+    is_upper, is_lower = (bool(each.censored & set(seeds)) for each in (second, first))
     logs = [math.log(first.steps[s] / second.steps[s]) for s in seeds]
     found = student_interval(logs)
+    is_known = math.isfinite(found.low) and not (is_upper or is_lower)
     interval = Interval(
         math.exp(found.mean) if seeds else math.nan,
-        math.exp(found.low) if math.isfinite(found.low) else -math.inf,
-        math.exp(found.high) if math.isfinite(found.high) else math.inf,
+        math.exp(found.low) if is_known else -math.inf,
+        math.exp(found.high) if is_known else math.inf,
         found.num,
     )
-    return Ratio(
-        interval,
-        bool(second.censored & set(seeds)),
-        bool(first.censored & set(seeds)),
-    )
+    return Ratio(interval, is_upper, is_lower, len(common) - len(seeds))
 
 
 def band(

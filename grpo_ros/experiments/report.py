@@ -122,15 +122,19 @@ def _blocks(results: Results, memory: tables.Table | None) -> Iterator[Block]:
 def _method(results: Results) -> Iterator[Block]:
     study = results.study
     yield Paragraph(
-        "Every arm of a task starts from the same demonstrations, has the same budget of "
-        "environment steps, whatever it spends them on, and is measured on the same held-out "
-        "initial states, which training cannot reach. Intervals are 95 %: Student's t over seeds, "
-        "paired by seed where two arms are compared; Wilson's for single runs. They are not "
-        "widened for being many: of twenty comparisons of equals one shows a lead by chance. "
-        "Steps to a success are those at which the curve first reaches it; runs that never do "
-        "count with their whole budget and are marked (<=, >=, ~), never dropped. A run ends "
-        "early where all 256 states of its curve succeed. The policy that is measured is the "
-        "running average of iterates."
+        "Every arm of a task starts from the same clone of the same demonstrations, unless it is "
+        "from scratch, has the same budget of environment steps, whatever it spends them on, and "
+        "is measured on the same held-out initial states, which training cannot reach. Cloning "
+        "ends early, to leave something to learn; the control is cloned to the end. Intervals are "
+        "95 %: Student's t over seeds, paired by seed where two arms are compared; Wilson's for "
+        "single runs. What one seed shows is known to within its episodes, not to within what "
+        "another seed would have learned. Intervals are not widened for being many: of twenty "
+        "comparisons of equals one shows a lead by chance, and the best of several arms is "
+        "measured a little too high. Steps to a success are those at which the curve first "
+        "reaches it, between two of its points by a straight line; runs that never do count with "
+        "their whole budget and are marked (<=, >=, ~), never dropped. A run ends early where all "
+        "states of its curve succeed. The policy that is measured is the running average of "
+        "iterates, or the last where averaging is off."
     )
     if study.tuning:
         yield Paragraph(f"Tuning: {study.tuning}")

@@ -15,7 +15,7 @@ from grpo_ros.experiments.findings import (
     exact_state_evidence,
     recommend,
 )
-from grpo_ros.experiments.results import Results
+from grpo_ros.experiments.results import Point, Results
 from grpo_ros.training.statistics import wilson_interval
 
 Table = list[list[str]]
@@ -91,7 +91,9 @@ def group_table(results: Results, scenario: str) -> Table:
         "diversity": "spread of actions",
         "explained_variance": "critic's explained variance",
     }
-    head = ["arm", *names.values(), "gradient steps", "CPU s", "environment steps"]
+    shares = {"rollouts begun elsewhere": _elsewhere, "groups replayed": _replayed}
+    ends_head = ["gradient steps", "CPU s", "environment steps"]
+    head = ["arm", *names.values(), *shares, *ends_head]
     rows = [head]
     for arm in results.arms_on(scenario):
         runs = results.of(scenario, arm)
@@ -101,6 +103,9 @@ def group_table(results: Results, scenario: str) -> Table:
         for name in names:
             values = [p.values[name] for r in runs.values() for p in r.points if name in p.values]
             cells.append(f"{sum(values) / len(values):.2f}" if values else "")
+        for share in shares.values():
+            values = [share(p) for r in runs.values() for p in r.points if p.gradient_steps]
+            cells.append(f"{sum(values) / len(values):.3f}" if any(values) else "")
         ends = [run.points[-1] for run in runs.values() if run.points]
         means = [
             student_interval([float(getattr(end, key)) for end in ends]).mean
@@ -109,6 +114,16 @@ def group_table(results: Results, scenario: str) -> Table:
         numbers = [f"{value:,.0f}" if ends and value else "" for value in means]
         rows.append([results.study.title_of(arm), *cells, *numbers])
     return rows
+
+
+def _elsewhere(point: Point) -> float:
+    """Return which share of the rollouts did not begin as episodes do."""
+    return 1.0 - point.values.get("start_initial_fraction", 1.0)
+
+
+def _replayed(point: Point) -> float:
+    """Return which share of the groups came from the success buffer."""
+    return point.values.get("replayed_fraction", 0.0)
 
 
 def recommendation_table(results: Results) -> Table:
@@ -145,13 +160,15 @@ def exact_state_table(results: Results) -> Table:
             "task",
             f"minus {_title(results, GRPO)}",
             "steps, of GRPO's",
+            "seeds",
             "minus PPO",
             "steps, of PPO's",
+            "seeds",
         ]
     ]
     for each in exact_state_evidence(results):
         ppo = compare(results, each.scenario, each.first, PPO)
-        numbers = [*_numbers(each), *(_numbers(ppo) if ppo is not None else ("", ""))]
+        numbers = [*_numbers(each), *(_numbers(ppo) if ppo is not None else ("", "", ""))]
         rows.append([results.study.title_of(each.first), each.scenario, *numbers])
     return rows
 
@@ -177,7 +194,8 @@ def _title(results: Results, arm: str) -> str:
 
 
 def _numbers(evidence: Evidence) -> Sequence[str]:
-    return evidence.difference.text(signed=True), evidence.ratio.text()
+    difference = evidence.difference
+    return difference.text(signed=True), evidence.ratio.text(), str(difference.num)
 
 
 def _number(value: float | None) -> str:

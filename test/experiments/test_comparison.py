@@ -95,8 +95,15 @@ def test_ratios_of_steps_say_what_they_are_bounds_of():
     assert step_ratio(steps_to(fast, 0.9), steps_to(never, 0.9)).text().startswith("<= 0.50")
     assert step_ratio(steps_to(never, 0.9), steps_to(fast, 0.9)).text().startswith(">= 2.00")
     assert step_ratio(steps_to(never, 0.9), steps_to(never, 0.9)).text().startswith("~ 1.00")
-    there = {0: run("a", 0, 1, (0.95, 0.95))}
-    assert step_ratio(steps_to(there, 0.9), steps_to(fast, 0.9)).text() == "no common seeds"
+    late = {**slow, 2: never[2]}
+    bound = step_ratio(steps_to(fast, 0.9), steps_to(late, 0.9))
+    assert bound.is_upper_bound and not bound.interval.excludes(100.0), "nobody knows how late"
+    assert bound.text().startswith("<= 0.50 [some never")
+    there = {s: run("a", s, 1, (0.95, 0.95)) for s in range(3)}
+    found = step_ratio(steps_to(there, 0.9), steps_to(fast, 0.9))
+    assert found.text() == "seeds there before learning: 3"
+    some = step_ratio(steps_to({**fast, 0: there[0]}, 0.9), steps_to({**slow, 0: there[0]}, 0.9))
+    assert some.text() == "0.50 [0.50, 0.50], seeds there before learning: 1"
 
 
 def test_a_run_that_ended_early_keeps_its_last_value():

@@ -33,9 +33,12 @@ def test_whichever_wins_is_recommended():
 def test_what_cannot_be_told_apart_is_said_and_the_simpler_is_used():
     found = recommend(made_up(LEVEL), "pick")
     assert found.best == "grpo_8" and found.equals == ("ppo",) and not found.worse
-    assert found.arm == "ppo", "of an earlier phase, and within 2 points"
-    apart = {"ppo": [60, 90, 75], "grpo_8": [85, 84, 88]}
-    assert recommend(made_up(apart), "pick").arm == "grpo_8", "10 points are not nothing"
+    assert found.arm == "grpo_8"
+    level = {"ppo": LEVEL["grpo_8"], "grpo_8": LEVEL["ppo"]}
+    found = recommend(made_up(level), "pick")
+    assert found.best == "ppo" and found.arm == "grpo_8", "without a critic, within 2 points"
+    apart = {"grpo_8": [60, 90, 75], "ppo": [85, 84, 88]}
+    assert recommend(made_up(apart), "pick").arm == "ppo", "10 points are not nothing"
     assert recommend(made_up({"ppo": [1]}), "pick") is None
     single = recommend(made_up({"ppo": [90], "grpo_8": [60]}), "pick")
     assert single.equals == ("grpo_8",) and not single.worse, "one seed tells no arms apart"
@@ -55,19 +58,61 @@ def test_expectations_are_confronted_with_what_was_measured(rates, verdict):
 @pytest.mark.parametrize(
     ("adaptive", "verdict"),
     [
-        ([88, 90, 89], "confirmed"),
+        ([88, 90, 89, 90, 91], "confirmed"),
+        ([88, 90, 89], "not conclusive"),
         ([80, 82, 81], "contradicted"),
         ([80, 95, 85], "not conclusive"),
     ],
 )
 def test_adaptive_switching_is_held_against_the_better_of_the_two(adaptive, verdict):
+    better = {"ppo": [90, 92, 91, 91, 92], "grpo_8": [80, 83, 81, 82, 80]}
     (found,) = [
         each
-        for each in confront(made_up({**PPO_WINS, "adaptive": adaptive}))
+        for each in confront(made_up({**better, "adaptive": adaptive}, adaptive=3))
         if each.claim.startswith("Adaptive switching")
     ]
     assert found.verdict == verdict
     assert [e.second for e in found.evidence] == ["ppo"]
+
+
+def test_one_task_on_which_it_falls_behind_contradicts_that_it_never_does():
+    study = made_up_study(adaptive=3)
+    scenarios = dict.fromkeys(("pick", "other"), study.scenarios["pick"])
+    study = dataclasses.replace(study, scenarios=scenarios)
+    level = {"ppo": 90, "grpo_8": 80, "adaptive": 91}
+    runs = [run(arm, s, n + s % 2) for arm, n in level.items() for s in range(5)]
+
+    def verdict(*more):
+        (found,) = [
+            each.verdict
+            for each in confront(Results(study, (*runs, *more)))
+            if each.claim.startswith("Adaptive switching")
+        ]
+        return found
+
+    assert verdict() == "not conclusive", "the other task is planned, and has no runs"
+    other = [
+        run(arm, s, n + s % 2, scenario="other") for arm, n in level.items() for s in range(5)
+    ]
+    assert verdict(*other) == "confirmed"
+    behind = [dataclasses.replace(r, outcomes="1" * 70 + "0" * 30) for r in other[-5:]]
+    assert verdict(*other[:-5], *behind) == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("gain", "seeds", "verdict"),
+    [
+        ((3, 5, 4), 10, "confirmed"),
+        ((1, -1, 0), 10, "refuted: no gain of 0.02"),
+        ((9, -9, 6), 10, "not conclusive"),
+        ((3, 5, 4), 9, "not conclusive, 9 of 10 seeds"),
+    ],
+)
+def test_learned_selection_is_confirmed_or_refuted_by_ten_seeds(gain, seeds, verdict):
+    plain = [80 + s % 3 for s in range(seeds)]
+    rates = {"grpo_8": plain, "selection": [n + gain[s % 3] for s, n in enumerate(plain)]}
+    found = {each.claim: each.verdict for each in confront(made_up(rates))}
+    assert found["On pick_place learned selection of initial states makes GRPO better"] == verdict
 
 
 def test_at_least_as_good_asks_for_no_more_than_that():
@@ -89,7 +134,7 @@ def test_an_exact_state_option_saves_samples_only_against_both():
     better = curves(selection=FAST, grpo_8=SLOW, ppo=SLOW)
     (evidence,) = exact_state_evidence(better)
     assert saves_samples(better, evidence)
-    assert "At most 0.6" in conclusion_on_exact_states(better)
+    assert "0.6 of plain GRPO's environment steps or less" in conclusion_on_exact_states(better)
     faster_ppo = curves(selection=FAST, grpo_8=SLOW, ppo=(0.0, 1.0))
     assert not saves_samples(faster_ppo, exact_state_evidence(faster_ppo)[0])
     no_better = curves(selection=SLOW, grpo_8=SLOW, ppo=SLOW)
@@ -98,6 +143,8 @@ def test_an_exact_state_option_saves_samples_only_against_both():
     nobody = curves(selection=(0.0, 0.1), grpo_8=(0.0, 0.1), ppo=(0.0, 0.1))
     said = conclusion_on_exact_states(nobody)
     assert "1 of 1 comparisons it is not excluded" in said and "sample efficiency" not in said
+    dearer = curves(selection=(0.0, 0.45, 0.9), grpo_8=SLOW, ppo=(0.0, 0.9))
+    assert "not sample efficiency" in conclusion_on_exact_states(dearer), "PPO needs fewer"
     never = curves(selection=(0.0, 0.1), grpo_8=SLOW, ppo=SLOW)
     assert not saves_samples(never, exact_state_evidence(never)[0])
 

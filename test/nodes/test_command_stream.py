@@ -15,7 +15,7 @@ pytest.importorskip("rclpy")
 from grpo_ros.deployment.answers import Hold, Motion  # noqa: E402
 from grpo_ros.deployment.safety.curve import Curve  # noqa: E402
 from grpo_ros.nodes.serving import run_control  # noqa: E402
-from grpo_ros.nodes.serving.command_output import Stream  # noqa: E402
+from grpo_ros.nodes.serving.command_stream import Stream  # noqa: E402
 from grpo_ros.nodes.serving.run_control import RunControl  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
@@ -66,7 +66,7 @@ def test_a_stop_brakes_to_rest_while_the_clock_stands_still(is_simulated: bool) 
 def test_a_stop_that_takes_too_long_ends_at_rest_where_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("grpo_ros.nodes.serving.command_output.LONGEST_STOP_S", 0.1)
+    monkeypatch.setattr("grpo_ros.nodes.serving.command_stream.LONGEST_STOP_S", 0.1)
     velocities, positions = Clocked(True), Clocked(True)
     velocities.streams("velocity_stream", LONG).finish()
     assert velocities.sent[-2] > 0.9 and velocities.sent[-1] == 0.0

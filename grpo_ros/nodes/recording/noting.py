@@ -26,3 +26,7 @@ def noted(
 def type_name(kind: Any) -> str:
     """Return a message class's name as pkg/msg/Type."""
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+
+
+def pass_over(topic: str, type_name: str, message: Any) -> None:
+    """Take a message of which nobody keeps a record."""

@@ -32,15 +32,11 @@ from grpo_ros.nodes.recording.bags import Bag, BagError, Recorded
 from grpo_ros.nodes.recording.black_box import EVENTS, TICKS
 from grpo_ros.nodes.recording.local_node import LocalNode
 from grpo_ros.nodes.recording.replayed import Clock, Difference, Replayed
-from grpo_ros.nodes.serving.command_output import (
-    GOAL,
-    MOTION,
-    TRAJECTORY,
-    as_trajectory,
-    command_name,
-)
+from grpo_ros.nodes.serving.command_output import command_name
+from grpo_ros.nodes.serving.command_stream import MOTION
 from grpo_ros.nodes.serving.fault_inputs import FaultInputs
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig, runner_settings
+from grpo_ros.nodes.serving.trajectory_output import GOAL, TRAJECTORY, as_trajectory
 from grpo_ros.nodes.shared import messages
 from grpo_ros.overrides import insert, parse_override
 from grpo_ros.robots.robot import load_robot

@@ -12,7 +12,8 @@ from rclpy.action import ActionClient
 
 from grpo_ros.deployment.answers import Command, GripperTarget
 from grpo_ros.nodes.recording.noting import OnMessage, type_name
-from grpo_ros.nodes.serving.command_output import CommandOutput, Stream
+from grpo_ros.nodes.serving.command_output import CommandOutput
+from grpo_ros.nodes.serving.command_stream import Stream
 from grpo_ros.robots.robot import Robot
 
 ANSWER_S = 2.0

@@ -38,6 +38,7 @@ class Recommendation:
         success: of the recommended arm.
         equals: arms that cannot be told apart from the best.
         worse: arm -> the best's lead over it, where it is one.
+        num_seeds: that all arms have, by which they are ranked; 0: by what each has.
     """
 
     arm: str
@@ -45,6 +46,7 @@ class Recommendation:
     success: Interval
     equals: tuple[str, ...]
     worse: dict[str, Interval]
+    num_seeds: int
 
 
 def recommend(results: Results, scenario: str) -> Recommendation | None:
@@ -52,25 +54,25 @@ def recommend(results: Results, scenario: str) -> Recommendation | None:
 
     The arm of highest mean success, unless a simpler one cannot be told apart from it and is
     within CLOSE: then that one. GRPO is simplest, as it has no critic, then PPO, then what adds to
-    either. One seed tells no arms apart.
+    either. Arms are ranked by the seeds that all of them have. One seed tells no arms apart.
     """
     arms = [arm for arm in results.arms_on(scenario) if arm != CONTROL]
     if len(arms) < 2:
         return None
-    rates = {arm: success(results.of(scenario, arm)) for arm in arms}
-    best = max(arms, key=lambda arm: rates[arm].mean)
-    leads = {
-        arm: paired(results.of(scenario, best), results.of(scenario, arm))
-        for arm in arms
-        if arm != best
+    runs = {arm: results.of(scenario, arm) for arm in arms}
+    shared = set.intersection(*(set(each) for each in runs.values()))
+    rates = {
+        arm: success({seed: each[seed] for seed in shared} or each) for arm, each in runs.items()
     }
+    best = max(arms, key=lambda arm: rates[arm].mean)
+    leads = {arm: paired(runs[best], each) for arm, each in runs.items() if arm != best}
     worse = {arm: lead for arm, lead in leads.items() if is_lead(lead)}
     equals = tuple(arm for arm in leads if arm not in worse)
     simple = [
         arm for arm in equals if _complexity(arm) < _complexity(best) and leads[arm].mean <= CLOSE
     ]
     arm = min(simple, key=lambda arm: (_complexity(arm), -rates[arm].mean), default=best)
-    return Recommendation(arm, best, rates[arm], equals, worse)
+    return Recommendation(arm, best, success(runs[arm]), equals, worse, len(shared))
 
 
 def _complexity(arm: str) -> int:

@@ -128,7 +128,8 @@ def _replayed(point: Point) -> float:
 
 def recommendation_table(results: Results) -> Table:
     """Return what to use on each scenario, and how sure that is."""
-    rows = [["task", "use", "its success", "cannot be told apart from the best", "are worse"]]
+    apart = ("cannot be told apart from the best", "are worse")
+    rows = [["task", "use", "its success", "seeds that all have", *apart]]
     for scenario in results.study.scenarios:
         found = recommend(results, scenario)
         if found is None:
@@ -138,7 +139,14 @@ def recommendation_table(results: Results) -> Table:
         worse = "; ".join(f"{title(arm)} ({lead.mean:+.3f})" for arm, lead in found.worse.items())
         best = "" if found.best == found.arm else f" (highest mean: {title(found.best)})"
         rows.append(
-            [scenario, title(found.arm) + best, found.success.text(), equals or "none", worse]
+            [
+                scenario,
+                title(found.arm) + best,
+                found.success.text(),
+                str(found.num_seeds),
+                equals or "none",
+                worse,
+            ]
         )
     return rows
 

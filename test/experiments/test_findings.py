@@ -39,6 +39,9 @@ def test_what_cannot_be_told_apart_is_said_and_the_simpler_is_used():
     assert found.best == "ppo" and found.arm == "grpo_8", "without a critic, within 2 points"
     apart = {"grpo_8": [60, 90, 75], "ppo": [85, 84, 88]}
     assert recommend(made_up(apart), "pick").arm == "ppo", "10 points are not nothing"
+    unequal = {"grpo_8": [95, 97, 96, 20, 21, 22], "ppo": [80, 82, 81]}
+    found = recommend(made_up(unequal), "pick")
+    assert found.best == "grpo_8" and found.num_seeds == 3, "by the seeds that both have"
     assert recommend(made_up({"ppo": [1]}), "pick") is None
     single = recommend(made_up({"ppo": [90], "grpo_8": [60]}), "pick")
     assert single.equals == ("grpo_8",) and not single.worse, "one seed tells no arms apart"

@@ -78,6 +78,7 @@ class PlayedRobot:
         self._mode = publish(Bool, MODE_TOPIC, qos.STATE)
         self._torque = publish(JointState, self.robot.safety.external_torque.topic, qos.STATE)
         self._made = [self._joints, *self._bodies.values(), self._enable, self._mode, self._torque]
+        self._description: Any = None
         self._clock = None
         if self.clock_ns is not None:
             self._clock = publish(Clock, "/clock", qos.CLOCK)
@@ -89,10 +90,11 @@ class PlayedRobot:
     # ---------------------------------------------------------------- the test's side
 
     def describe(self, urdf: str) -> None:
-        """Publish a robot_description, latched."""
-        publisher = self.node.create_publisher(String, "robot_description", qos.LATCHED)
-        publisher.publish(String(data=urdf))
-        self._made.append(publisher)
+        """Publish a robot_description, latched, in place of the one before."""
+        if self._description is None:
+            self._description = self.node.create_publisher(String, "robot_description", qos.LATCHED)
+            self._made.append(self._description)
+        self._description.publish(String(data=urdf))
 
     def go_home(self) -> None:
         """Stand at home, at rest, and forget what was commanded."""

@@ -192,7 +192,8 @@ def test_a_description_with_tighter_limits_is_refused_with_the_difference(
     assert not answer.success
     assert "joint 'fr3_joint1' may go from -2.7437 to 1.5, the policy" in answer.message
     robot.describe(ROBOT.urdf)
-    time.sleep(0.3)
+    until(lambda: server.start().success, "the description")
+    assert server.stop()["phase"] == "running"
     assert_starts_again(server, robot)
 
 

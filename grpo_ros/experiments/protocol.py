@@ -83,6 +83,7 @@ def run_protocol(asked: Asked, folder: str, workers: int | None, *, is_run: bool
     output = Path(folder or f"studies/{Path(asked.study).stem}")
     is_complete, interrupts = True, Interrupts()
     if is_run:
+        collect(study, cells, output, asked.command())  # what is there can be gone on with
         queue = RunQueue(cells, output, free_cores(workers), say)
         interrupts.attach(queue.stop, can_keep=lambda: True)
         is_complete = queue.run()

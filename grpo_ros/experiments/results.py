@@ -87,6 +87,11 @@ class Result:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """Which run of a study it is: its folder's path below the study's."""
+        return f"{self.scenario}/{self.arm}/seed_{self.seed}"
+
+    @property
     def successes(self) -> int:
         """Held-out episodes whose outcome was verified."""
         return self.outcomes.count("1")
@@ -202,7 +207,7 @@ def _key(run: Result) -> tuple[str, str]:
     """Return what tells a run from others: its cell, and its settings as understood today."""
     understood = hash_of_layer(Layer(FILE, run.config))
     settings = understood or json.dumps(run.config, sort_keys=True)
-    return f"{run.scenario}/{run.arm}/seed_{run.seed}", settings
+    return run.name, settings
 
 
 def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> Results:
@@ -211,7 +216,8 @@ def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> 
     Runs are those in folders, and those that the study's results.json holds from before.
 
     Raises:
-        ExperimentError: results.json is damaged or of another schema.
+        ExperimentError: results.json is damaged or of another schema; or runs of a scenario were
+            judged by different episodes.
     """
     recorded = Recorded(output / FILE)
     runs, missing, wanted = [], [], {cell.name for cell in cells}
@@ -223,8 +229,22 @@ def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> 
             runs.append(found)
         elif cell.name in wanted:
             missing.append(cell.name)
+    _require_same_episodes(runs)
     others = recorded.without(runs)
     return Results(study, tuple(runs), tuple(missing), command, others)
+
+
+def _require_same_episodes(runs: Sequence[Result]) -> None:
+    first: dict[str, Result] = {}
+    for run in runs:
+        other = first.setdefault(run.scenario, run)
+        if run.heldout_sha256 != other.heldout_sha256:
+            raise ExperimentError(
+                f"runs {other.name} and {run.name} were judged by different episodes",
+                expected="the same held-out initial states in all runs of a scenario",
+                remedy="the task has changed between them: move the older's folder away, and "
+                f"{FILE} too if it holds that run, to make it anew",
+            )
 
 
 def _result(cell: Cell, files: RunFiles) -> Result | None:

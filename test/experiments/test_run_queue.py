@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -13,8 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from study_helpers import write_small
+from study_helpers import run, write_small
 
+from grpo_ros.configuration import deciding_settings
 from grpo_ros.errors import ExperimentError
 from grpo_ros.experiments.results import Results, collect
 from grpo_ros.experiments.run_of_cell import env_steps_done, finished_run
@@ -152,6 +154,23 @@ def test_a_run_that_fails_is_tried_again_and_then_reported(tmp_path):
 def test_more_runs_at_a_time_than_cores_are_refused():
     with pytest.raises(ExperimentError, match="1 to"):
         free_cores(10_000)
+
+
+def test_runs_judged_by_different_episodes_are_not_compared(tmp_path):
+    """A task that has changed between two runs of a study: their pairs would be of no use."""
+    study = load_study(str(write_small(tmp_path)))
+    cells = study.cells()
+    runs = [
+        dataclasses.replace(
+            run(cell.arm, 0, 40), heldout_sha256=found, config=deciding_settings(cell.config())
+        )
+        for cell, found in zip(cells, ("one", "another"), strict=True)
+    ]
+    Results(study, tuple(runs)).write(tmp_path / "results.json")
+    with pytest.raises(ExperimentError, match=r"pick/ppo/seed_0 and pick/grpo_8/seed_0 were"):
+        collect(study, cells, tmp_path, "")
+    again = protocol(tmp_path / "small.yaml", tmp_path)
+    assert "different episodes" in again.communicate(timeout=120)[0] and again.returncode == 2
 
 
 def test_results_that_are_none_are_refused(tmp_path):

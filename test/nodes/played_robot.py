@@ -92,7 +92,9 @@ class PlayedRobot:
     def describe(self, urdf: str) -> None:
         """Publish a robot_description, latched, in place of the one before."""
         if self._description is None:
-            self._description = self.node.create_publisher(String, "robot_description", qos.LATCHED)
+            self._description = self.node.create_publisher(
+                String, "robot_description", qos.LATCHED
+            )
             self._made.append(self._description)
         self._description.publish(String(data=urdf))
 

@@ -19,12 +19,9 @@ from grpo_ros.simulators.registry import SIMULATORS
 from grpo_ros.training.evaluation import HELD_OUT_SEED
 
 SIMULATED, ISAAC_SIM = "simulated", "isaac_sim"
-ON_HARDWARE = {
-    "hardware": True,
-    "judge": True,
-    "runner.ramp_in_s": 1.0,
-    "runner.position_margin": 0.02,
-}
+ON_HARDWARE = "policy_server_hardware"
+"""File of config/nodes: defaults of a real robot."""
+NO_SWITCH = "none"
 LINGER_S = 10.0
 HARDWARE_WARNING = (
     "robot:={robot} is hardware, at {percent:g} % of the trained speed. The safety gate is no "
@@ -101,11 +98,13 @@ def trained_robot(policy: Path | str) -> Robot:
 
 
 def given_settings(values: dict[str, str]) -> dict[str, object]:
-    """Return the policy server's parameters that arguments of their own give."""
-    return {
-        "dry_run": launching.is_true("dry_run", values["dry_run"]),
-        "command": values["command"],
-    }
+    """Return the policy server's parameters that arguments give; without one a file says it."""
+    found: dict[str, object] = {}
+    if values["dry_run"]:
+        found["dry_run"] = launching.is_true("dry_run", values["dry_run"])
+    if values["command"]:
+        found["command"] = values["command"]
+    return found
 
 
 def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntity]:
@@ -129,16 +128,16 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
         **given_settings(values),
         "runner.speed": speed,
     }
+    enable_topic = "" if values["enable_topic"] == NO_SWITCH else values["enable_topic"]
     if is_real:
-        server.update(ON_HARDWARE)
-        server["runner.faults.enable_topic"] = values["enable_topic"]
+        server.update({"hardware": True, "runner.faults.enable_topic": enable_topic})
     elif not values["command"]:
         server["command"] = "joint_command"
     notes = []
     if is_real:
         enable = (
-            f"It moves only while {values['enable_topic']} (std_msgs/Bool) is true and fresh. "
-            if values["enable_topic"]
+            f"It moves only while {enable_topic} (std_msgs/Bool) is true and fresh. "
+            if enable_topic
             else "NO ENABLE SWITCH is asked for. "
         )
         text = HARDWARE_WARNING.format(robot=values["robot"], percent=100.0 * speed, enable=enable)
@@ -146,7 +145,13 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
     return [
         *notes,
         *recorder(values, Path(policy)),
-        launching.node(values, "policy_server", server, launching.must_outlive("policy_server")),
+        launching.node(
+            values,
+            "policy_server",
+            server,
+            launching.must_outlive("policy_server"),
+            files=[ON_HARDWARE] if is_real else [],
+        ),
         *launching.rviz(
             values,
             "deploy",
@@ -170,24 +175,27 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "speed",
                 default_value="",
-                description="Share of the trained speed; empty: 0.1 on hardware, else 1",
+                description="Share of the trained speed; empty: 0.1 on hardware, whatever a "
+                "parameter file says; else as it says (1)",
             ),
             DeclareLaunchArgument(
                 "enable_topic",
                 default_value="enable",
-                description="Hardware: std_msgs/Bool that has to be true; empty: none",
+                description="Hardware: std_msgs/Bool that has to be true, in a dry run too; "
+                f"{NO_SWITCH}: no switch",
             ),
             DeclareLaunchArgument(
                 "command",
                 default_value="",
                 choices=["", *get_args(ArmCommand)],
-                description="What carries the commands; empty: as the robot description says",
+                description="What carries the commands; empty: as the parameter file says, "
+                "else the robot description",
             ),
             DeclareLaunchArgument(
                 "dry_run",
-                default_value="false",
-                choices=launching.BOOLEANS,
-                description="Do everything but command",
+                default_value="",
+                choices=["", *launching.BOOLEANS],
+                description="Do everything but command; empty: as the parameter file says (false)",
             ),
             DeclareLaunchArgument(
                 "episodes", default_value="0", description="Episodes to count; 0: serve only"

@@ -31,7 +31,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     base = "" if isinstance(task, EnvironmentTask) else task.robot.base_frame
     on_exit = launching.must_outlive("rollout_player")
     return [
-        launching.node(values, "rollout_player", parameters, on_exit),
+        launching.node(values, "rollout_player", parameters, on_exit, name="simulator_bridge"),
         *launching.rviz(values, "train", lambda: base),
         *launching.browser(values),
     ]

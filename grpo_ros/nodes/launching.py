@@ -102,34 +102,42 @@ def node(
     parameters: Mapping[str, Any],
     on_exit: Callable[..., Any],
     sigterm_timeout_s: str = SIGTERM_TIMEOUT_S,
+    *,
+    name: str = "",
+    files: Sequence[str] = (),
 ) -> Node:
     """Return one node of this package.
 
     Args:
         values: the launch arguments' values.
         executable: of the node, and of its parameter file.
-        parameters: above the files.
+        parameters: above the files, whatever these call the node.
         on_exit: called with the ProcessExited event and the launch context.
         sigterm_timeout_s: from SIGINT to SIGTERM.
+        name: of the node; empty: the executable's.
+        files: of config/nodes, above the node's own and below the user's.
     """
-    files = [str(presets.node_parameters(executable))]
+    used = [str(presets.node_parameters(file)) for file in (executable, *files)]
     if values["params_file"]:
         if not Path(values["params_file"]).is_file():
             raise ConfigurationError(
                 f"params_file '{values['params_file']}'", expected="a YAML file that exists"
             )
-        files.append(values["params_file"])
+        used.append(values["params_file"])
     typed = {
-        name: ParameterValue(
+        key: ParameterValue(
             value, value_type=list[str] if isinstance(value, list) else type(value)
         )
-        for name, value in parameters.items()
+        for key, value in parameters.items()
     }
     return Node(
         package=PACKAGE,
         executable=executable,
+        # Of a parameter in several places rcl takes that under the node's full name, not the last
+        # one: without a name here, `parameters` would stand below a file that names the node.
+        name=name or executable,
         namespace=values["namespace"],
-        parameters=[*files, typed],
+        parameters=[*used, typed],
         arguments=ros_arguments(values, executable),
         output="screen",
         emulate_tty=False,

@@ -5,14 +5,18 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
 pytest.importorskip("rclpy")
 
+import rclpy  # noqa: E402
 from launch import LaunchContext  # noqa: E402
 from launch.actions import DeclareLaunchArgument  # noqa: E402
+from launch.utilities import perform_substitutions  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 
 from grpo_ros import presets, typed  # noqa: E402
 from grpo_ros.errors import ConfigurationError  # noqa: E402
@@ -21,6 +25,7 @@ from grpo_ros.nodes.browser_view import BrowserViewConfig  # noqa: E402
 from grpo_ros.nodes.evaluator import EvaluatorConfig  # noqa: E402
 from grpo_ros.nodes.policy_server import PolicyServerConfig  # noqa: E402
 from grpo_ros.nodes.recorder import RecorderConfig  # noqa: E402
+from grpo_ros.nodes.shared.parameters import read_parameters  # noqa: E402
 from grpo_ros.nodes.simulator_bridge import SimulatorBridgeConfig  # noqa: E402
 
 pytestmark = pytest.mark.ros
@@ -80,6 +85,76 @@ def test_hardware_gets_the_policy_server_alone_and_a_warning(tmp_path: Path) -> 
     with pytest.raises(ConfigurationError, match="episodes:=0"):
         launched("deploy.launch.py", policy=str(policy), robot="franka_fr3", episodes="5")
     assert len(launched("deploy.launch.py", policy=str(policy), episodes="5")) == 3
+
+
+def given_to(node: Any, config: Any) -> Any:
+    """What a node that a launch file starts reads of its parameters."""
+    context = LaunchContext()
+    node._perform_substitutions(context)
+    namespace = f"__ns:={node.expanded_node_namespace or '/'}"
+    found = {"ns": namespace, "name": f"__node:={node.node_name.rsplit('/', 1)[-1]}"}
+    context.extend_locals({"ros_specific_arguments": found})
+    words = [perform_substitutions(context, part) for part in node.cmd][1:]
+    own = rclpy.Context()
+    rclpy.init(args=words, context=own)
+    try:
+        made = Node(node.node_executable, context=own, start_parameter_services=False)
+        try:
+            return read_parameters(made, config, read_only=False)
+        finally:
+            made.destroy_node()
+    finally:
+        rclpy.shutdown(context=own)
+
+
+SHIPPED = presets.node_parameters("policy_server").read_text()
+
+
+@pytest.mark.parametrize(
+    "key", ["/**", "policy_server", "/policy_server", "/arm1/policy_server", "/*/policy_server"]
+)
+def test_a_parameter_file_cannot_undo_what_hardware_is_started_with(
+    tmp_path: Path, key: str
+) -> None:
+    """A copy of the shipped file, with one value changed: its speed is that of a simulation."""
+    (policy := tmp_path / "policy.onnx").write_bytes(b"x")
+    (file := tmp_path / "mine.yaml").write_text(
+        SHIPPED.replace("/**:", f"{key}:").replace("ramp_in_s: 0.0", "ramp_in_s: 4.0")
+    )
+    common = {"policy": str(policy), "robot": "franka_fr3", "namespace": "arm1"}
+    for given, speed, enable, is_dry in (
+        ({}, 0.1, "enable", False),
+        ({"speed": "0.05", "enable_topic": "deadman", "dry_run": "true"}, 0.05, "deadman", True),
+        ({"enable_topic": "none"}, 0.1, "", False),
+    ):
+        warning, node = launched("deploy.launch.py", **common, params_file=str(file), **given)
+        read = given_to(node, PolicyServerConfig())
+        assert (read.runner.speed, read.runner.faults.enable_topic) == (speed, enable)
+        assert read.hardware and read.dry_run == is_dry and read.policy == str(policy)
+        is_heard = "arm1" in key or "*" in key  # the others name a node in no namespace
+        assert read.runner.ramp_in_s == (4.0 if is_heard else 1.0)
+        assert f"{100 * speed:g} %" in warning.msg[0].text
+        assert ("NO ENABLE SWITCH" in warning.msg[0].text) == (not enable)
+
+
+def test_hardware_has_defaults_of_its_own_and_a_parameter_file_stands_above_them(
+    tmp_path: Path,
+) -> None:
+    (policy := tmp_path / "policy.onnx").write_bytes(b"x")
+    common = {"policy": str(policy), "robot": "franka_fr3"}
+    _, node = launched("deploy.launch.py", **common)
+    read = given_to(node, PolicyServerConfig())
+    assert read.judge and (read.runner.ramp_in_s, read.runner.position_margin) == (1.0, 0.02)
+    (file := tmp_path / "mine.yaml").write_text(
+        "/**:\n  ros__parameters: {judge: false, dry_run: true, runner: {ramp_in_s: 5.0}}\n"
+    )
+    _, node = launched("deploy.launch.py", **common, params_file=str(file))
+    read = given_to(node, PolicyServerConfig())
+    assert not read.judge and read.dry_run
+    assert (read.runner.ramp_in_s, read.runner.position_margin) == (5.0, 0.02)
+    _, server, _ = launched("deploy.launch.py", policy=str(policy), params_file=str(file))
+    read = given_to(server, PolicyServerConfig())
+    assert not read.hardware and read.runner.speed == 1.0 and read.runner.position_margin == 0.0
 
 
 def test_the_browser_view_comes_where_it_is_asked_for_with_its_port(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def evaluate(options: argparse.Namespace) -> int:
         "policy": str(path),
         "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "task": policy.contract.task,
-        "simulator": options.simulator or run_config(policy.contract.task, folder).simulator,
+        "simulator": options.simulator or run_config(policy.contract, folder).simulator,
         "seed": options.seed,
         "first_episode": options.first_episode,
         "blank": options.blank,

@@ -145,6 +145,10 @@ class JointLimits:
     effort: float
 
 
+TASK_SETTINGS = "task_settings"
+"""In a provenance: all settings of the task, so that a policy that was copied is judged by it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Contract:
     """All that has to agree between training and a robot."""

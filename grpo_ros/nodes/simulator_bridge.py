@@ -148,9 +148,9 @@ class SimulatorBridge(Node):
             folder = Path(config.policy).resolve().parent
             contract = load_policy_file(config.policy).contract
             self._needs_images = bool(camera_fields(contract))
-            task, run = task_of(contract, folder), run_config(contract.task, folder)
+            task, run = task_of(contract, folder), run_config(contract, folder)
         else:
-            run = run_config(config.task)
+            run = configuration.load_config([f"task={config.task}"])
             task = make_task(config.task, configuration.section(run, "task"))
         if config.simulator:
             run = dataclasses.replace(run, simulator=config.simulator)

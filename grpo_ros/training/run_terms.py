@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from grpo_ros import configuration
-from grpo_ros.contract import Contract
+from grpo_ros import configuration, typed
+from grpo_ros.contract import TASK_SETTINGS, Contract
 from grpo_ros.files import write_atomically
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Simulator, unwatched
@@ -44,6 +44,7 @@ def origin_of(config: TrainConfig, env_steps: int) -> dict[str, Any]:
     """Return where a policy is from, by name, as its contract keeps it."""
     return {
         "task": config.task,
+        TASK_SETTINGS: typed.encode(configuration.section(config, "task")),
         "algorithm": config.algorithm,
         "policy": config.policy,
         "simulator": config.simulator,

@@ -11,18 +11,21 @@ import pytest
 import torch
 from deployment_fakes import ROBOT, make_contract
 
+from grpo_ros.configuration import load_config
 from grpo_ros.contract import Contract
 from grpo_ros.deployment.matching import check_match, contract_differences
 from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.records.trials import Trial, compared, summary, write_report
 from grpo_ros.deployment.simulation.simulated_robot import WAIT_NS, SimulatedRobot
-from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes, task_of
+from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes, run_config, task_of
 from grpo_ros.deployment.simulation.trajectory_follower import Motion, Waypoints
-from grpo_ros.errors import ContractError, SimulatorError
+from grpo_ros.errors import ContractError, GrpoRosError, SimulatorError
 from grpo_ros.simulators.mujoco import renderer
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
+from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.evaluation import Evaluation, held_out_keys
+from grpo_ros.training.run_terms import origin_of
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +142,23 @@ def test_a_run_leaves_the_tasks_settings_beside_the_policy(tmp_path: Path) -> No
         task_of(trained, tmp_path)
     (tmp_path / "config.yaml").write_text("task: pick_place\npick_place: {step_m: 0.02}\n")
     assert task_of(trained, tmp_path).contract() == trained
+
+
+def test_a_copied_policy_is_judged_by_the_task_that_it_was_trained_on(tmp_path: Path) -> None:
+    """A goal of 12 mm became one of 25 mm where no config.yaml lay beside the policy."""
+    config = load_config(["task=pick_place", "difficulty=hard", "simulator=isaaclab"])
+    hard = make_task("pick_place", config.pick_place).contract()
+    contract = hard.with_provenance(**origin_of(config, 0))
+    contract = Contract.from_json(contract.to_json())
+    assert task_of(contract).config.goal_radius_m == config.pick_place.goal_radius_m == 0.012
+    assert not task_of(contract).config.randomisation.enabled
+    assert run_config(contract).simulator == "isaaclab"
+    (tmp_path / "config.yaml").write_text("task: pick_place\n")  # of another run
+    assert task_of(contract, tmp_path).config.goal_radius_m == 0.012
+    assert task_of(hard).config.goal_radius_m == 0.025  # a contract that says nothing of it
+    other = contract.with_provenance(task_settings={"goal_radius": 1.0})
+    with pytest.raises(GrpoRosError, match="goal_radius"):
+        task_of(other)
 
 
 def observing(contract: Contract, *names: str) -> Contract:

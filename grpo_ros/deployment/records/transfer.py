@@ -36,7 +36,7 @@ def transfer_table(
     for path in policies:
         policy, folder = load_policy_file(path), path.resolve().parent
         task = policy.contract.task
-        home = run_config(task, folder).simulator
+        home = run_config(policy.contract, folder).simulator
         own = None
         for simulator in sorted(SIMULATORS, key=lambda name: name != home):
             result = in_process_outcomes(policy, keys, folder, simulator)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from grpo_ros import configuration, typed
-from grpo_ros.contract import Contract, ObservationField
+from grpo_ros.contract import TASK_SETTINGS, Contract, ObservationField
 from grpo_ros.deployment.matching import contract_differences
 from grpo_ros.errors import ContractError, nearest
 from grpo_ros.export.policy_file import PolicyFile
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Observation, Simulator
 from grpo_ros.simulators.batched import BatchedSimulator
-from grpo_ros.simulators.registry import make_simulator
+from grpo_ros.simulators.registry import SIMULATORS, make_simulator
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.configured_task import ConfiguredTask
-from grpo_ros.tasks.environment import EnvironmentTask
+from grpo_ros.tasks.environment import EnvironmentConfig, EnvironmentTask
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.evaluation import Evaluation, evaluate
 from grpo_ros.training.settings import TrainConfig
@@ -40,14 +41,15 @@ def task_of(contract: Contract, run_folder: Path | None = None) -> Task:
     It offers what the policy observes, and may offer more.
 
     Args:
-        contract: names the task.
+        contract: names the task, and has the settings that it was trained with.
         run_folder: where the policy's run left its configuration, if it did.
 
     Raises:
+        ConfigurationError: this version's task has no setting of a name that the contract has.
         ContractError: this version's task has another contract, or lacks a field that the policy
             observes; names every difference.
     """
-    settings = configuration.section(run_config(contract.task, run_folder), "task")
+    settings = _task_settings(contract, run_folder)
     known = {field.name for field in dataclasses.fields(settings)}
     tree = typed.encode(settings)
     tree.update((name, getattr(contract, name)) for name in FROM_CONTRACT if name in known)
@@ -138,7 +140,7 @@ def in_process_outcomes(
         return torch.from_numpy(np.concatenate(chunks))
 
     task = task_of(policy.contract, run_folder)
-    config = run_config(policy.contract.task, run_folder)
+    config = run_config(policy.contract, run_folder)
     if simulator:
         config = dataclasses.replace(config, simulator=simulator)
     made = make_simulated(config, task, min(NUM_ENVS[config.simulator], max(1, len(keys))))
@@ -151,8 +153,21 @@ def in_process_outcomes(
         made.close()
 
 
-def run_config(task: str, run_folder: Path | None = None) -> TrainConfig:
-    """Return a run's configuration where it left one for this task, else the presets'.
+def _task_settings(contract: Contract, run_folder: Path | None) -> Any:
+    """Return a task's settings as the contract has them, else a run's folder, else the presets.
+
+    Those of an environment name code, which is not taken from a policy file.
+    """
+    settings = configuration.section(run_config(contract, run_folder), "task")
+    kept = contract.provenance.get(TASK_SETTINGS)
+    if kept is None or isinstance(settings, EnvironmentConfig):
+        return settings
+    path = f"task settings in the contract of the policy of '{contract.task}'"
+    return typed.decode(type(settings), kept, path)
+
+
+def run_config(contract: Contract, run_folder: Path | None = None) -> TrainConfig:
+    """Return the configuration of a policy's run where it left one, else the presets'.
 
     Raises:
         ConfigurationError: no task of that name, or a setting that this version does not know.
@@ -160,9 +175,11 @@ def run_config(task: str, run_folder: Path | None = None) -> TrainConfig:
     recorded = None if run_folder is None else run_folder / CONFIG_FILE
     if recorded is not None and recorded.is_file():
         config = configuration.merge(TrainConfig, [configuration.read_layer(recorded)])
-        if config.task == task:
+        if config.task == contract.task:
             return config
-    return configuration.load_config([f"task={task}"])
+    simulator = contract.provenance.get("simulator")
+    more = [f"simulator={simulator}"] if simulator in SIMULATORS else []
+    return configuration.load_config([f"task={contract.task}", *more])
 
 
 def make_simulated(config: TrainConfig, task: Task, num_envs: int) -> Simulator:

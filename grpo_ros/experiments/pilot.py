@@ -136,6 +136,11 @@ def run_pilot(
 def pilot_study(task: str, steps: int, settings: Sequence[str]) -> Study:
     """Return a pilot's pairs of runs of so many environment steps; how many is decided later.
 
+    Args:
+        task: name.
+        steps: of each run, whatever the settings say.
+        settings: of the user.
+
     Raises:
         ConfigurationError: the task is unknown, or a setting.
     """
@@ -144,7 +149,8 @@ def pilot_study(task: str, steps: int, settings: Sequence[str]) -> Study:
     measured = ("evaluation.final_episodes=400", "evaluation.episodes=128")
     return Study(
         f"Pilot of {task}",
-        {task: Scenario(task, env_steps=steps)},
+        # As a scenario's setting, steps stand above those that the user gives as the most.
+        {task: Scenario(task, env_steps=steps, settings=(f"collection.env_steps={steps}",))},
         {PPO: Arm(title="PPO", settings=("algorithm=ppo",)), GRPO: Arm(2, title="GRPO")},
         seeds=1,
         settings=("film=false", "failures.keep_mb=0", *measured, *settings),

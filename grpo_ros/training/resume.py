@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 from grpo_ros import configuration
 from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.errors import CheckpointError, TrainingError
+from grpo_ros.tasks.environment import EnvironmentTask
+from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.checkpoint import (
     drop_unfinished,
     join_state,
@@ -29,6 +32,8 @@ from grpo_ros.training.run_directory import (
     point_latest,
 )
 from grpo_ros.training.settings import TrainConfig
+
+PACKAGE = Path(configuration.__file__).resolve().parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +89,9 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:
         for reason in skipped:
             say(f"not resumed: {reason}")
         if found is not None:
-            return _resume(found, say)
+            return _resume(found, output, say)
     elif config.resume != "never":
-        return _resume(_named(Path(config.resume), wanted), say)
+        return _resume(_named(Path(config.resume), wanted), output, say)
     run = create_run(output, config.task, config.algorithm, config.seed)
     (run.path / "config.yaml").write_text(configuration.to_yaml(config))
     run.set_state("new", config_hash=wanted)
@@ -95,15 +100,24 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:
 
 
 def run_hash(config: TrainConfig) -> str:
-    """Return the hash of all that decides a run's results: settings, and data that is cloned.
+    """Return the hash of all that decides a run's results.
+
+    That is: settings, the data that is cloned, the robot's description, and the file of a task
+    that is not this package's.
 
     Raises:
         DemonstrationError: there are no demonstrations where the configuration says.
     """
-    settings, path = configuration.config_hash(config), config.demonstrations.path
-    if not path:
-        return settings
-    return hashlib.sha256(f"{settings} {folder_sha256(Path(path))}".encode()).hexdigest()
+    parts = [configuration.config_hash(config)]
+    if config.demonstrations.path:
+        parts.append(folder_sha256(Path(config.demonstrations.path)))
+    task = make_task(config.task, configuration.section(config, "task"))
+    if not isinstance(task, EnvironmentTask):
+        parts.append(task.robot.sha256)
+        source = Path(inspect.getfile(type(task))).resolve()
+        if not source.is_relative_to(PACKAGE):
+            parts.append(hashlib.sha256(source.read_bytes()).hexdigest())
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _named(path: Path, wanted: str) -> RunDirectory:
@@ -118,13 +132,14 @@ def _named(path: Path, wanted: str) -> RunDirectory:
     if status.get("config_hash") != wanted:
         raise TrainingError(
             f"run {path} has another configuration",
-            remedy=f"compare with {path / 'config.yaml'} and, if there is one, with "
-            "demonstrations.json",
+            expected="its settings, demonstrations, robot description and task file",
+            remedy=f"compare with {path / 'config.yaml'} and, where there are, with "
+            "demonstrations.json and contract.json",
         )
     return run
 
 
-def _resume(run: RunDirectory, say: Callable[[str], None]) -> Resumed:
+def _resume(run: RunDirectory, output: Path, say: Callable[[str], None]) -> Resumed:
     run.hold()
     drop_unfinished(run.checkpoints)
     checkpoint, state, skipped = newest_valid(run.checkpoints)
@@ -133,6 +148,7 @@ def _resume(run: RunDirectory, say: Callable[[str], None]) -> Resumed:
     if checkpoint is None or state is None:
         raise CheckpointError(f"run {run.path} has no readable checkpoint")
     run.cut_back(state["iteration"])
-    point_latest(run.path.resolve().parents[2], run.path)
+    if run.path.resolve().is_relative_to(output.resolve()):  # not one that was moved elsewhere
+        point_latest(output, run.path)
     say(f"resuming {run.path} from iteration {state['iteration']}")
     return Resumed(run, state)

@@ -82,6 +82,8 @@ def test_a_pilot_gives_both_the_same_rollouts_and_steps():
     collections = [config.collection for config in configs.values()]
     assert {c.num_groups * c.group_size for c in collections} == {192}
     assert {c.env_steps for c in collections} == {50_000}
+    limited = pilot_study("insert", 50_000, ("env_steps=240000",)).cells()
+    assert {cell.config().collection.env_steps for cell in limited} == {50_000}
     assert configs["ppo"].algorithm == "ppo" and configs["grpo_8"].algorithm == "grpo"
     with pytest.raises(ConfigurationError, match="did you mean 'insert'"):
         pilot_study("insrt", 1, ())

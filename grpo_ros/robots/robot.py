@@ -294,11 +294,7 @@ def _check(description: RobotDescription, urdf: Urdf, chain: SerialChain) -> Non
     if gripper is None:
         return
     for name in gripper.mimic_joints:
-        if urdf.joint(name).mimic != gripper.joint:
-            raise RobotError(
-                f"{DESCRIPTION_FILE}: gripper.mimic_joints has '{name}'",
-                expected=f'a joint with <mimic joint="{gripper.joint}"/> in {urdf.file}',
-            )
+        _check_mimic(urdf, name, gripper.joint)
     _check_within(urdf, gripper.joint, "gripper.open_position_m", gripper.open_position_m)
     _check_within(urdf, gripper.joint, "gripper.closed_position_m", gripper.closed_position_m)
     if gripper.open_position_m == gripper.closed_position_m:
@@ -308,6 +304,24 @@ def _check(description: RobotDescription, urdf: Urdf, chain: SerialChain) -> Non
         )
     for key in ("max_effort_n", "acceleration", "jerk", "stiffness", "damping", "armature"):
         _check_finite(f"gripper.{key}", getattr(gripper, key))
+
+
+def _check_mimic(urdf: Urdf, name: str, driver: str) -> None:
+    """Raise RobotError unless a joint stands where the gripper's driver does."""
+    joint = urdf.joint(name)
+    if joint.mimic != driver:
+        raise RobotError(
+            f"{DESCRIPTION_FILE}: gripper.mimic_joints has '{name}'",
+            expected=f'a joint with <mimic joint="{driver}"/> in {urdf.file}',
+        )
+    if joint.multiplier != 1.0 or joint.offset != 0.0:
+        raise RobotError(
+            f"{urdf.file}: joint '{name}' mimics '{driver}' with multiplier {joint.multiplier:g} "
+            f"and offset {joint.offset:g}",
+            expected="multiplier 1 and offset 0, with which simulators tie a gripper's joints",
+            remedy="multiplier -1: reverse its <axis> and limits; an offset: put it into its "
+            "<origin> and limits; else leave it out of gripper.mimic_joints and make it fixed",
+        )
 
 
 def _check_within(urdf: Urdf, name: str, key: str, value: float, margin: float = 0.0) -> None:

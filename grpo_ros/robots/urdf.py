@@ -28,6 +28,7 @@ class UrdfJoint:
         lower, upper: position limits, rad or m; infinite where continuous.
         velocity, effort: limits, rad/s or m/s and N m or N; infinite where it has none.
         mimic: name of the joint that it follows; empty if none.
+        multiplier, offset: it stands at multiplier x + offset where that joint stands at x.
     """
 
     name: str
@@ -42,6 +43,8 @@ class UrdfJoint:
     velocity: float = math.inf
     effort: float = math.inf
     mimic: str = ""
+    multiplier: float = 1.0
+    offset: float = 0.0
 
     @property
     def is_moving(self) -> bool:
@@ -185,11 +188,20 @@ def _joint(element: ElementTree.Element, file: str) -> UrdfJoint:
     if length < 1e-6:
         raise RobotError(f"{file}: {where} has a zero axis", expected="a unit vector")
     limits = _limits(element, kind, file, where)
-    mimic = element.find("mimic")
-    follows = "" if mimic is None else attribute(mimic, "joint", file, where)
+    follows = _mimic(element, file, where)
     return UrdfJoint(
-        name, kind, parent, child, rotation, translation, axis / length, *limits, follows
+        name, kind, parent, child, rotation, translation, axis / length, *limits, *follows
     )
+
+
+def _mimic(element: ElementTree.Element, file: str, where: str) -> tuple[str, float, float]:
+    """Return which joint it follows (empty: none), multiplier and offset."""
+    mimic = element.find("mimic")
+    if mimic is None:
+        return "", 1.0, 0.0
+    multiplier = number(mimic.get("multiplier", "1"), file, where)
+    offset = number(mimic.get("offset", "0"), file, where)
+    return attribute(mimic, "joint", file, where), multiplier, offset
 
 
 def _limits(

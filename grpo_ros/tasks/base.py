@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from grpo_ros import typed
 from grpo_ros.contract import Contract
+from grpo_ros.errors import ConfigurationError
 from grpo_ros.randomness import Key
 from grpo_ros.robots.robot import Robot
 from grpo_ros.tasks.scene_state import SceneState
@@ -61,6 +63,19 @@ class Randomisation:
     action_delay: tuple[int, int] = typed.setting(
         (0, 2), "Periods between action and effect, drawn inclusive", unit="periods", minimum=0
     )
+
+    def __post_init__(self) -> None:
+        for name in ("mass", "friction", "gains"):
+            low, high = getattr(self, name)
+            if not 0.0 < low <= high < math.inf:
+                raise ConfigurationError(
+                    f"'{name}' = [{low}, {high}]", expected="[low, high] with 0 < low <= high"
+                )
+        low, high = self.action_delay
+        if not 0 <= low <= high:
+            raise ConfigurationError(
+                f"'action_delay' = [{low}, {high}]", expected="[low, high] with 0 <= low <= high"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

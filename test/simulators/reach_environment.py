@@ -163,6 +163,40 @@ class ReachEnvCfg(ManagerBasedRLEnvCfg):
 
 
 @configclass
+class CommandsCfg:
+    """A place for the hand, drawn anew within an episode; its markers, never shown, are remote."""
+
+    place = mdp.UniformPoseCommandCfg(
+        asset_name="robot",
+        body_name="fr3_hand",
+        resampling_time_range=(0.1, 0.2),
+        ranges=mdp.UniformPoseCommandCfg.Ranges(
+            pos_x=(0.4, 0.6),
+            pos_y=(-0.2, 0.2),
+            pos_z=(0.2, 0.4),
+            roll=(0.0, 0.0),
+            pitch=(0.0, 0.0),
+            yaw=(-1.0, 1.0),
+        ),
+        goal_pose_visualizer_cfg=None,
+        current_pose_visualizer_cfg=None,
+    )
+
+
+@configclass
+class CommandedReachEnvCfg(ReachEnvCfg):
+    """The same with a command, which is observed and would be drawn anew within an episode."""
+
+    commands: CommandsCfg = CommandsCfg()
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.observations.policy.place = ObservationTermCfg(
+            func=mdp.generated_commands, params={"command_name": "place"}
+        )
+
+
+@configclass
 class RemoteReachEnvCfg(ReachEnvCfg):
     """The same with Isaac Lab's own ground plane, which would be fetched."""
 

@@ -68,6 +68,7 @@ def test_delays_that_change_on_the_way_are_held():
         observations=SimpleNamespace(policy=SimpleNamespace(joints=term)),
         events=None,
         curriculum=None,
+        commands=None,
     )
     assert _make_repeatable(found) == ["changes of observation delays"]
     assert term.delay_hold_prob == 1.0

@@ -24,7 +24,7 @@ TASKS = {
     "insert": ("insert", None),
     "reach": ("reach", None),
     "environment": (
-        "isaaclab:reach_environment:ReachEnvCfg",
+        "isaaclab:reach_environment:CommandedReachEnvCfg",
         EnvironmentConfig(outcome="reached", chunk_size=2),
     ),
 }

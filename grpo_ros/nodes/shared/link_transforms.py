@@ -29,9 +29,7 @@ class LinkTransforms:
 
     def __init__(self, urdf: str, file: str) -> None:
         joints = parse_urdf(urdf, file).joints
-        self._moving = [
-            (_Link(joint), joint.mimic or joint.name) for joint in joints if joint.is_moving
-        ]
+        self._moving = [(_Link(joint), joint) for joint in joints if joint.is_moving]
         self._fixed = [_Link(joint) for joint in joints if not joint.is_moving]
 
     def fixed(self) -> list[Transform]:
@@ -46,7 +44,10 @@ class LinkTransforms:
             position: (J,) rad or m; joints that are not named stand at 0.
         """
         known: Mapping[str, float] = dict(zip(names, position.tolist(), strict=True))
-        return [link.at(known.get(driver, 0.0)) for link, driver in self._moving]
+        return [
+            link.at(joint.multiplier * known.get(joint.mimic or joint.name, 0.0) + joint.offset)
+            for link, joint in self._moving
+        ]
 
 
 def quaternion_of(rotation: Array) -> Array:

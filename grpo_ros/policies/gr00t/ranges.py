@@ -33,7 +33,11 @@ class LinearMap(nn.Module):
         return x[..., self.columns] * self.factor + self.offset
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Return x (..., M) of y (..., M), where the columns are a permutation of M."""
-        x = torch.empty_like(y)
-        x[..., self.columns] = (y - self.offset) / self.factor
+        """Return x (..., M) of y (..., M), where the columns are a permutation of M.
+
+        A component whose factor is 0 gives one y for every x; x is 0, the middle of its range.
+        """
+        x, is_constant = torch.empty_like(y), self.factor == 0.0
+        factor = self.factor.masked_fill(is_constant, 1.0)
+        x[..., self.columns] = ((y - self.offset) / factor).masked_fill(is_constant, 0.0)
         return x

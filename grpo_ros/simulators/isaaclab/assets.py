@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from grpo_ros.errors import MissingExtraError, RobotError
+from grpo_ros.robots.meshes import with_mesh_paths
 from grpo_ros.robots.robot import Robot
 from grpo_ros.simulators.isaaclab import convert
 from grpo_ros.simulators.isaaclab.convert import MARK
@@ -30,7 +31,8 @@ def robot_usd(robot: Robot, asset: str = "") -> Path:
 
     Raises:
         MissingExtraError: Isaac Sim's importer is not installed.
-        RobotError: there is no such file, or the importer could not convert it.
+        RobotError: there is no such file, a mesh file of it is not there, or the importer could
+            not convert it.
     """
     refuse_remote(asset, "isaaclab.robot_asset")
     source = Path(asset).expanduser() if asset else robot.urdf_path
@@ -46,6 +48,10 @@ def robot_usd(robot: Robot, asset: str = "") -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             made = Path(scratch) / "usd"
+            if not asset:
+                text = with_mesh_paths(robot.urdf, robot.urdf_path)
+                source = Path(scratch) / source.name
+                source.write_text(text, encoding="utf-8")
             _convert(source, made)
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)

@@ -11,6 +11,8 @@ from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.tasks.environment import EnvironmentConfig
 
 MAX_DEPTH = 12
+NEVER_S = 1e9
+"""Longer than any episode, and finite: torch draws no number up to infinity."""
 
 
 def environment_config(
@@ -98,7 +100,33 @@ def _make_repeatable(found: Any) -> list[str]:
     if found.curriculum is not None:
         found.curriculum = None
         changed.append("curriculum")
+    for name, term in _commands(found):
+        if _hold_command(term, found.episode_length_s):
+            changed.append(f"resampling of command '{name}'")
     return list(dict.fromkeys(changed))
+
+
+def _commands(found: Any) -> list[tuple[str, Any]]:
+    """Return the command terms by name; Isaac Lab takes them as a class or as a dict."""
+    terms = found.commands or {}
+    items = terms.items() if isinstance(terms, dict) else vars(terms).items()
+    return [(name, term) for name, term in items if term is not None]
+
+
+def _hold_command(term: Any, episode_length_s: float) -> bool:
+    """Let a command stay as a reset drew it; return whether it would have been drawn again.
+
+    It would be when a time is over, which a preset may give, or, of terms that have
+    `update_goal_on_success`, when it is fulfilled.
+    """
+    after_s = term.resampling_time_range
+    is_timed = not isinstance(after_s, list | tuple) or min(after_s) <= episode_length_s
+    if is_timed:
+        term.resampling_time_range = (NEVER_S, NEVER_S)
+    is_renewed = bool(getattr(term, "update_goal_on_success", False))
+    if is_renewed:
+        term.update_goal_on_success = False
+    return is_timed or is_renewed
 
 
 def _refuse_remote_assets(node: Any, path: str, depth: int) -> None:

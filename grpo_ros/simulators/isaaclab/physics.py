@@ -200,8 +200,9 @@ class IsaacLabPhysics:
         is_other |= (moved != self._held_placed[ids]).flatten(1).any(1)
         if not bool(is_other.any()):
             return
-        ids, physics, moved = ids[is_other], physics[is_other].to(self._device), moved[is_other]
-        self._held_placed[ids] = moved
+        ids, physics, moved = ids[is_other], physics[is_other], moved[is_other]
+        self._held[ids], self._held_placed[ids] = physics, moved
+        physics = physics.to(self._device)
         on_device, num = self._on_device(ids), self._num_joints
         self._arm.write_joint_position_to_sim_index(position=physics[:, :num], env_ids=on_device)
         self._arm.write_joint_velocity_to_sim_index(

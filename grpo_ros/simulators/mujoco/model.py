@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+from grpo_ros.errors import RobotError, SimulatorError
 from grpo_ros.robots.robot import Robot
+from grpo_ros.simulators.mujoco.urdf_text import urdf_text
 from grpo_ros.tasks.base import Body
 from grpo_ros.tasks.camera import Camera, ground, overview
 
@@ -23,10 +25,6 @@ ROBOT_COLLISION, OBJECT_COLLISION = 2, 1
 UNSEEN_GROUP = 3
 """Geoms of this group are not drawn: MuJoCo shows the first three."""
 
-COMPILER = (
-    '<mujoco><compiler discardvisual="false" fusestatic="false" strippath="false"/></mujoco>'
-)
-
 
 def build_model(
     robot: Robot, bodies: Sequence[Body], timestep_s: float, cameras: Sequence[Camera] = ()
@@ -36,12 +34,11 @@ def build_model(
     Every commanded joint gets a position servo of the robot's stiffness and damping; the
     gripper's mimic joints are tied by equality constraints, since a URDF's mimic is not carried
     over. Kinematic bodies become mocap bodies, whose poses are given from outside.
+
+    Raises:
+        RobotError: MuJoCo cannot build the robot. SimulatorError: it can, but not with the bodies.
     """
-    urdf = robot.urdf
-    if "<mujoco>" not in urdf:
-        end = urdf.rindex("</robot>")
-        urdf = urdf[:end] + COMPILER + urdf[end:]
-    spec = mujoco.MjSpec.from_string(urdf)
+    spec = _spec(robot)
     spec.option.timestep = timestep_s
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     # The pyramidal cone converges within these iterations at 10 ms; elliptic with a large
@@ -58,10 +55,47 @@ def build_model(
             geom.condim = 4
     _hide_what_only_collides(spec)
     _add_servos(spec, robot)
-    for body in bodies:
-        _add_body(spec, body)
-    _add_view(spec, bodies, cameras)
-    return spec.compile()
+    try:
+        for body in bodies:
+            _add_body(spec, body)
+        _add_view(spec, bodies, cameras)
+        return spec.compile()
+    except ValueError as problem:
+        _check_alone(robot)
+        raise SimulatorError(
+            f"MuJoCo cannot build '{robot.name}' with the bodies "
+            f"{[body.name for body in bodies]}: {_in_one_line(problem)}",
+            expected="names that no link of the robot has, each once; as many sizes as the shape "
+            "has, and masses, all > 0",
+            remedy="change the task's bodies",
+        ) from problem
+
+
+def _spec(robot: Robot) -> mujoco.MjSpec:
+    text, meshes = urdf_text(robot)
+    try:
+        return mujoco.MjSpec.from_string(text, assets=meshes)
+    except ValueError as problem:
+        raise _unusable(robot, problem) from problem
+
+
+def _check_alone(robot: Robot) -> None:
+    """Raise RobotError where the robot alone is what MuJoCo cannot build."""
+    try:
+        _spec(robot).compile()
+    except ValueError as problem:
+        raise _unusable(robot, problem) from problem
+
+
+def _unusable(robot: Robot, problem: ValueError) -> RobotError:
+    return RobotError(
+        f"{robot.urdf_path}: MuJoCo cannot build it: {_in_one_line(problem)}",
+        expected="links that move with an <inertial>, meshes as binary STL or OBJ",
+    )
+
+
+def _in_one_line(problem: ValueError) -> str:
+    return ", ".join(str(problem).removeprefix("Error: ").splitlines())
 
 
 def _hide_what_only_collides(spec: mujoco.MjSpec) -> None:

@@ -62,7 +62,9 @@ class MujocoPhysics:
         config: time step and threads.
 
     Raises:
-        SimulatorError: the control period is not a multiple of the time step.
+        SimulatorError: the control period is not a multiple of the time step, or MuJoCo cannot
+            build the task's bodies.
+        RobotError: MuJoCo cannot build the robot.
     """
 
     def __init__(self, task: Task, num_envs: int, config: MujocoConfig) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from gr00t_contract import STATES, make_contract
 
 from grpo_ros.errors import ContractError
 from grpo_ros.policies.gr00t.config import Gr00tConfig
 from grpo_ros.policies.gr00t.embodiment import match
+from grpo_ros.policies.gr00t.ranges import LinearMap
 
 
 def matched(checkpoint, contract=None, **settings):
@@ -92,3 +94,17 @@ def test_actions_of_the_contract_that_nobody_gives_are_named(tiny_checkpoint):
     checkpoint = dataclasses.replace(tiny_checkpoint, action=tiny_checkpoint.action[:1])
     with pytest.raises(ContractError, match=r"actions \['gripper'\] are none of the checkpoint's"):
         matched(checkpoint)
+
+
+def test_an_action_that_never_varied_in_the_statistics_is_cloned_as_the_middle_of_its_range(
+    tiny_checkpoint,
+):
+    arm, gripper = tiny_checkpoint.action
+    still = dataclasses.replace(arm, low=(*arm.low[:2], arm.high[2]), high=arm.high)
+    checkpoint = dataclasses.replace(tiny_checkpoint, action=(still, gripper))
+    roles = matched(checkpoint)
+    actions = LinearMap(roles.action_columns, roles.action_scale)
+    normalised = torch.tensor([[0.5, -1.0, 0.0, 1.0]])
+    assert torch.allclose(actions.inverse(actions(normalised)), normalised)
+    cloned = actions.inverse(torch.full((2, 4), 0.3))
+    assert bool(cloned.isfinite().all()) and torch.equal(cloned[:, 2], torch.zeros(2))

@@ -1,0 +1,74 @@
+"""Mesh files of a URDF: where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from grpo_ros.errors import RobotError
+from grpo_ros.robots.urdf import attribute
+
+
+def mesh_path(name: str, urdf: Path) -> Path:
+    """Return where a mesh file of a URDF is: package://PACKAGE/PATH, file://PATH or a path.
+
+    A path is relative to the URDF's folder. A package is a folder of that name beside or above the
+    URDF, else the installed one, so that a copy beside the URDF counts with and without ROS.
+
+    Args:
+        name: of the file, as the URDF gives it.
+        urdf: file that names it.
+
+    Raises:
+        RobotError: there is no such file.
+    """
+    scheme, is_given, rest = name.partition("://")
+    remedy, candidates = "correct its name", list[Path]()
+    if scheme == "package" and is_given:
+        package, _, inside = rest.partition("/")
+        folders = [*(parent / package for parent in urdf.parents), *_installed(package)]
+        candidates = [folder / inside for folder in folders]
+        remedy = f"put the folder '{package}' beside the URDF, or install and source the package"
+    elif scheme == "file" or not is_given:
+        candidates = [urdf.parent / (rest if is_given else name)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise RobotError(
+        f"{urdf}: there is no mesh file '{name}'",
+        expected="a path relative to the URDF, file://PATH, or package://PACKAGE/PATH",
+        remedy=remedy,
+    )
+
+
+def with_mesh_paths(text: str, urdf: Path) -> str:
+    """Return a URDF's text with the whole path of every mesh file; as it is where it has none.
+
+    Args:
+        text: of the URDF, parsed before. urdf: its file.
+
+    Raises:
+        RobotError: a mesh has no file name, or its file is not there.
+    """
+    root = ElementTree.fromstring(text)
+    meshes = list(root.iter("mesh"))
+    if not meshes:
+        return text
+    for mesh in meshes:
+        name = attribute(mesh, "filename", urdf.name, "a mesh")
+        mesh.set("filename", str(mesh_path(name, urdf)))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _installed(package: str) -> list[Path]:
+    """Return the share folder of an installed ROS package; none where there is no such package."""
+    try:
+        from ament_index_python.packages import (  # type: ignore[import-not-found, unused-ignore]
+            get_package_share_directory,
+        )
+    except ImportError:
+        return []
+    try:
+        return [Path(get_package_share_directory(package))]
+    except (LookupError, ValueError):  # not installed, or no name that a package could have
+        return []

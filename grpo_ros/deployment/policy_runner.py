@@ -28,7 +28,7 @@ from grpo_ros.deployment.inputs.observation_buffer import (
 from grpo_ros.deployment.measurements import MeasurementWindow
 from grpo_ros.deployment.policy_input import PolicyInput
 from grpo_ros.deployment.runner_config import RunnerConfig
-from grpo_ros.deployment.safety.course import Course
+from grpo_ros.deployment.safety.course import Course, TwistCourse
 from grpo_ros.deployment.safety.curve import Curve
 from grpo_ros.deployment.safety.faults import FaultWatch
 from grpo_ros.deployment.safety.policy_gate import make_gate
@@ -83,7 +83,7 @@ class PolicyRunner:
             self.config.tip_speed_m_s,
             self.config.speed,
         )
-        self.course = Course(self.period_s)
+        self.course = (TwistCourse if self.is_base else Course)(self.period_s)
         self.faults = FaultWatch(robot, self.config.faults)
         self.gripper = GripperTargets(contract, robot)
         self.phase: Phase = "holding"
@@ -102,7 +102,6 @@ class PolicyRunner:
         self.reading = None
         self._is_placed = self._is_off_plan = False
         self._waiting_since_ns: int | None = None
-        self._driven_ns = 0
         self.decider.forget()
 
     # ---------------------------------------------------------------- start and stop
@@ -150,11 +149,11 @@ class PolicyRunner:
 
         Args:
             reason: in words. phase: the one that follows.
-            now_ns: where the call comes between two ticks.
+            now_ns: from when on; None, in lock step: the next period.
         """
         if now_ns is not None:
             self._catch_up(now_ns)
-        braking = self.gate.hold()
+        braking = self.gate.hold() if now_ns is None else self._brake(now_ns)
         self.gate.close()
         self.inference.forget()
         self.phase, self.reason = phase, reason
@@ -171,20 +170,22 @@ class PolicyRunner:
 
         It goes on exactly where the one before leads, however early or late the tick is.
         """
-        self._driven_ns = now_ns
-        if gated.curve is None or self.is_base:
-            return gated.curve
+        if gated.curve is None:
+            return None
         curve = self.course.lay(gated.curve, now_ns)
-        self.faults.put_curve(now_ns, curve)
+        if not self.is_base:
+            self.faults.put_curve(now_ns, curve)
         return curve
 
     def is_early(self, now_ns: int) -> bool:
         """Whether a tick would be one too many: the present period has its motion already."""
-        return self.phase == "running" and not self.is_base and self.course.is_early(now_ns)
+        return self.phase == "running" and self.course.is_early(now_ns)
 
     def _catch_up(self, now_ns: int) -> None:
         """Let the periods pass in which no tick came: the robot went on along what was sent."""
-        for _ in range(self._num_missed(now_ns)):
+        if not self._is_placed or not self.gate.is_open:
+            return
+        for _ in range(self.course.num_missed(now_ns)):
             if self.gate.is_at_rest:
                 self.course.clear()
                 return
@@ -196,13 +197,13 @@ class PolicyRunner:
                 self.executor.pass_by()
                 self._is_off_plan = True
 
-    def _num_missed(self, now_ns: int) -> int:
-        if not self._is_placed:
-            return 0
-        if not self.is_base:
-            return self.course.num_missed(now_ns)
-        elapsed_s = (now_ns - self._driven_ns) / NANOSECONDS
-        return round(elapsed_s / self.period_s) - 1 if self.gate.is_open else 0
+    def _brake(self, now_ns: int) -> Gated:
+        """Come to rest from what the robot does now."""
+        if isinstance(self.gate, TwistGate) and self.gate.is_open:
+            twist = self.course.velocity(now_ns)
+            if twist is not None:
+                self.gate.meet(twist)
+        return self.gate.hold()
 
     @property
     def is_placed(self) -> bool:
@@ -237,7 +238,7 @@ class PolicyRunner:
         self._waiting_since_ns = None
         self.observation_age.add(reading.age_s)
         if not self._is_placed and not self.course.has_ended(now_ns):
-            reason = "the arm still comes to rest from the run before"
+            reason = "the robot still comes to rest from the run before"
             return self._hold("moving", reason, now_ns, self.gate.hold())
         if not self._is_placed or (self.config.follow_measured and self.decider.is_idle):
             self._place(reading)
@@ -247,7 +248,8 @@ class PolicyRunner:
             if fault is not None:
                 return self._stop(fault.kind, fault.reason, now_ns)
         if self.num_periods >= self.contract.horizon:
-            braking = self.stop(f"horizon of {self.contract.horizon} periods reached", "finished")
+            reason = f"horizon of {self.contract.horizon} periods reached"
+            braking = self.stop(reason, "finished", now_ns)
             return self._hold("finished", self.reason, now_ns, braking)
         return self._decide_and_act(reading, now_ns)
 
@@ -267,7 +269,7 @@ class PolicyRunner:
         if decider.wants_input and not decider.ask(reading, holds):
             self.held["out_of_range"] += 1
             reason = f"outside what training saw: {', '.join(self.input.outside)}"
-            return self._hold("out_of_range", reason, now_ns, self._come_to_rest())
+            return self._hold("out_of_range", reason, now_ns, self._come_to_rest(now_ns))
         problem = decider.take(self._go_on_from_gate)
         if problem:
             return self._fail(problem, now_ns)
@@ -336,7 +338,7 @@ class PolicyRunner:
             return self._stop(
                 "stopped", f"{problem.kind} for {waited_s:.2f} s: {problem.reason}", now_ns
             )
-        return self._hold(problem.kind, problem.reason, now_ns, self._come_to_rest())
+        return self._hold(problem.kind, problem.reason, now_ns, self._come_to_rest(now_ns))
 
     def _be_late(self, now_ns: int) -> Hold:
         """Go on along what was sent, which ends at rest; stop where the policy never answers."""
@@ -354,18 +356,18 @@ class PolicyRunner:
         if self.decider.num_failures >= self.config.max_failures:
             reason = f"{self.decider.num_failures} inferences in a row failed: {problem}"
             return self._stop("stopped", reason, now_ns)
-        return self._hold("inference", problem, now_ns, self._come_to_rest())
+        return self._hold("inference", problem, now_ns, self._come_to_rest(now_ns))
 
     def _stop(self, kind: str, reason: str, now_ns: int) -> Hold:
         """End the run; what ended it stands until the next start."""
         if kind != "stopped":
             self.held[kind] += 1
-        braking = self.stop(reason)
+        braking = self.stop(reason, now_ns=now_ns)
         return self._hold(kind, reason, now_ns, braking)
 
-    def _come_to_rest(self) -> Gated:
+    def _come_to_rest(self, now_ns: int) -> Gated:
         """Brake, and let the controller go on from where the joints come to rest."""
-        gated = self.gate.hold()
+        gated = self._brake(now_ns)
         if self._is_placed:
             self._is_off_plan = True
             self.inference.forget()

@@ -47,10 +47,11 @@ class RunnerConfig:
         3, "Inferences in a row that may fail before the policy is stopped", minimum=1
     )
     patience: float = typed.setting(
-        0.5,
-        "Share of a control period that a tick waits for a chunk that is due",
+        0.1,
+        "Share of a control period that a tick waits for a chunk that is due; its motion begins "
+        "after 0.2 of one",
         minimum=0.0,
-        maximum=0.9,
+        maximum=0.15,
     )
     inference_timeout_s: float = typed.setting(
         5.0, "Longest wait for a chunk before the policy is stopped", unit="s", minimum=0.1

@@ -51,7 +51,7 @@ from grpo_ros.deployment.inference import InlineInference, ThreadedInference
 from grpo_ros.deployment.matching import check_match
 from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.records.live_outcome import LiveOutcome
-from grpo_ros.deployment.records.run_record import RunRecord
+from grpo_ros.deployment.records.run_record import RecordWriter, RunRecord
 from grpo_ros.errors import ContractError
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
@@ -108,6 +108,7 @@ class PolicyServer(GuardedLifecycleNode):
         self._fault_inputs: FaultInputs | None = None
         self.navigate: Any = None
         self._predicted: PredictedOutput | None = None
+        self._writer: RecordWriter | None = None
 
     # ---------------------------------------------------------------- lifecycle
 
@@ -194,6 +195,9 @@ class PolicyServer(GuardedLifecycleNode):
             self.black_box.note,
         )
         control.after_run.append(lambda reason: self.black_box.event("stop", reason=reason))
+        if config.hardware:
+            self._writer = RecordWriter(control.record, lambda what: self.get_logger().error(what))
+            control.after_run.append(lambda _: self._write_record())
         if runner.is_base and config.goal_body in runner.buffer.body_names:
             self.navigate = self._offer_navigation(control, self._inputs)
 
@@ -218,6 +222,7 @@ class PolicyServer(GuardedLifecycleNode):
             [*topics, *self._fault_inputs.topics()],
             control.command_problem,
             self.config.interface_timeout_s,
+            self._fault_inputs.remedies,
         )
         self._live.check_description(control.runner.contract, robot)
 
@@ -245,9 +250,9 @@ class PolicyServer(GuardedLifecycleNode):
             if control.gripper is not None:
                 control.gripper.destroy()
             control.runner.inference.close()
-            path = control.record.write() if self.config.hardware else None
-            if path is not None:
-                self.get_logger().info(f"wrote {path}")
+        path = None if self._writer is None else self._writer.close()
+        if path is not None:
+            self.get_logger().info(f"wrote {path}")
         if self._predicted is not None:
             self._predicted.destroy()
         self.black_box.close()
@@ -297,9 +302,14 @@ class PolicyServer(GuardedLifecycleNode):
         if record is None or not record.mark(request.data, "operator"):
             response.message = "there was no run to mark"
             return response
+        self._write_record()
         successes, known = record.counts()
         response.success, response.message = True, f"{successes} of {known} succeeded"
         return response
+
+    def _write_record(self) -> None:
+        if self._writer is not None:
+            self._writer.write()
 
     # ---------------------------------------------------------------- for RunControl
 

@@ -18,13 +18,14 @@ from deployment_fakes import (
     make_contract,
 )
 
-from grpo_ros.contract import ActionField
+from grpo_ros.contract import MOTION_LEAD, ActionField
 from grpo_ros.controllers import make_controller
 from grpo_ros.deployment.answers import Command, Hold
 from grpo_ros.deployment.chunk_executor import ExecutionConfig
-from grpo_ros.deployment.inference import Inferred
+from grpo_ros.deployment.inference import Inferred, ThreadedInference
 from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.runner_config import RunnerConfig
+from grpo_ros.overrides import leaves
 
 NAMES = (*ARM, FINGER)
 PERIOD = PERIOD_NS / 1e9
@@ -90,13 +91,16 @@ def make_runner(
 
 def tick(runner: PolicyRunner, index: int) -> Command | Hold:
     """Tick a robot that is where it was commanded to be."""
+    return tick_at(runner, index * PERIOD_NS)
+
+
+def tick_at(runner: PolicyRunner, now_ns: int) -> Command | Hold:
+    """Tick at a time."""
     position = home()
     position[:7] = runner.gate.position if runner.is_placed else position[:7]
-    runner.buffer.put_joint_state(index * PERIOD_NS, NAMES, position, np.zeros(8))
-    runner.buffer.put_pose(
-        index * PERIOD_NS, "cube", "base", (0.5, 0.0, 0.02), (0.0, 0.0, 0.0, 1.0)
-    )
-    return runner.tick(index * PERIOD_NS)
+    runner.buffer.put_joint_state(now_ns, NAMES, position, np.zeros(8))
+    runner.buffer.put_pose(now_ns, "cube", "base", (0.5, 0.0, 0.02), (0.0, 0.0, 0.0, 1.0))
+    return runner.tick(now_ns)
 
 
 def test_while_a_chunk_is_late_the_last_one_goes_on_to_its_end_and_then_to_rest() -> None:
@@ -139,6 +143,46 @@ def test_a_policy_that_never_answers_is_stopped_after_the_timeout() -> None:
     last = tick(runner, 6)
     assert isinstance(last, Hold) and last.kind == "stopped" and "no chunk for" in last.reason
     assert not runner.gate.is_open and runner.phase == "stopped"
+
+
+def test_a_tick_waits_for_its_chunk_no_longer_than_until_its_motion_begins() -> None:
+    """Regression: it waited for half a period, and a motion that began after 0.2 was a jump.
+
+    Periods of 0.5 s; inference takes 0.3 of one, from the second chunk on.
+    """
+
+    def infer(obs: Obs) -> np.ndarray[Any, Any]:
+        num_asked.append(1)
+        if len(num_asked) > 1:
+            time.sleep(0.15)
+        return steady(0.5 if len(num_asked) == 1 else -0.5)
+
+    num_asked: list[int] = []
+    inference = ThreadedInference(infer)
+    config = RunnerConfig(speed=0.1)
+    runner = PolicyRunner(make_contract(), infer, ROBOT, AddingController(), config, inference)
+    runner.start()
+    answers = []
+    for index in range(3):
+        began_s = time.monotonic()
+        answers.append(tick_at(runner, 10 * index * PERIOD_NS))
+        took_s = time.monotonic() - began_s
+        if index == 0 and not isinstance(answers[0], Command):  # a busy machine
+            pytest.skip("the first chunk took too long")
+    inference.close()
+    assert took_s < MOTION_LEAD * runner.period_s
+    before, last = answers[-2:]
+    assert isinstance(last, Command) and not last.is_new_chunk and runner.held == {"late": 1}
+    assert before.curve is not None and last.curve is not None
+    sent = before.curve.sample(runner.period_s + took_s), last.curve.sample(took_s)
+    np.testing.assert_allclose(sent[0], sent[1], rtol=0.0, atol=1e-9)
+
+
+def test_no_setting_lets_a_tick_wait_until_its_motion_has_begun() -> None:
+    """What is left has to do for the gate and the way to the controller."""
+    most = next(leaf.maximum for leaf in leaves(RunnerConfig()) if leaf.key == "patience")
+    assert most is not None
+    assert RunnerConfig().patience <= 0.5 * MOTION_LEAD < most <= 0.75 * MOTION_LEAD + 1e-9
 
 
 def test_with_a_lead_a_chunk_that_is_on_its_way_for_so_long_is_not_late() -> None:

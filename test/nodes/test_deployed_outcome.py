@@ -14,7 +14,7 @@ from deploy_helpers import export_untrained  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from fault_harness import ServedPolicy  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
-from played_robot import CUBE, GOAL, PlayedRobot  # noqa: E402
+from played_robot import CUBE, GOAL, PlayedRobot, until  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
@@ -24,6 +24,11 @@ def records(server: ServedPolicy) -> list[dict[str, Any]]:
     """Take the server down; return what it wrote."""
     assert server.change(Transition.TRANSITION_DEACTIVATE)
     assert server.change(Transition.TRANSITION_CLEANUP)
+    return written(server)
+
+
+def written(server: ServedPolicy) -> list[dict[str, Any]]:
+    """Return what it has written by now."""
     folder = Path(server.policy).parent / "deployments"
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
@@ -45,6 +50,7 @@ def test_a_run_ends_where_the_predicate_holds_and_an_operator_marks_the_others(
     server.stop()
     mark = server.client.call(SetBool, "policy_server/mark_outcome", SetBool.Request(data=True))
     assert mark.message == "2 of 2 succeeded"
+    until(lambda: [found["successes"] for found in written(server)] == [2], "the mark on the disk")
     (record,) = records(server)
     assert (record["mode"], record["successes"], record["episodes"]) == ("dry_run", 2, 2)
     first, second = record["runs"]
@@ -62,3 +68,18 @@ def test_without_a_run_there_is_nothing_to_mark_and_nothing_is_written(
     mark = server.client.call(SetBool, "policy_server/mark_outcome", SetBool.Request(data=True))
     assert not mark.success and "no run to mark" in mark.message
     assert len(records(server)) == before
+
+
+def test_a_record_that_cannot_be_written_is_told_and_keeps_nothing_from_going_down(
+    server: ServedPolicy, robot: PlayedRobot, tmp_path: Path
+) -> None:
+    """Regression: the cleanup failed half way, with its output and inference gone already."""
+    server.policy = export_untrained(tmp_path / "policy.onnx", horizon=10_000)
+    (tmp_path / "deployments").write_text("a file, where a folder is wanted")
+    robot.torques = dict.fromkeys(robot.robot.arm_joints, 0.0)
+    server.activate(hardware=True, dry_run=True)
+    assert server.start().success
+    server.stop()
+    until(lambda: "the record of 1 runs cannot be written" in server.process.output, "the reason")
+    assert records(server) == []
+    assert server.configure(hardware=True, dry_run=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from unittest.mock import MagicMock
+
 import pytest
 
 pytest.importorskip("rclpy")
 
 from grpo_ros.contract import Contract  # noqa: E402
-from grpo_ros.nodes.serving.live_robot import description_differences  # noqa: E402
+from grpo_ros.deployment.safety.faults import FaultConfig, FaultWatch  # noqa: E402
+from grpo_ros.errors import ContractError  # noqa: E402
+from grpo_ros.nodes.serving.fault_inputs import FaultInputs  # noqa: E402
+from grpo_ros.nodes.serving.live_robot import LiveRobot, description_differences  # noqa: E402
 from grpo_ros.robots.robot import Robot, load_robot  # noqa: E402
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig  # noqa: E402
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig  # noqa: E402
@@ -65,3 +70,19 @@ def test_a_joint_of_the_arm_or_a_gripper_that_is_not_there_is_named() -> None:
         "no joint 'elbow_joint'",
         "no joint 'left_finger_joint' or 'robotiq_85_left_knuckle_joint'",
     ]
+
+
+def test_an_enable_switch_that_nobody_publishes_is_named_with_what_to_do() -> None:
+    node, robot = MagicMock(), load_robot("ur5e")
+    node.resolve_topic_name.side_effect = lambda name: f"/{name}"
+    node.get_publishers_info_by_topic.return_value = []
+    config = FaultConfig(enable_topic="enable", watch_mode=False, watch_torque=False)
+    inputs = FaultInputs(node, robot, config, FaultWatch(robot, config), lambda: None)
+    topics = [("/joint_states", "sensor_msgs/msg/JointState"), *inputs.topics()]
+    with pytest.raises(ContractError) as found:
+        LiveRobot(node).wait_for(topics, lambda: "", 0.0, inputs.remedies)
+    text = str(found.value)
+    assert "nobody publishes '/joint_states' (sensor_msgs/msg/JointState); nobody" in text
+    assert "'/enable' (std_msgs/msg/Bool), the enable switch: start its driver" in text
+    assert "ros2 topic pub -r 16 /enable std_msgs/msg/Bool '{data: true}'" in text
+    assert "enable_topic:=none" in text

@@ -16,12 +16,18 @@ from deploy_helpers import ENVIRONMENT, Client, environment  # noqa: E402
 from nav2_msgs.action import NavigateToPose  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 
+from grpo_ros.controllers import make_controller  # noqa: E402
+from grpo_ros.deployment.policy_runner import PolicyRunner  # noqa: E402
 from grpo_ros.errors import ContractError  # noqa: E402
+from grpo_ros.nodes.serving import navigate_server  # noqa: E402
 from grpo_ros.nodes.serving.navigate_server import ACTION, NavigateServer  # noqa: E402
 from grpo_ros.nodes.shared.lifecycle import GuardedLifecycleNode  # noqa: E402
 from grpo_ros.nodes.shared.process import spinning  # noqa: E402
+from grpo_ros.tasks.navigate import Navigate, NavigateConfig  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
+TASK = Navigate(NavigateConfig())
+ROBOT, CONTRACT = TASK.robot, TASK.contract()
 
 
 def nothing(*_: Any) -> Any:
@@ -37,9 +43,12 @@ class Site:
 
     def __init__(self, node: Any) -> None:
         self.node, self.start_problem = node, nothing
-        inputs = SimpleNamespace(object_topic="objects/{name}/pose")
+        inputs = SimpleNamespace(object_topic="objects/{name}/pose", transform_poses=True)
+        self.runner = PolicyRunner(CONTRACT, nothing, ROBOT, make_controller(CONTRACT, ROBOT))
+        self.inputs = SimpleNamespace(put_pose=self.put_pose)
         self.control: Any = SimpleNamespace(
             config=SimpleNamespace(goal_body="goal", inputs=inputs),
+            runner=self.runner,
             before_tick=[],
             after_run=[],
             start=nothing,
@@ -48,15 +57,24 @@ class Site:
         self.server = NavigateServer(
             node,
             self.control,
-            SimpleNamespace(),  # type: ignore[arg-type]
+            self.inputs,  # type: ignore[arg-type]
             lambda: self.start_problem(),
         )
         self.actions = ActionClient(node, NavigateToPose, ACTION)
         assert self.actions.wait_for_server(10.0)
 
-    def send(self) -> Any:
+    def put_pose(self, body: str, message: Any) -> None:
+        """Refuse a goal's pose as where no transform leads from its frame."""
+        frame = message.header.frame_id
+        self.runner.buffer.refuse("frame", f"pose of '{body}': no transform from '{frame}'")
+
+    def send(self, frame: str = ROBOT.base_frame, **quaternion: float) -> Any:
         """Send a goal; return its handle."""
-        return Client.join(self.actions.send_goal_async(NavigateToPose.Goal()))
+        goal = NavigateToPose.Goal()
+        goal.pose.header.frame_id = frame
+        for name, value in quaternion.items():
+            setattr(goal.pose.pose.orientation, name, value)
+        return Client.join(self.actions.send_goal_async(goal))
 
 
 @pytest.fixture
@@ -96,4 +114,43 @@ def test_a_cancellation_that_fails_ends_the_goal_and_the_node_lives(site: Site) 
     Client.join(handle.cancel_goal_async())
     status = Client.join(handle.get_result_async()).status
     assert status in (GoalStatus.STATUS_ABORTED, GoalStatus.STATUS_CANCELED)
+    assert site.send().accepted
+
+
+def test_a_goal_that_could_never_be_taken_is_refused(site: Site) -> None:
+    """Regression: it was accepted, refused as an input at each tick, and never ended."""
+    for frame, quaternion in (
+        ("", {}),
+        (ROBOT.base_frame, {"w": 0.0}),
+        (ROBOT.base_frame, {"w": 1.0, "z": 0.5}),
+        (ROBOT.base_frame, {"w": float("nan")}),
+    ):
+        assert not site.send(frame, **quaternion).accepted, (frame, quaternion)
+    site.control.config.inputs.transform_poses = False
+    assert not site.send("map").accepted
+    site.control.config.inputs.transform_poses = True
+    assert site.send("map").accepted
+
+
+def test_a_goal_whose_run_cannot_begin_is_given_up_with_the_reason(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: without a transform from its frame, its client waited for ever."""
+
+    def halt(reason: str, phase: str) -> None:
+        assert phase == "stopped"
+        for call in site.control.after_run:
+            call(reason)
+
+    site.control.halt = halt
+    (on_tick,) = site.control.before_tick
+    result = site.send("map").get_result_async()
+    on_tick(1_000_000_000)
+    assert not result.done()
+    monkeypatch.setattr(navigate_server, "BEGIN_S", 0.0)
+    on_tick(1_100_000_000)
+    answer = Client.join(result)
+    assert answer.status == GoalStatus.STATUS_ABORTED
+    assert "no pose of 'goal'" in answer.result.error_msg
+    assert "no transform from 'map'" in answer.result.error_msg
     assert site.send().accepted

@@ -113,7 +113,8 @@ class Cell(LocalNode):
         return SimpleNamespace(info=print, warning=lambda *_, **__: None, error=pytest.fail)
 
     def get_clock(self) -> Any:
-        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self.now_ns))
+        now = SimpleNamespace(nanoseconds=self.now_ns)
+        return SimpleNamespace(now=lambda: now, ros_time_is_active=True)
 
     def create_lifecycle_publisher(self, *_: Any) -> Any:
         return SimpleNamespace(publish=self.sent.append)

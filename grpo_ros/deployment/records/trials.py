@@ -98,6 +98,18 @@ def compared(trials: Sequence[Trial], expected: Evaluation) -> dict[str, Any]:
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
     """Write a report as deployments/<date>.json under `folder`, at once or not at all."""
+    path = report_path(folder)
+    write_json(path, report)
+    return path
+
+
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report to a file, at once or not at all."""
+    write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+
+
+def report_path(folder: Path) -> Path:
+    """Return deployments/<date>.json under `folder`, which is not there yet."""
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -106,5 +118,4 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
     while path.exists():
         path = target / f"{stamp}-{number}.json"
         number += 1
-    write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
     return path

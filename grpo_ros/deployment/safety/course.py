@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from grpo_ros.contract import MOTION_LEAD
-from grpo_ros.deployment.safety.curve import Curve
+from grpo_ros.deployment.safety.curve import Array, Curve
 
 NANOSECONDS = 1_000_000_000
 SAME_TIME_S = 1e-7
@@ -62,9 +62,21 @@ class Course:
         left = self._left(now_ns)
         return left is None or left.end_s == 0.0
 
+    def velocity(self, now_ns: int) -> Array | None:
+        """Return how fast (J,) the robot moves along what was sent; None if nothing was."""
+        left = self._left(now_ns)
+        return None if left is None else left.velocities[0]
+
     def pass_by(self) -> None:
         """Let a period pass along the present motion."""
         self._due_ns += self._period_ns
+
+    def shift(self, by_ns: int) -> None:
+        """Go on in the time of a clock that was set: what was sent is carried out as before."""
+        self._begin_ns += by_ns
+        self._due_ns += by_ns
+        if self.tick_ns is not None:
+            self.tick_ns += by_ns
 
     def lay(self, curve: Curve, now_ns: int) -> Curve:
         """Take the motion of the next period; return what is to be sent, from now on."""
@@ -86,6 +98,29 @@ class Course:
         if self._curve is None:
             return None
         return cut(self._curve, (now_ns - self._begin_ns) / NANOSECONDS)
+
+
+class TwistCourse(Course):
+    """The motion that a base follows.
+
+    Twists are ramped to from tick to tick, without a lead: a motion begins at its tick. Periods
+    without one are counted to the nearest.
+    """
+
+    def num_missed(self, now_ns: int) -> int:
+        """Return how many control periods have passed without a motion of their own."""
+        if self._curve is None:
+            return 0
+        return max(0, round((now_ns - self._due_ns) / self._period_ns))
+
+    def is_early(self, now_ns: int) -> bool:
+        """No tick is: none is taken for that of a later period."""
+        return False
+
+    def lay(self, curve: Curve, now_ns: int) -> Curve:
+        """Take the motion that begins now; return it."""
+        self._curve, self._begin_ns, self._due_ns = curve, now_ns, now_ns + self._period_ns
+        return curve
 
 
 def joined(first: Curve, second: Curve, seam_s: float) -> Curve:

@@ -6,8 +6,8 @@ what is not sound is refused and the joints come to rest. One invariant carries 
 moment the gate holds a braking tail, from the present state to rest, that keeps every limit. A
 target is let through only with a tail of its own; the old tail is what remains otherwise.
 
-What is sent always ends with the tail, so a server that dies at any moment leaves an arm that
-stops by itself.
+What is sent always ends with the tail: a controller that was given all of it stops the arm by
+itself where the server dies at any moment.
 """
 
 from __future__ import annotations

@@ -47,6 +47,10 @@ class TwistGate(StreamGate):
         self._twist = np.zeros(2)
         return self._begin()
 
+    def meet(self, twist: Array) -> None:
+        """Go on from a twist (2,): the one that the base has now, between two of its rows."""
+        self._twist = np.array(twist)
+
     @property
     def is_at_rest(self) -> bool:
         """Whether the base stands still, and what was sent leaves it so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -46,8 +47,16 @@ class FaultInputs:
         self._on_message, self._steady = on_message, steady
         self._made: list[Any] = []
         self._topics: list[tuple[str, str]] = []
+        self.remedies: dict[str, str] = {}
+        """Full name of a topic -> what it is and what to do where nobody publishes it."""
         if config.enable_topic:
             self._listen(Bool, config.enable_topic, self._on_enable, qos.SENSOR)
+            switch, rate_hz = self._topics[-1][0], math.ceil(4.0 / config.enable_timeout_s)
+            self.remedies[switch] = (
+                "the enable switch: start its driver, or, by hand, ros2 topic pub -r "
+                f"{rate_hz} {switch} std_msgs/msg/Bool '{{data: true}}'; an empty "
+                "runner.faults.enable_topic (deploy.launch.py: enable_topic:=none) asks for none"
+            )
         mode = robot.safety.robot_mode
         if mode is not None and config.watch_mode:
             kind = message_type(mode.type)

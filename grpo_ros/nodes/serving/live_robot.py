@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from std_msgs.msg import String
@@ -43,8 +43,15 @@ class LiveRobot:
         topics: Iterable[tuple[str, str]],
         command_problem: Callable[[], str],
         timeout_s: float,
+        remedies: Mapping[str, str] | None = None,
     ) -> None:
         """Wait until every input is published with its type and the command is listened to.
+
+        Args:
+            topics: full name and type of each input.
+            command_problem: says what keeps commands from reaching the robot.
+            timeout_s: longest wait.
+            remedies: of topics: what they are and what to do where nobody publishes them.
 
         Raises:
             ContractError: something is absent or of another type in the end; names all of it.
@@ -52,7 +59,7 @@ class LiveRobot:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            problems = [*self._absent(topics), *filter(None, [command_problem()])]
+            problems = [*self._absent(topics, remedies or {}), *filter(None, [command_problem()])]
             if not problems:
                 return
             if self._is_stopping():
@@ -83,12 +90,13 @@ class LiveRobot:
                 remedy="publish the description that the policy was trained with, or train again",
             )
 
-    def _absent(self, topics: Iterable[tuple[str, str]]) -> list[str]:
+    def _absent(self, topics: Iterable[tuple[str, str]], remedies: Mapping[str, str]) -> list[str]:
         problems = []
         for topic, kind in topics:
             found = {info.topic_type for info in self._node.get_publishers_info_by_topic(topic)}
             if not found:
-                problems.append(f"nobody publishes '{topic}' ({kind})")
+                remedy = f", {remedies[topic]}" if topic in remedies else ""
+                problems.append(f"nobody publishes '{topic}' ({kind}){remedy}")
             elif kind not in found:
                 problems.append(
                     f"'{topic}' is published as {', '.join(sorted(found))}, not {kind}"

@@ -12,6 +12,7 @@ from geometry_msgs.msg import PoseStamped
 from nav2_msgs.action import NavigateToPose
 from rclpy.action import CancelResponse, GoalResponse
 
+from grpo_ros.deployment.inputs.observation_buffer import UNIT_TOLERANCE, NotReady
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.serving.run_control import RunControl
@@ -22,6 +23,8 @@ ACTION = "navigate_to_pose"
 RESULT_S = 0.1
 """How long the executor is given to send the last goal's result."""
 FEEDBACK_PERIODS = 5
+BEGIN_S = 5.0
+"""A goal whose run has seen no full observation by then, its own pose included, is given up."""
 
 
 class NavigateServer:
@@ -52,6 +55,7 @@ class NavigateServer:
         self._pose: PoseStamped | None = None
         self._goal = ActiveGoal()
         self._began_ns = self._num_ticks = 0
+        self._began_s = 0.0
         self._server = serve(
             node, NavigateToPose, ACTION, run, self._cancel, self._judge, self._accept
         )
@@ -76,21 +80,38 @@ class NavigateServer:
     # ---------------------------------------------------------------- goals
 
     def _judge(self, goal: NavigateToPose.Goal) -> GoalResponse:
-        position = goal.pose.pose.position
         try:
-            problem = self._start_problem()
+            problem = self._start_problem() or self._pose_problem(goal.pose)
         except GrpoRosError as found:
             problem = str(found)
-        if not all(math.isfinite(value) for value in (position.x, position.y)):
-            problem = "the goal is not finite"
         if problem:
             self._node.get_logger().warning(f"{ACTION}: goal refused: {problem}")
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
+    def _pose_problem(self, goal: PoseStamped) -> str:
+        """Return why a pose could never be taken for the goal body's; empty if it could.
+
+        Whether its frame can be transformed shows once the transforms have been listened to.
+        """
+        frame, base = goal.header.frame_id, self._control.runner.robot.base_frame
+        if not frame:
+            return f"the goal names no frame; '{base}' is the base's"
+        if frame != base and not self._control.config.inputs.transform_poses:
+            return f"the goal is in frame '{frame}', not '{base}', and transform_poses is false"
+        point, turn = goal.pose.position, goal.pose.orientation
+        quaternion = (turn.x, turn.y, turn.z, turn.w)
+        if not all(math.isfinite(value) for value in (point.x, point.y, point.z, *quaternion)):
+            return "the goal is not finite"
+        length = math.hypot(*quaternion)
+        if abs(length - 1.0) > UNIT_TOLERANCE:
+            return f"the goal's quaternion has length {length:g}, not 1"
+        return ""
+
     def _accept(self, handle: Any) -> None:
         self._pose, self._num_ticks = copy.deepcopy(handle.request.pose), 0
         self._began_ns = self._node.get_clock().now().nanoseconds
+        self._began_s = time.monotonic()
         self._goal.begin(handle)
         try:
             self._control.start()
@@ -111,10 +132,14 @@ class NavigateServer:
             return
         self._pose.header.stamp = messages.to_time(now_ns)
         self._inputs.put_pose(self.body, self._pose)
-        reading = self._control.runner.reading
+        runner = self._control.runner
+        if not runner.is_placed and time.monotonic() - self._began_s > BEGIN_S:
+            self._control.halt(self._what_is_missing(now_ns), "stopped")
+            return
+        reading = runner.reading
         if reading is None or self.body not in reading.scene.poses:
             return
-        base = reading.scene.joints(self._control.runner.robot.arm_joints)[0]
+        base = reading.scene.joints(runner.robot.arm_joints)[0]
         offset = reading.scene.position(self.body)[0, :2] - base[:2]
         distance = float(offset.norm())
         self._num_ticks += 1
@@ -123,6 +148,14 @@ class NavigateServer:
         if distance < self._control.config.goal_radius_m:
             self._end("succeeded")
             self._control.halt("the goal is reached", "finished")
+
+    def _what_is_missing(self, now_ns: int) -> str:
+        """Return why the run has not begun."""
+        buffer = self._control.runner.buffer
+        found, refused = buffer.read(now_ns), buffer.last_rejection
+        missing = found.reason if isinstance(found, NotReady) else "the robot does not stand"
+        last = f"; refused last: {refused}" if refused else ""
+        return f"nothing to begin from within {BEGIN_S:g} s: {missing}{last}"
 
     def _tell(self, now_ns: int, base: list[float], distance: float) -> None:
         feedback = NavigateToPose.Feedback()

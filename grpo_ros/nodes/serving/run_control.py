@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.clock import Clock, ClockType
 
 from grpo_ros.deployment.answers import Command, Hold, Motion
 from grpo_ros.deployment.policy_runner import PolicyRunner
@@ -36,6 +37,9 @@ FAULTS = ("stopped", "enable", "robot_mode", "tracking", "external_torque")
 
 SHORTEST_PERIOD = 0.5
 """Share of a control period before which there is no second tick."""
+CLOCK_SET_NS = 20_000_000
+"""A wall clock that departs by more from the steady one between two ticks was set by somebody."""
+CLOCK_READINGS = 3
 
 
 class RunControl:
@@ -71,6 +75,7 @@ class RunControl:
         self._timer: Any = None
         self._last_tick_ns = -1
         self._last_motion: Motion | None = None
+        self._offset_ns: int | None = None
 
     @property
     def is_running(self) -> bool:
@@ -110,7 +115,7 @@ class RunControl:
     def start(self) -> None:
         """Begin a run; it waits for a full observation that is younger than this call."""
         # Lock step needs no age: a stamp that was answered already is never answered again.
-        now_ns = 0 if self.config.lock_step else self.node.get_clock().now().nanoseconds
+        now_ns = 0 if self.config.lock_step else self._now_ns()
         due = self._due(now_ns)
         self.runner.start(now_ns, **due)
         run = self.runner.input.run
@@ -137,10 +142,9 @@ class RunControl:
 
     def halt(self, reason: str, phase: Any = "holding") -> None:
         """Stop the policy; the last word on the wire brings the robot to rest."""
-        runner = self.runner
+        runner, now_ns = self.runner, self._now_ns()
         was_running = self.is_running
         names = runner.gate.joint_names
-        now_ns = self.node.get_clock().now().nanoseconds
         braking = runner.stop(reason, phase, None if self.config.lock_step else now_ns)
         self._last_motion = None
         if self.gripper is not None:
@@ -171,10 +175,15 @@ class RunControl:
     # ---------------------------------------------------------------- what drives it
 
     def begin_ticks(self) -> None:
-        """Tick from now on: once a control period or, in lock step, as inputs come."""
+        """Tick from now on: once a control period or, in lock step, as inputs come.
+
+        A timer on a wall clock that is set back would be silent for so long.
+        """
         self.begin_time()
+        self._offset_ns = None
         if not self.config.lock_step:
-            self._timer = self.node.create_timer(self.runner.period_s, self.on_timer)
+            clock = None if self._is_simulated else Clock(clock_type=ClockType.STEADY_TIME)
+            self._timer = self.node.create_timer(self.runner.period_s, self.on_timer, clock=clock)
 
     def end_ticks(self) -> None:
         """Tick no more."""
@@ -201,11 +210,11 @@ class RunControl:
         if not self.is_running or self.config.lock_step:
             return
         if self.runner.faults.problem(time.monotonic()) is not None:
-            self._tick(self.node.get_clock().now().nanoseconds)
+            self._tick(self._now_ns())
 
     def on_timer(self) -> None:
         """A control period begins."""
-        now_ns = self.node.get_clock().now().nanoseconds
+        now_ns = self._now_ns()
         since_s = (now_ns - self._last_tick_ns) / messages.NANOSECONDS
         is_double = 0.0 <= since_s < SHORTEST_PERIOD * self.runner.period_s
         # A clock that jumped back makes every tick early; `_tick` has to see it.
@@ -226,6 +235,8 @@ class RunControl:
 
     def on_jump_back(self) -> None:
         """Forget inputs of a time that is yet to come, e.g. after the simulator was restarted."""
+        if self._watch_clock():
+            return
         num_clocks = self.node.count_publishers("/clock")
         remedy = (
             f"; {num_clocks} nodes publish /clock: give each simulation its own ROS_DOMAIN_ID"
@@ -245,6 +256,39 @@ class RunControl:
         if was_running:
             self._end_run()
             self.node.show(ERROR, self.runner.reason)
+
+    @property
+    def _is_simulated(self) -> bool:
+        """Whether time is simulated: it goes on at a pace of its own."""
+        return bool(self.node.get_clock().ros_time_is_active)
+
+    def _now_ns(self) -> int:
+        """Return the time of the clock, having looked whether somebody set it."""
+        self._watch_clock()
+        return int(self.node.get_clock().now().nanoseconds)
+
+    def _watch_clock(self) -> bool:
+        """End the run if the wall clock was set since this was last called; return whether it was.
+
+        The robot goes on along what was sent meanwhile, so that it can be brought to rest from
+        where it is.
+        """
+        if self.config.lock_step or self._is_simulated:
+            return False
+        offset_ns = clock_offset_ns(self.node.get_clock())
+        before_ns, self._offset_ns = self._offset_ns, offset_ns
+        set_ns = 0 if before_ns is None else offset_ns - before_ns
+        if abs(set_ns) <= CLOCK_SET_NS:
+            return False
+        reason = f"the clock was set by {set_ns / messages.NANOSECONDS:+.3f} s"
+        self.node.get_logger().warning(f"{reason}; inputs are forgotten")
+        self.runner.course.shift(set_ns)
+        self.node.forget_inputs()
+        self.begin_time()
+        if self.is_running:
+            self.halt(reason, "stopped")
+            self.node.show(ERROR, reason)
+        return True
 
     def begin_time(self) -> None:
         """Let any stamp be newer than the last tick's."""
@@ -337,3 +381,17 @@ class RunControl:
         motion = self._last_motion
         if isinstance(motion, Command) and self.runner.may_send(motion):
             self._publish(motion)
+
+
+def clock_offset_ns(clock: Any) -> int:
+    """Return a clock's time less the steady clock's: of some readings that which took least.
+
+    Another thread or process may come between two readings for as long as it likes.
+    """
+    found = []
+    for _ in range(CLOCK_READINGS):
+        before_ns = time.monotonic_ns()
+        now_ns = int(clock.now().nanoseconds)
+        took_ns = time.monotonic_ns() - before_ns
+        found.append((took_ns, now_ns - before_ns - took_ns // 2))
+    return min(found)[1]

@@ -167,6 +167,27 @@ def test_wherever_ticks_lie_between_periods_each_has_its_motion(shift_ms: int) -
     assert_within_limits(drive.path())
 
 
+@pytest.mark.parametrize("set_ms", [-700, -20, 300, 60_000])
+def test_a_clock_that_was_set_changes_nothing_in_what_was_sent(set_ms: int) -> None:
+    drive, other = Drive(0.05), Drive(0.05)
+    for each in (drive, other):
+        each.course.tick_ns = SECOND_NS
+        for period in range(8):
+            each.tick(SECOND_NS + period * 50_000_000, ("far", 0, 1))
+    by_ns, stop_ns = set_ms * 1_000_000, SECOND_NS + 7 * 50_000_000 + 30_000_000
+    drive.course.shift(by_ns)
+    assert drive.course.tick_ns == SECOND_NS + by_ns
+    drive.tick(stop_ns + by_ns, ("hold", 0, 1))
+    other.tick(stop_ns, ("hold", 0, 1))
+    found, expected = drive.sent[-1][1], other.sent[-1][1]
+    np.testing.assert_array_equal(found.times, expected.times)
+    np.testing.assert_array_equal(found.positions, expected.positions)
+    for after_ns in (0, 100_000_000, 900_000_000):
+        assert drive.course.has_ended(stop_ns + by_ns + after_ns) == other.course.has_ended(
+            stop_ns + after_ns
+        )
+
+
 @pytest.mark.parametrize("before_s", [1e-7, 1e-6, 1e-5, 6.4e-5, 9.9e-5, 3e-4])
 def test_what_is_left_shortly_before_a_knot_keeps_the_acceleration(before_s: float) -> None:
     """The ramps of joint a take 4 ms: from standing to a_max, and on."""

@@ -41,8 +41,10 @@ def mesh_path(name: str, urdf: Path) -> Path:
     )
 
 
-def with_mesh_paths(text: str, urdf: Path) -> str:
-    """Return a URDF's text with the whole path of every mesh file; as it is where it has none.
+def with_mesh_paths(text: str, urdf: Path) -> tuple[str, list[Path]]:
+    """Return a URDF's text with the whole path of every mesh file, and these paths.
+
+    A text without meshes stays as it is.
 
     Args:
         text: of the URDF, parsed before. urdf: its file.
@@ -51,13 +53,12 @@ def with_mesh_paths(text: str, urdf: Path) -> str:
         RobotError: a mesh has no file name, or its file is not there.
     """
     root = ElementTree.fromstring(text)
-    meshes = list(root.iter("mesh"))
-    if not meshes:
-        return text
-    for mesh in meshes:
+    paths = []
+    for mesh in root.iter("mesh"):
         name = attribute(mesh, "filename", urdf.name, "a mesh")
-        mesh.set("filename", str(mesh_path(name, urdf)))
-    return ElementTree.tostring(root, encoding="unicode")
+        paths.append(mesh_path(name, urdf))
+        mesh.set("filename", str(paths[-1]))
+    return ElementTree.tostring(root, encoding="unicode") if paths else text, paths
 
 
 def _installed(package: str) -> list[Path]:

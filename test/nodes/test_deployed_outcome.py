@@ -78,7 +78,7 @@ def test_a_record_that_cannot_be_written_is_told_and_keeps_nothing_from_going_do
     (tmp_path / "deployments").write_text("a file, where a folder is wanted")
     robot.torques = dict.fromkeys(robot.robot.arm_joints, 0.0)
     server.activate(hardware=True, dry_run=True)
-    assert server.start().success
+    until(lambda: server.start().success, "a start: the torques are heard")
     server.stop()
     until(lambda: "the record of 1 runs cannot be written" in server.process.output, "the reason")
     assert records(server) == []

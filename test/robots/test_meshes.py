@@ -82,9 +82,11 @@ def test_without_ros_no_package_is_installed(
 
 def test_every_mesh_of_a_text_gets_its_whole_path(urdf: Path) -> None:
     plain = "<robot name='r'><link name='a'/></robot>"
-    assert with_mesh_paths(plain, urdf) == plain
+    assert with_mesh_paths(plain, urdf) == (plain, [])
     shape = "<geometry><mesh filename='../meshes/link.stl' scale='1 1 2'/></geometry>"
     text = f"<robot><link name='a'><visual>{shape}</visual></link></robot>"
-    (mesh,) = ElementTree.fromstring(with_mesh_paths(text, urdf)).iter("mesh")
-    assert Path(mesh.attrib["filename"]).samefile(urdf.parents[1] / "meshes" / "link.stl")
+    resolved, (path,) = with_mesh_paths(text, urdf)
+    (mesh,) = ElementTree.fromstring(resolved).iter("mesh")
+    assert mesh.get("filename") == str(path)
+    assert path.samefile(urdf.parents[1] / "meshes" / "link.stl")
     assert mesh.get("scale") == "1 1 2"

@@ -168,7 +168,7 @@ class CommandsCfg:
 
     place = mdp.UniformPoseCommandCfg(
         asset_name="robot",
-        body_name="fr3_hand",
+        body_name="fr3_link7",
         resampling_time_range=(0.1, 0.2),
         ranges=mdp.UniformPoseCommandCfg.Ranges(
             pos_x=(0.4, 0.6),

@@ -42,14 +42,16 @@ def robot_usd(robot: Robot, asset: str = "") -> Path:
         )
     if source.suffix in USD:
         return source
-    content = hashlib.sha256(source.read_bytes()).hexdigest() if asset else robot.sha256
+    text, meshes = "", list[Path]()
+    if not asset:
+        text, meshes = with_mesh_paths(robot.urdf, robot.urdf_path)
+    content = _digest([source, *meshes]) if asset or meshes else robot.sha256
     folder = _cache() / f"{robot.name}-{content[:16]}"
     if not (folder / MARK).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             made = Path(scratch) / "usd"
-            if not asset:
-                text = with_mesh_paths(robot.urdf, robot.urdf_path)
+            if text:
                 source = Path(scratch) / source.name
                 source.write_text(text, encoding="utf-8")
             _convert(source, made)
@@ -85,6 +87,14 @@ def _convert(source: Path, folder: Path) -> None:
             f"{source}: Isaac Sim's importer failed: {problem.splitlines()[-1]}",
             remedy="check a URDF with `check_urdf`, an MJCF with `python -m mujoco.viewer`",
         )
+
+
+def _digest(files: list[Path]) -> str:
+    """Return the hash of the files' content."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _cache() -> Path:

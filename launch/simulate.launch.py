@@ -9,8 +9,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 
-from grpo_ros.configuration import section
-from grpo_ros.deployment.simulation.simulated_task import run_config
+from grpo_ros.configuration import load_config, section
 from grpo_ros.export.policy_file import read_contract
 from grpo_ros.nodes import launching
 from grpo_ros.robots.robot import Robot, load_robot
@@ -45,7 +44,7 @@ def robot_of(task: str, policy: str) -> Robot:
     """Return the robot that is simulated: the policy's, or the task's."""
     if policy:
         return load_robot(read_contract(policy).embodiment)
-    return make_task(task, section(run_config(task), "task")).robot
+    return make_task(task, section(load_config([f"task={task}"]), "task")).robot
 
 
 def generate_launch_description() -> LaunchDescription:

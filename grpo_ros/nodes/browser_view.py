@@ -21,12 +21,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy.clock
-from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Transform as TransformMessage
 from rclpy.clock import ClockType
@@ -45,6 +43,7 @@ from grpo_ros.nodes.shared import qos
 from grpo_ros.nodes.shared.lifecycle import guarded
 from grpo_ros.nodes.shared.parameters import read_parameters
 from grpo_ros.nodes.shared.process import leave, spinning
+from grpo_ros.robots.meshes import mesh_path
 
 AUTO, IMAGE = "auto", "sensor_msgs/msg/Image"
 SEARCH_S = 1.0
@@ -175,24 +174,6 @@ def values_of(transform: TransformMessage) -> list[float]:
 def pairs_of(status: DiagnosticStatus) -> dict[str, str]:
     """Return a status' values by key."""
     return {pair.key: pair.value for pair in status.values}
-
-
-def mesh_path(name: str) -> Path:
-    """Return where a mesh file of a URDF is: package://PACKAGE/PATH, file://PATH or a path.
-
-    Raises:
-        FileNotFoundError: the package is not installed.
-    """
-    scheme, is_given, rest = name.partition("://")
-    if not is_given:
-        return Path(name)
-    if scheme != "package":
-        return Path(rest)
-    package, _, path = rest.partition("/")
-    try:
-        return Path(get_package_share_directory(package)) / path
-    except PackageNotFoundError as problem:
-        raise FileNotFoundError(f"no package '{package}'") from problem
 
 
 def main(args: list[str] | None = None) -> int:

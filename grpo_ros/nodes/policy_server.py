@@ -197,7 +197,6 @@ class PolicyServer(GuardedLifecycleNode):
         control.after_run.append(lambda reason: self.black_box.event("stop", reason=reason))
         if config.hardware:
             self._writer = RecordWriter(control.record, lambda what: self.get_logger().error(what))
-            control.after_run.append(lambda _: self._write_record())
         if runner.is_base and config.goal_body in runner.buffer.body_names:
             self.navigate = self._offer_navigation(control, self._inputs)
 
@@ -302,14 +301,9 @@ class PolicyServer(GuardedLifecycleNode):
         if record is None or not record.mark(request.data, "operator"):
             response.message = "there was no run to mark"
             return response
-        self._write_record()
         successes, known = record.counts()
         response.success, response.message = True, f"{successes} of {known} succeeded"
         return response
-
-    def _write_record(self) -> None:
-        if self._writer is not None:
-            self._writer.write()
 
     # ---------------------------------------------------------------- for RunControl
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from grpo_ros.errors import RobotError
 from grpo_ros.robots.urdf import attribute
 
 
-def mesh_path(name: str, urdf: Path) -> Path:
+def mesh_path(name: str, urdf: Path | None = None) -> Path:
     """Return where a mesh file of a URDF is: package://PACKAGE/PATH, file://PATH or a path.
 
     A path is relative to the URDF's folder. A package is a folder of that name beside or above the
@@ -17,7 +19,7 @@ def mesh_path(name: str, urdf: Path) -> Path:
 
     Args:
         name: of the file, as the URDF gives it.
-        urdf: file that names it.
+        urdf: file that names it; None: a text without one, as a robot_description.
 
     Raises:
         RobotError: there is no such file.
@@ -26,16 +28,18 @@ def mesh_path(name: str, urdf: Path) -> Path:
     remedy, candidates = "correct its name", list[Path]()
     if scheme == "package" and is_given:
         package, _, inside = rest.partition("/")
-        folders = [*(parent / package for parent in urdf.parents), *_installed(package)]
-        candidates = [folder / inside for folder in folders]
+        beside = [] if urdf is None else [parent / package for parent in urdf.parents]
+        candidates = [folder / inside for folder in (*beside, *_installed(package))]
         remedy = f"put the folder '{package}' beside the URDF, or install and source the package"
     elif scheme == "file" or not is_given:
-        candidates = [urdf.parent / (rest if is_given else name)]
+        folder = Path() if urdf is None else urdf.parent
+        paths = (rest, unquote(rest)) if is_given else (name,)
+        candidates = [folder / path for path in paths]
     for path in candidates:
         if path.is_file():
             return path
     raise RobotError(
-        f"{urdf}: there is no mesh file '{name}'",
+        f"{urdf or 'robot_description'}: there is no mesh file '{name}'",
         expected="a path relative to the URDF, file://PATH, or package://PACKAGE/PATH",
         remedy=remedy,
     )
@@ -52,13 +56,42 @@ def with_mesh_paths(text: str, urdf: Path) -> tuple[str, list[Path]]:
     Raises:
         RobotError: a mesh has no file name, or its file is not there.
     """
-    root = ElementTree.fromstring(text)
-    paths = []
-    for mesh in root.iter("mesh"):
-        name = attribute(mesh, "filename", urdf.name, "a mesh")
+    paths: list[Path] = []
+
+    def whole(name: str) -> str:
         paths.append(mesh_path(name, urdf))
-        mesh.set("filename", str(paths[-1]))
-    return ElementTree.tostring(root, encoding="unicode") if paths else text, paths
+        return str(paths[-1])
+
+    return _renamed(text, urdf, whole), paths
+
+
+def with_mesh_uris(text: str, urdf: Path) -> str:
+    """Return a URDF's text with file:// URIs of its meshes, for nodes that have not its folder.
+
+    A mesh whose file is not there keeps its name: it may be there where it is to be shown.
+
+    Args:
+        text: of the URDF, parsed before. urdf: its file.
+
+    Raises:
+        RobotError: a mesh has no file name.
+    """
+
+    def uri(name: str) -> str:
+        try:
+            return mesh_path(name, urdf).resolve().as_uri()
+        except RobotError:
+            return name
+
+    return _renamed(text, urdf, uri)
+
+
+def _renamed(text: str, urdf: Path, rename: Callable[[str], str]) -> str:
+    root = ElementTree.fromstring(text)
+    meshes = list(root.iter("mesh"))
+    for mesh in meshes:
+        mesh.set("filename", rename(attribute(mesh, "filename", urdf.name, "a mesh")))
+    return ElementTree.tostring(root, encoding="unicode") if meshes else text
 
 
 def _installed(package: str) -> list[Path]:

@@ -39,12 +39,23 @@ def test_each_run_and_each_mark_is_in_one_file_at_once(record: RunRecord) -> Non
     path = writer.write().result(10.0)
     assert [run["periods"] for run in read(path)["runs"]] == [12]
     record.mark(True, "operator")
-    assert writer.write().result(10.0) == path
+    assert writer.write().result(10.0) == path  # comes after what the mark itself wrote
     assert read(path)["successes"] == 1
     run_once(record)
     assert writer.close() == path
     assert len(read(path)["runs"]) == 2
     assert list((record.policy.parent / "deployments").iterdir()) == [path]
+
+
+def test_a_change_is_written_unasked(record: RunRecord) -> None:
+    reports: list[Any] = []
+    record.on_change = lambda: reports.append(record.report())
+    run_once(record)
+    record.end("a second time", 0, {}, {})
+    record.mark(True, "operator")
+    record.mark(False, "predicate")  # the operator's word stands
+    assert [report["successes"] for report in reports] == [0, 1]
+    assert RecordWriter(record, pytest.fail).write == record.on_change
 
 
 def test_the_hash_is_that_of_the_policy_that_ran(record: RunRecord) -> None:
@@ -66,6 +77,7 @@ def test_what_cannot_be_written_is_told_and_tried_again(record: RunRecord) -> No
     obstacle.write_text("not a folder")
     run_once(record)
     assert writer.write().result(10.0) is None
+    assert len(said) == 2  # as the run ended, and now
     assert "record of 1 runs cannot be written" in said[0] and str(obstacle) in said[0]
     assert "make room" in said[0]
     obstacle.unlink()
@@ -73,7 +85,7 @@ def test_what_cannot_be_written_is_told_and_tried_again(record: RunRecord) -> No
     obstructed = RecordWriter(record, said.append)
     (record.policy.parent / "deployments").rename(record.policy.parent / "moved")
     obstacle.write_text("not a folder")
-    assert obstructed.close() is None and len(said) == 2
+    assert obstructed.close() is None and len(said) == 3
 
 
 def test_without_a_run_nothing_is_written(record: RunRecord) -> None:

@@ -29,7 +29,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 
 from grpo_ros.algorithms.histograms import SHARE_EDGES, Histogram  # noqa: E402
 from grpo_ros.nodes.browser.show import Show  # noqa: E402
-from grpo_ros.nodes.browser_view import BrowserView, mesh_path  # noqa: E402
+from grpo_ros.nodes.browser_view import BrowserView  # noqa: E402
 from grpo_ros.nodes.shared import qos  # noqa: E402
 from grpo_ros.nodes.shared.process import spinning  # noqa: E402
 from grpo_ros.nodes.training.learner_interface import Learner  # noqa: E402
@@ -135,12 +135,6 @@ def test_a_camera_is_listened_to_only_while_somebody_looks(
     wait_until(lambda: camera.get_subscription_count() == 1, "a subscription")
     monkeypatch.setattr(Show, "is_watched", False)
     wait_until(lambda: camera.get_subscription_count() == 0, "its end")
-
-
-def test_meshes_are_found_by_package_and_by_path() -> None:
-    assert mesh_path("file:///a/b.stl") == Path("/a/b.stl") == mesh_path("/a/b.stl")
-    with pytest.raises(FileNotFoundError, match="no package 'nobody'"):
-        mesh_path("package://nobody/b.stl")
 
 
 # ---------------------------------------------------------------- the process

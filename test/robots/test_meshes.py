@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from grpo_ros.errors import RobotError
-from grpo_ros.robots.meshes import mesh_path, with_mesh_paths
+from grpo_ros.robots.meshes import mesh_path, with_mesh_paths, with_mesh_uris
 
 
 @pytest.fixture
@@ -90,3 +90,21 @@ def test_every_mesh_of_a_text_gets_its_whole_path(urdf: Path) -> None:
     assert mesh.get("filename") == str(path)
     assert path.samefile(urdf.parents[1] / "meshes" / "link.stl")
     assert mesh.get("scale") == "1 1 2"
+
+
+def test_a_published_text_names_meshes_as_any_node_finds_them(tmp_path: Path) -> None:
+    """RViz and the browser view looked for `meshes/link.stl` in their own folders."""
+    folder = tmp_path / "my arm"
+    folder.mkdir()
+    (folder / "link.stl").write_bytes(b"solid")
+    shapes = "".join(
+        f"<visual><geometry><mesh filename='{name}'/></geometry></visual>"
+        for name in ("link.stl", "package://elsewhere/link.dae")
+    )
+    text = with_mesh_uris(f"<robot><link name='a'>{shapes}</link></robot>", folder / "arm.urdf")
+    here, elsewhere = (m.attrib["filename"] for m in ElementTree.fromstring(text).iter("mesh"))
+    assert here.startswith("file:///") and " " not in here
+    assert mesh_path(here).samefile(folder / "link.stl")
+    assert elsewhere == "package://elsewhere/link.dae"
+    with pytest.raises(RobotError, match="robot_description: there is no mesh file"):
+        mesh_path(elsewhere)

@@ -55,6 +55,8 @@ class RunRecord:
         self.policy, self.contract, self.settings = policy, contract, settings
         self.policy_sha256 = hashlib.sha256(policy.read_bytes()).hexdigest()
         self.runs: list[Run] = []
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when a run has ended, and when one is marked."""
 
     def begin(self) -> None:
         """Begin a run."""
@@ -69,6 +71,7 @@ class RunRecord:
             run = self.runs[-1]
             run.reason, run.periods = reason, periods
             run.interventions, run.held = dict(interventions), dict(held)
+            self.on_change()
 
     def mark(self, success: bool, source: OutcomeSource) -> bool:
         """Say how the last run came out; an operator's word stands above the predicate's.
@@ -81,6 +84,7 @@ class RunRecord:
         run = self.runs[-1]
         if not (source == "predicate" and run.outcome_from == "operator"):
             run.success, run.outcome_from = success, source
+            self.on_change()
         return True
 
     def counts(self) -> tuple[int, int]:
@@ -105,7 +109,7 @@ class RunRecord:
 
 
 class RecordWriter:
-    """Writes a record down as deployments/<date>.json, one file that grows run by run.
+    """Writes a record down as deployments/<date>.json whenever it changes, run by run one file.
 
     In a thread of its own: while a disk takes its time, the robot still brakes. What cannot be
     written stays in memory and is tried again with the next change.
@@ -119,6 +123,7 @@ class RecordWriter:
         self.record, self._complain = record, complain
         self._path: Path | None = None
         self._thread = ThreadPoolExecutor(1, "run_record")
+        record.on_change = self.write
 
     def write(self) -> Future[Path | None]:
         """Write what is known by now; the answer is the file, None where it was not written."""
@@ -127,6 +132,7 @@ class RecordWriter:
     def close(self) -> Path | None:
         """Write for the last time; return the file, None without a run or where that failed."""
         written = self.write() if self.record.runs else None
+        self.record.on_change = lambda: None
         self._thread.shutdown(wait=False)
         try:
             return None if written is None else written.result(CLOSE_S)

@@ -20,6 +20,7 @@ from grpo_ros.nodes.shared.scene_markers import SceneMarkers
 from grpo_ros.nodes.simulated import controller_messages
 from grpo_ros.nodes.simulated.base_output import BaseOutput
 from grpo_ros.nodes.simulated.camera_output import CameraOutput
+from grpo_ros.robots.meshes import with_mesh_uris
 
 
 class SimulatedOutput:
@@ -74,7 +75,8 @@ class SimulatedOutput:
         self._transforms_out = node.create_publisher(TFMessage, "/tf", qos.TF)
         self._static_out = node.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
         self._description_out = node.create_publisher(String, "robot_description", qos.LATCHED)
-        self._description_out.publish(String(data=self.robot.urdf))
+        description = with_mesh_uris(self.robot.urdf, self.robot.urdf_path)
+        self._description_out.publish(String(data=description))
         still = [*self._links.fixed(), *self._cameras.transforms()]
         fixed = [messages.transform(sim.time_ns, *link) for link in still]
         self._static_out.publish(TFMessage(transforms=fixed))

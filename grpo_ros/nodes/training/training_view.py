@@ -48,6 +48,7 @@ from grpo_ros.nodes.shared.scene_markers import SceneMarkers
 from grpo_ros.nodes.training.budget import Budget
 from grpo_ros.nodes.training.path_markers import PathMarkers
 from grpo_ros.nodes.training.watched_images import WatchedImages
+from grpo_ros.robots.meshes import with_mesh_uris
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.scene_state import SceneState
@@ -135,7 +136,7 @@ class TrainingView(Node, TrainingObserver):
         if self.config.images:
             self._images = WatchedImages(self, task)
         still = [*self._links.fixed(), *(self._images.transforms() if self._images else ())]
-        self._description_out.publish(String(data=robot.urdf))
+        self._description_out.publish(String(data=with_mesh_uris(robot.urdf, robot.urdf_path)))
         self._static_out.publish(
             TFMessage(transforms=[messages.transform(0, *link) for link in still])
         )

@@ -153,10 +153,12 @@ def recommendation_table(results: Results) -> Table:
 
 def expectation_table(results: Results) -> Table:
     """Return each expectation, its verdict and the comparisons behind it."""
-    rows = [["what is expected", "by whom", "measured here", "evidence: difference of success"]]
+    evidence = "evidence: difference of success"
+    rows = [["what is expected", "by whom", "measured here", "by seeds, at least", evidence]]
     for each in confront(results):
         parts = [f"{e.scenario} {e.difference.text(signed=True)}" for e in each.evidence]
-        rows.append([each.claim, each.source, each.verdict, "; ".join(parts)])
+        fewest = min((e.difference.num for e in each.evidence), default="")
+        rows.append([each.claim, each.source, each.verdict, str(fewest), "; ".join(parts)])
     return rows
 
 

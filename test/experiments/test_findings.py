@@ -18,6 +18,7 @@ from grpo_ros.experiments.findings import (
 from grpo_ros.experiments.report import write_report
 from grpo_ros.experiments.results import Results
 from grpo_ros.experiments.study import Arm
+from grpo_ros.experiments.tables import expectation_table
 
 PPO_WINS = {"ppo": [90, 92, 91], "grpo_8": [80, 83, 81]}
 GRPO_WINS = {"ppo": [70, 72, 71], "grpo_8": [85, 88, 86]}
@@ -207,6 +208,15 @@ def test_a_plot_without_a_curve_is_left_out(tmp_path):
 
     assert num_plots("selection") == 1
     assert num_plots("ppo") == 2
+
+
+def test_a_verdict_says_by_how_many_seeds():
+    """Three seeds of one arm and five of the other are three pairs."""
+    rates = {"ppo": [90, 92, 91, 93, 90], "grpo_8": [80, 83, 81]}
+    head, *rows = expectation_table(made_up(rates))
+    seeds = {row[0]: row[head.index("by seeds, at least")] for row in rows}
+    assert seeds["On short-horizon tasks with binary outcomes GRPO beats PPO"] == "3"
+    assert seeds["From scratch PPO beats GRPO"] == ""
 
 
 def test_tables_have_a_cell_for_each_of_their_columns():

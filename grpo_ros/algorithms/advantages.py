@@ -39,7 +39,8 @@ def group_std(rewards: Tensor, valid: Tensor) -> Tensor:
 def leave_one_out_mean(rewards: Tensor, valid: Tensor) -> Tensor:
     """Return b_i = sum_{j != i} r_j / (G - 1) over valid members, (M, G); r_i where alone.
 
-    RLOO (2402.14740). r_i - b_i = (r_i - mean) G / (G - 1).
+    RLOO (2402.14740). r_i - b_i = (r_i - mean) G / (G - 1). Unbiased where members are drawn
+    independently, which opposite noise (collection.antithetic) is not.
     """
     kept = torch.where(valid, rewards, 0.0)
     others = valid.sum(dim=1, keepdim=True) - valid.long()

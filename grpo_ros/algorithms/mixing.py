@@ -41,7 +41,9 @@ class HybridConfig:
         3, "Updates in a row that a reason must hold before it counts", unit="updates", minimum=1
     )
     critic_is_good: float = typed.setting(
-        0.3, "adaptive: explained variance from which the critic judges", maximum=1.0
+        0.3,
+        "adaptive: explained variance of lambda-returns from which the critic judges",
+        maximum=1.0,
     )
     critic_is_bad: float = typed.setting(
         0.05, "adaptive: explained variance below which it no longer does", maximum=1.0

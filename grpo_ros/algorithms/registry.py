@@ -25,6 +25,7 @@ def make_algorithm(
     generator: torch.Generator | None = None,
     ranks: Ranks = ONE_RANK,
     reward_names: Sequence[str] | None = None,
+    group_size: int | None = None,
 ) -> Algorithm:
     """Return the updater that `config` describes, for a policy that it will change in place.
 
@@ -34,11 +35,18 @@ def make_algorithm(
         generator: decides a critic's first weights; the same ones every time if absent.
         ranks: whose rollouts it learns from, as many rows on each.
         reward_names: that rollouts will have; None: not known yet.
+        group_size: rollouts from each state; None: not known yet.
 
     Raises:
-        ConfigurationError: what is wanted is not made for several ranks, or an objective is not
-            rewarded.
+        ConfigurationError: what is wanted is not made for several ranks, an objective is not
+            rewarded, or groups have one member.
     """
+    if group_size == 1 and not isinstance(config, PpoConfig):
+        raise ConfigurationError(
+            "'collection.group_size' = 1",
+            expected="at least 2 rollouts from each state, to be compared",
+            remedy="raise group_size, or learn by algorithm=ppo",
+        )
     parts = (config.grpo, config.ppo) if isinstance(config, HybridSettings) else (config,)
     for part in parts:
         if reward_names is not None:

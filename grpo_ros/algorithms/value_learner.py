@@ -80,7 +80,7 @@ class ValueLearner:
             generator: on the CPU; decides the order of minibatches.
 
         Raises:
-            TrainingError: the loss is not finite.
+            TrainingError: the loss is not finite, or a weight after the last step.
         """
         config, losses = self.config, []
         parameters = [p for _, p in self.parameters]
@@ -96,9 +96,10 @@ class ValueLearner:
                 self.optimizer.step()
                 losses.append(loss.detach())
         mean_loss = float(self.ranks.sum(torch.stack(losses)).mean())
-        if not math.isfinite(mean_loss):
+        # A last step may spoil weights that no loss has seen, and no decision would be valid again.
+        if not (math.isfinite(mean_loss) and all(bool(p.isfinite().all()) for p in parameters)):
             raise TrainingError(
-                f"the critic's loss is {mean_loss}",
+                f"the critic is not finite, at a loss of {mean_loss}",
                 remedy="lower ppo.critic.learning_rate, or look for extreme rewards",
             )
         return {"value_loss": mean_loss}

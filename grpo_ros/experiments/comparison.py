@@ -8,26 +8,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from grpo_ros.experiments.results import Point, Result
-from grpo_ros.training.statistics import Z_95, wilson_interval
+from grpo_ros.training.statistics import paired_difference, wilson_interval
 
-_STUDENT_95 = (
-    math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-)  # fmt: skip
+POWER_80 = 0.8416212335729143
+"""80 % quantile of the normal distribution."""
 
 
 def student_quantile(freedom: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t.
-
-    From a table up to 20 degrees of freedom n; beyond, z + (z^3 + z) / 4n + (5 z^5 + 16 z^3 + 3 z)
-    / 96n^2 (Cornish-Fisher), to within 1e-3.
-    """
-    if freedom < len(_STUDENT_95):
-        return _STUDENT_95[freedom]
-    z, n = Z_95, float(freedom)
-    return z + (z**3 + z) / (4.0 * n) + (5.0 * z**5 + 16.0 * z**3 + 3.0 * z) / (96.0 * n * n)
+    """Return the two-sided 95 % quantile of Student's t."""
+    return float(stdtrit(freedom, 0.975))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +40,6 @@ class Interval:
     def half(self) -> float:
         """Half of the width."""
         return 0.5 * (self.high - self.low)
-
-    def excludes(self, value: float) -> bool:
-        """Whether a value lies outside."""
-        return value < self.low or value > self.high
 
     def text(self, digits: int = 3, *, signed: bool = False) -> str:
         """Return `mean [low, high]`; one seed's interval is that of its episodes, and says so."""
@@ -80,32 +68,75 @@ def student_interval(values: Sequence[float]) -> Interval:
 def success(runs: Mapping[int, Result]) -> Interval:
     """Return the mean success over seeds, within [0, 1].
 
-    Seeds are what varies: each seed's own rate is known to within its Wilson interval. One seed
-    alone has that interval.
+    Seeds are what varies, so the interval is Student's over them; it is no narrower than Wilson's
+    of all their episodes, which is what one seed alone has.
     """
-    if len(runs) == 1:
-        (run,) = runs.values()
-        low, high = wilson_interval(run.successes, len(run.outcomes))
-        return Interval(run.success_rate, low, high, 1)
     found = student_interval([run.success_rate for run in runs.values()])
-    return Interval(found.mean, max(0.0, found.low), min(1.0, found.high), found.num)
+    if not runs:
+        return found
+    episodes = sum(len(run.outcomes) for run in runs.values())
+    low, high = wilson_interval(sum(run.successes for run in runs.values()), episodes)
+    if len(runs) > 1:
+        low, high = max(0.0, min(low, found.low)), min(1.0, max(high, found.high))
+    return Interval(found.mean, low, high, found.num)
 
 
 def paired(first: Mapping[int, Result], second: Mapping[int, Result]) -> Interval:
     """Return the mean over common seeds of first - second on the same held-out states.
 
     A seed shares demonstrations, clone and held-out states between arms, so that what it brings to
-    both cancels. With one common seed the interval is that of its episodes' differences.
+    both cancels. The interval is Student's over seeds, no narrower than that of all their
+    episodes' differences, which is what one common seed has.
     """
     seeds = sorted(first.keys() & second.keys())
-    if len(seeds) == 1:
-        a, b = (_array(runs[seeds[0]].outcomes) for runs in (first, second))
-        difference = a - b
-        deviation = float(difference.std(ddof=1)) if len(difference) > 1 else 1.0
-        half = Z_95 * deviation / math.sqrt(len(difference)) + 1.0 / len(difference)
-        mean = float(difference.mean())
-        return Interval(mean, mean - half, mean + half, 1)
-    return student_interval([first[s].success_rate - second[s].success_rate for s in seeds])
+    found = student_interval([first[s].success_rate - second[s].success_rate for s in seeds])
+    if not seeds:
+        return found
+    least = _half_by_episodes(first, second, seeds)
+    return _centred(found, least if len(seeds) == 1 else max(found.half, least))
+
+
+def simultaneous(arms: Mapping[str, Mapping[int, Result]]) -> dict[tuple[str, str], Interval]:
+    """Return success of each arm minus that of each other, by intervals that hold all at once.
+
+    Of many pairs of equals some differ by chance in their own 95 % intervals; here none does, 95
+    times of 100. By the seeds that all arms have: a rate is its arm's plus its seed's plus a
+    residual of one spread s, and a difference is within q s / sqrt(n), q being Tukey's studentized
+    range (Tukey, 1953). Empty where fewer than two arms or seeds are common.
+    """
+    seeds = sorted(set.intersection(*(set(runs) for runs in arms.values()))) if arms else []
+    if len(arms) < 2 or len(seeds) < 2:
+        return {}
+    from scipy.stats import studentized_range  # takes a second to import
+
+    rates = np.array([[runs[s].success_rate for s in seeds] for runs in arms.values()])
+    rates_of_arms, num = rates.mean(axis=1), len(seeds)
+    freedom = (len(arms) - 1) * (num - 1)
+    residuals = rates - rates_of_arms[:, None] - rates.mean(axis=0) + rates.mean()
+    spread = math.sqrt(float((residuals**2).sum()) / freedom)
+    half = float(studentized_range.ppf(0.95, len(arms), freedom)) * spread / math.sqrt(num)
+    return {
+        (a, b): _centred(
+            Interval(float(rates_of_arms[i] - rates_of_arms[j]), 0.0, 0.0, num),
+            max(half, _half_by_episodes(arms[a], arms[b], seeds)),
+        )
+        for i, a in enumerate(arms)
+        for j, b in enumerate(arms)
+        if a != b
+    }
+
+
+def _half_by_episodes(
+    first: Mapping[int, Result], second: Mapping[int, Result], seeds: Sequence[int]
+) -> float:
+    """Return half of the 95 % interval of the difference over all episodes of some seeds."""
+    a, b = (_array("".join(runs[s].outcomes for s in seeds)) for runs in (first, second))
+    mean, _, high = paired_difference(a, b)
+    return high - mean
+
+
+def _centred(found: Interval, half: float) -> Interval:
+    return dataclasses.replace(found, low=found.mean - half, high=found.mean + half)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +181,7 @@ def first_reached(points: Sequence[Point], threshold: float) -> float | None:
     for point in points:
         at, value = float(point.env_steps), point.values["eval_success"]
         if value >= threshold:
-            if before is None or value == before[1]:
+            if before is None:
                 return at
             share = (threshold - before[1]) / (value - before[1])
             return before[0] + share * (at - before[0])
@@ -183,9 +214,8 @@ class Ratio:
         sign = {(True, True): "~ ", (True, False): "<= ", (False, True): ">= "}.get(
             (self.is_upper_bound, self.is_lower_bound), ""
         )
-        if sign:
-            return f"{sign}{self.interval.mean:.2f} [some never arrived]"
-        return ", ".join(filter(None, [self.interval.text(2), begun]))
+        text = f"{sign}{self.interval.mean:.2f} [some never arrived]"
+        return ", ".join(filter(None, [text if sign else self.interval.text(2), begun]))
 
 
 def step_ratio(first: Reached, second: Reached) -> Ratio:
@@ -239,15 +269,16 @@ def band(
 
 
 def more_seeds(interval: Interval, margin: float) -> int | None:
-    """Return how many values in all would narrow an interval to +- margin; None if unknown.
+    """Return how many values in all would probably narrow an interval to +- margin.
 
-    By the spread seen so far: n' = n (half / margin)^2, at least one more than there are.
+    With a chance of 80 % by the spread s seen so far: the least n', more than there are, with
+    (t + 0.84) s / sqrt(n') <= margin. None where the spread is unknown.
     """
     if interval.num < 2 or not math.isfinite(interval.half) or margin <= 0.0:
         return None
     deviation = interval.half * math.sqrt(interval.num) / student_quantile(interval.num - 1)
     for num in range(interval.num + 1, 10_000):
-        if student_quantile(num - 1) * deviation / math.sqrt(num) <= margin:
+        if (student_quantile(num - 1) + POWER_80) * deviation / math.sqrt(num) <= margin:
             return num
     return 10_000
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 from grpo_ros.experiments.comparison import (
     Interval,
     Ratio,
     paired,
+    simultaneous,
     step_ratio,
     steps_to,
     success,
 )
-from grpo_ros.experiments.results import Results
+from grpo_ros.experiments.results import Result, Results
 
 CONTROL, PPO, GRPO, ADAPTIVE = "cloning", "ppo", "grpo_8", "adaptive"
 """Arms that others are compared with."""
@@ -54,25 +56,36 @@ def recommend(results: Results, scenario: str) -> Recommendation | None:
 
     The arm of highest mean success, unless a simpler one cannot be told apart from it and is
     within CLOSE: then that one. GRPO is simplest, as it has no critic, then PPO, then what adds to
-    either. Arms are ranked by the seeds that all of them have. One seed tells no arms apart.
+    either. Arms are ranked by the seeds that all of them have, and told apart by intervals that
+    hold for all pairs of them at once. One seed tells no arms apart.
     """
-    arms = [arm for arm in results.arms_on(scenario) if arm != CONTROL]
-    if len(arms) < 2:
+    runs = _learned(results, scenario)
+    if len(runs) < 2:
         return None
-    runs = {arm: results.of(scenario, arm) for arm in arms}
     shared = set.intersection(*(set(each) for each in runs.values()))
     rates = {
         arm: success({seed: each[seed] for seed in shared} or each) for arm, each in runs.items()
     }
-    best = max(arms, key=lambda arm: rates[arm].mean)
-    leads = {arm: paired(runs[best], each) for arm, each in runs.items() if arm != best}
-    worse = {arm: lead for arm, lead in leads.items() if is_lead(lead)}
-    equals = tuple(arm for arm in leads if arm not in worse)
+    best = max(runs, key=lambda arm: rates[arm].mean)
+    worse = {
+        arm: lead
+        for (first, arm), lead in simultaneous(runs).items()
+        if first == best and is_lead(lead)
+    }
+    equals = tuple(arm for arm in runs if arm != best and arm not in worse)
     simple = [
-        arm for arm in equals if _complexity(arm) < _complexity(best) and leads[arm].mean <= CLOSE
+        arm
+        for arm in equals
+        if _complexity(arm) < _complexity(best) and rates[best].mean - rates[arm].mean <= CLOSE
     ]
     arm = min(simple, key=lambda arm: (_complexity(arm), -rates[arm].mean), default=best)
     return Recommendation(arm, best, success(runs[arm]), equals, worse, len(shared))
+
+
+def _learned(results: Results, scenario: str) -> dict[str, dict[int, Result]]:
+    """Return the runs of each arm that has learned on a scenario."""
+    arms = results.arms_on(scenario)
+    return {arm: results.of(scenario, arm) for arm in arms if arm != CONTROL}
 
 
 def _complexity(arm: str) -> int:
@@ -117,7 +130,8 @@ class Confronted:
 
     Attributes:
         claim: what the field expects. source: who.
-        verdict: confirmed | contradicted | mixed | not conclusive | not tested, perhaps with why.
+        verdict: confirmed | partly confirmed | mixed | partly contradicted | contradicted | not
+            conclusive | not tested, perhaps with why.
         evidence: the comparisons.
     """
 
@@ -134,7 +148,6 @@ def confront(results: Results) -> list[Confronted]:
         return [n for n, each in results.study.scenarios.items() if trait in each.traits]
 
     every = list(results.study.scenarios)
-    planned = {cell.scenario for cell in results.study.cells() if cell.arm == ADAPTIVE}
     return [
         _confronted(
             results,
@@ -147,7 +160,7 @@ def confront(results: Results) -> list[Confronted]:
             f"After demonstrations GRPO is at least as good as PPO (within {CLOSE:g})",
             "SimpleVLA-RL (2509.09674), RIPT-VLA (2505.17016)",
             [(s, GRPO, PPO) for s in every],
-            lambda evidence: _verdict(evidence, CLOSE),
+            functools.partial(_verdict, margin=CLOSE),
         ),
         _confronted(
             results,
@@ -177,8 +190,8 @@ def confront(results: Results) -> list[Confronted]:
             results,
             f"Adaptive switching stays within {NEAR:g} of the better of PPO and GRPO",
             "this project's goal",
-            [(s, ADAPTIVE, better) for s in every if (better := _better(results, s))],
-            lambda evidence: _always(evidence, NEAR, planned),
+            [(s, ADAPTIVE, _better(results, s)) for s in every],
+            functools.partial(_always, margin=NEAR),
         ),
         _confronted(
             results,
@@ -190,26 +203,20 @@ def confront(results: Results) -> list[Confronted]:
     ]
 
 
-def _always(evidence: Sequence[Evidence], margin: float, planned: set[str]) -> str:
-    """Judge that no first is ever worse by more than a margin: one that is contradicts it.
-
-    It is confirmed by enough seeds on every scenario that is planned, and not before.
-    """
-    known = [e.difference for e in evidence if e.difference.num >= 2]
-    if any(difference.high < -margin for difference in known):
+def _always(evidence: Sequence[Evidence], num_planned: int, margin: float) -> str:
+    """Judge that no first is ever worse by more than a margin: one that is contradicts it."""
+    verdict = _verdict(evidence, num_planned, margin)
+    if verdict in ("mixed", "partly contradicted"):
         return "contradicted"
-    holding = [d for d in known if d.low > -margin and d.num >= LEAST_SEEDS]
-    if evidence and len(holding) == len(evidence) == len(planned):
-        return "confirmed"
-    return "not conclusive" if evidence else "not tested"
+    return "not conclusive" if verdict == "partly confirmed" else verdict
 
 
-def _gain(evidence: Sequence[Evidence]) -> str:
+def _gain(evidence: Sequence[Evidence], num_planned: int) -> str:
     """Judge that the first is better, by many seeds; a gain below CLOSE is none."""
     if not evidence:
         return "not tested"
-    fewest = min(evidence, key=lambda e: e.difference.num).difference.num
-    if fewest < MANY_SEEDS:
+    fewest = min(e.difference.num for e in evidence)
+    if fewest < MANY_SEEDS or len(evidence) < num_planned:
         return f"not conclusive, {fewest} of {MANY_SEEDS} seeds"
     if all(e.difference.low > 0.0 for e in evidence):
         return "confirmed"
@@ -241,14 +248,13 @@ def exact_state_evidence(results: Results) -> list[Evidence]:
 def saves_samples(results: Results, evidence: Evidence) -> bool:
     """Return whether an option needs at most 0.6 of GRPO's steps, and no more than PPO's.
 
-    Its interval must lie below 1, and all runs must have arrived. An option of PPO is none of
-    GRPO's: its lead may be PPO's own.
+    Both intervals must lie below 1, and all runs must have arrived. So an option of PPO counts
+    where it adds to PPO; PPO's own lead over GRPO is then part of the 0.6.
     """
     ratio = evidence.ratio.interval
     is_many_fewer = ratio.mean <= MANY_FEWER and ratio.high < 1.0
     against = compare(results, evidence.scenario, evidence.first, PPO)
-    is_no_more = against is not None and against.ratio.interval.high <= 1.0
-    return is_many_fewer and is_no_more and _plain(results, evidence.first) == GRPO
+    return is_many_fewer and against is not None and against.ratio.interval.high <= 1.0
 
 
 def conclusion_on_exact_states(results: Results) -> str:
@@ -258,45 +264,64 @@ def conclusion_on_exact_states(results: Results) -> str:
         return "No exact-state option was tried."
     saving = [each for each in evidence if saves_samples(results, each)]
     if saving:
-        parts = [
-            f"{results.study.title_of(e.first)} on {e.scenario} ({e.ratio.text()} of its steps)"
-            for e in saving
-        ]
+        parts = [_named_with_steps(results, e) for e in saving]
         return (
-            f"Of {len(evidence)} comparisons these need an estimated 0.6 of plain GRPO's "
-            "environment steps or less, certainly fewer than all of them, and no more than PPO's, "
+            f"Of {len(evidence)} comparisons these need an estimated {MANY_FEWER:g} of plain "
+            "GRPO's environment steps or less, and no more than PPO's by their 95 % intervals, "
             f"to the same success: {'; '.join(parts)}. Of so many comparisons of equals one in "
-            "forty would show a lead by chance."
+            f"forty would show a lead by chance.{_better_than_plain(results, evidence)}"
         )
-    plain = [compare(results, e.scenario, e.first, _plain(results, e.first)) for e in evidence]
-    parts = [
-        f"{results.study.title_of(e.first)} on {e.scenario}, "
-        f"{e.difference.text(signed=True)} of success at the same steps"
-        for e in plain
-        if e is not None and is_lead(e.difference)
-    ]
-    told = f" Better than its plain algorithm was {'; '.join(parts)}." if parts else ""
     is_open = [e for e in evidence if not is_excluded(results, e)]
+    none = (
+        f"to reach a given success with at most {MANY_FEWER:g} of plain GRPO's environment steps "
+        "and no more than PPO's"
+    )
     if is_open:
         return (
-            "No exact-state option was shown to reach a given success with at most 0.6 of plain "
-            f"GRPO's environment steps and no more than PPO's. In {len(is_open)} of "
-            f"{len(evidence)} comparisons it is not excluded either: intervals are too wide, or "
-            f"runs never arrived.{told}"
+            f"No exact-state option was shown {none}. In {len(is_open)} of {len(evidence)} "
+            "comparisons it is not excluded either: intervals are too wide, or runs never "
+            f"arrived.{_better_than_plain(results, evidence)}"
         )
     return (
-        "No exact-state option reached a given success with at most 0.6 of plain GRPO's "
-        "environment steps and no more than PPO's: snapshots buy exact groups, replay and "
-        f"debugging, not sample efficiency.{told}"
+        f"No exact-state option was found {none}: snapshots buy exact groups, replay and "
+        f"debugging, not sample efficiency.{_better_than_plain(results, evidence)}"
     )
 
 
 def is_excluded(results: Results, evidence: Evidence) -> bool:
-    """Return whether an option certainly needs more than 0.6 of GRPO's steps, or than PPO's."""
+    """Return whether an option needs more than 0.6 of GRPO's steps, or than PPO's, at 95 %."""
     against = compare(results, evidence.scenario, evidence.first, PPO)
     return evidence.ratio.interval.low > MANY_FEWER or (
         against is not None and against.ratio.interval.low > 1.0
     )
+
+
+def _better_than_plain(results: Results, evidence: Sequence[Evidence]) -> str:
+    """Return which options end with more success than PPO or GRPO without them, in a sentence."""
+    at_once = {e.scenario: simultaneous(_learned(results, e.scenario)) for e in evidence}
+    parts = []
+    for each in evidence:
+        pair = each.first, _plain(results, each.first)
+        lead = at_once[each.scenario].get(pair)
+        if lead is not None and is_lead(lead):
+            text = f"{_named(results, each)}, {lead.text(signed=True)} of success"
+            parts.append(f"{text} at the same steps")
+    if not parts:
+        return ""
+    return (
+        f" Better than its plain algorithm was {'; '.join(parts)} (intervals that hold for all "
+        "pairs of a task's arms at once)."
+    )
+
+
+def _named(results: Results, evidence: Evidence) -> str:
+    return f"{results.study.title_of(evidence.first)} on {evidence.scenario}"
+
+
+def _named_with_steps(results: Results, evidence: Evidence) -> str:
+    against = compare(results, evidence.scenario, evidence.first, PPO)
+    ppo = f", {against.ratio.text()} of PPO's" if against is not None else ""
+    return f"{_named(results, evidence)} ({evidence.ratio.text()} of GRPO's steps{ppo})"
 
 
 def _plain(results: Results, arm: str) -> str:
@@ -304,12 +329,10 @@ def _plain(results: Results, arm: str) -> str:
     return PPO if "algorithm=ppo" in results.study.arms[arm].settings else GRPO
 
 
-def _better(results: Results, scenario: str) -> str | None:
-    """Return PPO or GRPO, whichever is better on common seeds; None if there are none."""
+def _better(results: Results, scenario: str) -> str:
+    """Return PPO or GRPO, whichever is better on common seeds."""
     found = compare(results, scenario, PPO, GRPO)
-    if found is None:
-        return None
-    return PPO if found.difference.mean >= 0.0 else GRPO
+    return GRPO if found is not None and found.difference.mean < 0.0 else PPO
 
 
 def _confronted(
@@ -317,25 +340,30 @@ def _confronted(
     claim: str,
     source: str,
     pairs: Sequence[tuple[str, str, str]],
-    judge: Callable[[Sequence[Evidence]], str] | None = None,
+    judge: Callable[[Sequence[Evidence], int], str] | None = None,
 ) -> Confronted:
     """Judge a claim by pairs (scenario, first, second); by default that the first is better."""
-    found = [compare(results, *pair) for pair in pairs]
+    tried = {(cell.scenario, cell.arm) for cell in results.study.cells()}
+    planned = [(s, a, b) for s, a, b in pairs if {(s, a), (s, b)} <= tried]
+    found = [compare(results, *pair) for pair in planned]
     evidence = tuple(each for each in found if each is not None)
-    return Confronted(claim, source, (judge or _verdict)(evidence), evidence)
+    return Confronted(claim, source, (judge or _verdict)(evidence, len(planned)), evidence)
 
 
-def _verdict(evidence: Sequence[Evidence], margin: float = 0.0) -> str:
-    """Judge that the first is better, or worse by no more than a margin."""
+def _verdict(evidence: Sequence[Evidence], num_planned: int, margin: float = 0.0) -> str:
+    """Judge that the first is better, or worse by no more than a margin.
+
+    Wherever it is planned to be compared, or else only partly; by fewer seeds than LEAST_SEEDS
+    nowhere.
+    """
     if not evidence:
         return "not tested"
-    known = [e for e in evidence if e.difference.num >= 2]
-    wins = sum(e.difference.low > -margin for e in known)
-    losses = sum(e.difference.high < -margin for e in known)
+    known = [e.difference for e in evidence if e.difference.num >= LEAST_SEEDS]
+    wins = sum(difference.low > -margin for difference in known)
+    losses = sum(difference.high < -margin for difference in known)
     if wins and losses:
         return "mixed"
-    if losses:
-        return "contradicted"
-    if wins == len(evidence):
-        return "confirmed"
-    return "partly confirmed" if wins else "not conclusive"
+    for num, verdict in ((wins, "confirmed"), (losses, "contradicted")):
+        if num:
+            return verdict if num == num_planned else f"partly {verdict}"
+    return "not conclusive"

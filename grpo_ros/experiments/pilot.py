@@ -216,7 +216,10 @@ def judge(results: Results, task: str) -> Advice:
     needed = more_seeds(found, max(lead, MARGIN - lead)) or found.num + 2
     pairs = needed - found.num
     episodes = round(pairs * 2 * sum(map(episodes_of, runs)) / len(runs))
-    more = f" {pairs} more pairs, about {episodes:,} episodes, would settle it (--minutes)"
+    more = (
+        f" {pairs} more pairs, about {episodes:,} episodes, would probably settle it (--minutes); "
+        "an interval holds for one look, so take a second one for a little less"
+    )
     return dataclasses.replace(
         advice("not conclusive", more), more_pairs=pairs, more_episodes=episodes
     )

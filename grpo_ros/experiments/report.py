@@ -124,17 +124,19 @@ def _method(results: Results) -> Iterator[Block]:
     yield Paragraph(
         "Every arm of a task starts from the same clone of the same demonstrations, unless it is "
         "from scratch, has the same budget of environment steps, whatever it spends them on, and "
-        "is measured on the same held-out initial states, which training cannot reach. Cloning "
-        "ends early, to leave something to learn; the control is cloned to the end. Intervals are "
-        "95 %: Student's t over seeds, paired by seed where two arms are compared; Wilson's for "
-        "single runs. What one seed shows is known to within its episodes, not to within what "
-        "another seed would have learned. Intervals are not widened for being many: of twenty "
-        "comparisons of equals one shows a lead by chance, and the best of several arms is "
-        "measured a little too high. Steps to a success are those at which the curve first "
-        "reaches it, between two of its points by a straight line; runs that never do count with "
-        "their whole budget and are marked (<=, >=, ~), never dropped. A run ends early where all "
-        "states of its curve succeed. The policy that is measured is the running average of "
-        "iterates, or the last where averaging is off."
+        "is measured on the same held-out initial states, which training cannot reach. "
+        f"{_cloned(results)}Intervals are 95 %: Student's t over seeds, paired by seed where two "
+        "arms are compared, but no narrower than their episodes allow; Wilson's for single runs. "
+        "What one seed shows is known to within its episodes, not to within what another seed "
+        "would have learned. Which arms are worse than the best, and which options better than "
+        "their plain algorithm, is told by intervals that hold for all pairs of a task's arms at "
+        "once (Tukey's, by the seeds that all of them have). Other intervals are not widened for "
+        "being many: of twenty comparisons of equals one shows a lead by chance, and the best of "
+        "several arms is measured a little too high. Steps to a success are those at which the "
+        "curve first reaches it, between two of its points by a straight line; runs that never do "
+        "count with their whole budget and are marked (<=, >=, ~), never dropped. A run ends "
+        "early where all states of its curve succeed. The policy that is measured is the running "
+        "average of iterates, or the last where averaging is off."
     )
     if study.tuning:
         yield Paragraph(f"Tuning: {study.tuning}")
@@ -144,10 +146,26 @@ def _method(results: Results) -> Iterator[Block]:
         yield Paragraph(f"Command: {results.command}")
 
 
+def _cloned(results: Results) -> str:
+    """Return what was measured of cloning alone."""
+    if not any(run.arm == CONTROL for run in results.runs):
+        return ""
+    early = {
+        run.scenario
+        for run in results.runs
+        if run.config.get("behaviour_cloning", {}).get("maximum_success", 1.0) < 1.0
+    }
+    told = "The control is cloned to the end. "
+    if early:
+        told += f"On {', '.join(sorted(early))} all others began from a clone that ended early. "
+    return told
+
+
 def _scenario(results: Results, scenario: str) -> Iterator[Block]:
     each, arms = results.study.scenarios[scenario], results.arms_on(scenario)
     difficulty = f", {each.difficulty}" if each.difficulty else ""
-    yield Heading(f"{scenario} ({each.task}{difficulty}; {each.env_steps:,} environment steps)")
+    steps = f"{each.env_steps:,} environment steps" if each.env_steps else "the preset's budget"
+    yield Heading(f"{scenario} ({each.task}{difficulty}; {steps})")
     yield Rows(tables.success_table(results, scenario))
     exact = exact_state_arms(results)
     families = {

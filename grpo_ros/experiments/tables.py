@@ -84,12 +84,15 @@ def seed_table(results: Results, scenario: str) -> Table:
 
 
 def group_table(results: Results, scenario: str) -> Table:
-    """Return what training was like, the mean over curve points and seeds of each arm."""
+    """Return what training was like, the mean over curve points and seeds of each arm.
+
+    What fewer than half of them have, as groups of an algorithm that seldom has any, is left out.
+    """
     names = {
         "all_fail_fraction": "groups that all fail",
         "all_success_fraction": "groups that all succeed",
         "diversity": "spread of actions",
-        "explained_variance": "critic's explained variance",
+        "explained_variance": "critic's explained variance, of lambda-returns",
     }
     shares = {"rollouts begun elsewhere": _elsewhere, "groups replayed": _replayed}
     ends_head = ["gradient steps", "CPU s", "environment steps"]
@@ -100,11 +103,13 @@ def group_table(results: Results, scenario: str) -> Table:
         if arm == CONTROL:
             continue
         cells = []
+        points = [p for r in runs.values() for p in r.points if p.gradient_steps]
         for name in names:
-            values = [p.values[name] for r in runs.values() for p in r.points if name in p.values]
-            cells.append(f"{sum(values) / len(values):.2f}" if values else "")
+            values = [p.values[name] for p in points if name in p.values]
+            is_told = len(values) >= max(1, len(points) / 2)
+            cells.append(f"{sum(values) / len(values):.2f}" if is_told else "")
         for share in shares.values():
-            values = [share(p) for r in runs.values() for p in r.points if p.gradient_steps]
+            values = [share(p) for p in points]
             cells.append(f"{sum(values) / len(values):.3f}" if any(values) else "")
         ends = [run.points[-1] for run in runs.values() if run.points]
         means = [

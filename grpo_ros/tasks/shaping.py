@@ -38,9 +38,9 @@ def reward_terms(
         names: which terms.
         before, after: the step. action: (N, A), as executed.
         outcome: of `after`.
-        potential: scene -> (N,), higher is nearer to success; differences of it shape without
-            changing what is optimal (Ng et al., "Policy invariance under reward transformations",
-            ICML 1999).
+        potential: scene -> (N,), higher is nearer to success. Its undiscounted differences add up
+            to what an episode gains of it, which stays at the end: unlike in Ng et al. ("Policy
+            invariance under reward transformations", ICML 1999) that may change what is optimal.
         control_rate_hz: of the step.
     """
     terms: dict[str, Tensor] = {}

@@ -28,7 +28,9 @@ class GroupCollector:
         simulator: with at least num_groups * group_size environments, all of which are used.
         num_groups: M.
         group_size: G.
-        antithetic: whether members 2i and 2i + 1 of a group get opposite noise.
+        antithetic: whether members 2i and 2i + 1 of a group get opposite noise. Their mean then
+            holds what the squares of the noise bring, so a group's baseline takes 2 / G of it
+            from the gradient of a learned spread.
         first_group: number of the first group; the others count on from it. States and noise
             belong to a group's number, so ranks that share them draw what one would.
         starts: draws where groups start; None: at the task's initial states.

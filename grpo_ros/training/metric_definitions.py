@@ -96,7 +96,8 @@ METRICS = (
         "Critic",
         (
             "explained_variance",
-            "1 - Var[R - V] / Var[R] before the critic learns from the rollout",
+            "1 - Var[R - V] / Var[R] before the critic learns from the rollout; R, the lambda-return, "
+            "holds estimates V of later decisions, so it is above what is explained of outcomes",
             "",
             "> 0.3",
         ),

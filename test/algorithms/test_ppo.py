@@ -8,10 +8,10 @@ import pytest
 import torch
 from bandit import roll_out, same, weights
 
-from grpo_ros.algorithms import PpoConfig, make_algorithm
+from grpo_ros.algorithms import PpoConfig, make_algorithm, value_learner
 from grpo_ros.algorithms.objectives import objective_steps
 from grpo_ros.algorithms.value_learner import CriticConfig, value_loss
-from grpo_ros.errors import CheckpointError, ConfigurationError
+from grpo_ros.errors import CheckpointError, ConfigurationError, TrainingError
 from grpo_ros.policies import FlowConfig, GaussianConfig, make_policy
 from grpo_ros.randomness import Key
 
@@ -53,6 +53,21 @@ def test_the_critic_learns_which_state_is_better(make_contract):
     assert before["explained_variance"] < 0.1
     assert after["explained_variance"] > 0.95
     assert after["value_loss"] < 0.1 * before["value_loss"]
+
+
+def test_a_critic_that_its_last_step_spoils_is_an_error(make_contract, monkeypatch):
+    """Regression: no decision was valid from then on, and the run went on without learning."""
+
+    def spoil(parameters, _):
+        for parameter in parameters:
+            parameter.grad.fill_(torch.nan)
+
+    monkeypatch.setattr(value_learner, "clip_gradients", spoil)
+    policy = make_policy(GAUSSIAN, make_contract())
+    once = dataclasses.replace(CRITIC, num_epochs=1, minibatch_size=10_000)
+    algorithm = make_algorithm(dataclasses.replace(CONFIG, critic=once), policy)
+    with pytest.raises(TrainingError, match="critic is not finite"):
+        algorithm.update(roll_out(policy), Key(0, 0))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,21 @@ from grpo_ros.typed import field_types
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as in YAML 1.2 (1.1 wants 1.0e-3)."""
+    """YAML in which 1e-3 is a number, as in YAML 1.2 (1.1 wants 1.0e-3), and keys are unique."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return the node of a mapping; raise ComposerError where a key stands twice."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.composer.ComposerError(
+                    problem=f"key '{key.value}' stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -67,7 +81,11 @@ def leaves(tree: Any, prefix: str = "") -> Iterator[Leaf]:
 
 
 def load_yaml(text: str) -> Any:
-    """Return the value of a YAML text."""
+    """Return the value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a key stands twice in one mapping; with the line.
+    """
     return yaml.load(text, Loader=_Loader)
 
 

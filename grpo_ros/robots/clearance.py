@@ -333,14 +333,4 @@ def _place_links(urdf: Urdf, robot: Robot, rest: Mapping[str, float]) -> dict[st
             parent.rotation @ translation + parent.translation,
         )
 
-    base = place(robot.base_frame)
-    placements = {}
-    for link in urdf.links:
-        placed = place(link)
-        if placed.body == 0:
-            inverse = base.rotation.T
-            placed = _Placement(
-                0, inverse @ placed.rotation, inverse @ (placed.translation - base.translation)
-            )
-        placements[link] = placed
-    return placements
+    return {link: place(link) for link in urdf.links}

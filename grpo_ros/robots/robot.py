@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from torch import Tensor
 from grpo_ros import typed
 from grpo_ros.contract import JointLimits
 from grpo_ros.errors import RobotError, nearest
+from grpo_ros.overrides import load_yaml
+from grpo_ros.robots.checks import check_description, position_range
 from grpo_ros.robots.description import (
     DESCRIPTION_FILE,
     ArmCommand,
@@ -31,7 +32,7 @@ from grpo_ros.robots.description import (
 )
 from grpo_ros.robots.driver_gripper import DriverGripper
 from grpo_ros.robots.kinematics import SerialChain
-from grpo_ros.robots.urdf import Urdf, no_limit, parse_urdf
+from grpo_ros.robots.urdf import Urdf, parse_urdf
 
 __all__ = [
     "DESCRIPTION_FILE",
@@ -156,7 +157,7 @@ def _cached(folder: Path, yaml_bytes: bytes, urdf_bytes: bytes) -> Robot:
     text = _text(urdf_path, urdf_bytes)
     urdf = parse_urdf(text, urdf_path.name)
     chain = SerialChain.from_urdf(urdf, description.base_frame, description.tip_frame)
-    _check(description, urdf, chain)
+    check_description(description, urdf, chain)
     gripper = description.gripper
     driven: list[JointDescription | Gripper] = [description.joints[n] for n in chain.joint_names]
     home = [description.joints[name].home for name in chain.joint_names]
@@ -225,7 +226,7 @@ def _text(path: Path, data: bytes) -> str:
 
 def _describe(path: Path, data: bytes) -> RobotDescription:
     try:
-        values: Any = yaml.safe_load(_text(path, data))
+        values: Any = load_yaml(_text(path, data))
     except yaml.YAMLError as problem:
         raise RobotError(f"{path.name}: not YAML ({problem})", expected="a mapping") from problem
     if not isinstance(values, Mapping):
@@ -243,8 +244,7 @@ def _limits(
         limits.append(
             JointLimits(
                 name,
-                joint.lower + description.position_margin,
-                joint.upper - description.position_margin,
+                *position_range(joint, description.position_margin),
                 velocity,
                 more.acceleration,
                 more.jerk,
@@ -256,8 +256,7 @@ def _limits(
         limits.append(
             JointLimits(
                 joint.name,
-                joint.lower,
-                joint.upper,
+                *position_range(joint),
                 joint.velocity,
                 gripper.acceleration,
                 gripper.jerk,
@@ -265,76 +264,3 @@ def _limits(
             )
         )
     return tuple(limits)
-
-
-def _check(description: RobotDescription, urdf: Urdf, chain: SerialChain) -> None:
-    """Raise RobotError where the YAML and the URDF disagree."""
-    for name in description.joints:
-        urdf.joint(name)
-    if set(description.joints) != set(chain.joint_names):
-        raise RobotError(
-            f"{DESCRIPTION_FILE}: joints are {sorted(description.joints)}",
-            expected=f"{list(chain.joint_names)}, those that move between "
-            f"'{description.base_frame}' and '{description.tip_frame}' in {urdf.file}",
-        )
-    gripper = description.gripper
-    for name in [*description.joints, *([] if gripper is None else [gripper.joint])]:
-        if not math.isfinite(urdf.joint(name).velocity):
-            raise no_limit(urdf.file, f"joint '{name}'")
-    for name, joint in description.joints.items():
-        _check_within(urdf, name, "home", joint.home, description.position_margin)
-        for key in ("acceleration", "jerk", "stiffness", "damping", "armature"):
-            _check_finite(f"joints.{name}.{key}", getattr(joint, key))
-    for axis, (low, high) in description.workspace.items():
-        if axis not in ("x", "y", "z") or not low < high:
-            raise RobotError(
-                f"{DESCRIPTION_FILE}: workspace.{axis} = [{low}, {high}]",
-                expected="x, y or z with [lower, upper]",
-            )
-    if gripper is None:
-        return
-    for name in gripper.mimic_joints:
-        _check_mimic(urdf, name, gripper.joint)
-    _check_within(urdf, gripper.joint, "gripper.open_position_m", gripper.open_position_m)
-    _check_within(urdf, gripper.joint, "gripper.closed_position_m", gripper.closed_position_m)
-    if gripper.open_position_m == gripper.closed_position_m:
-        raise RobotError(
-            f"{DESCRIPTION_FILE}: the gripper's open and closed positions are equal",
-            expected="two positions",
-        )
-    for key in ("max_effort_n", "acceleration", "jerk", "stiffness", "damping", "armature"):
-        _check_finite(f"gripper.{key}", getattr(gripper, key))
-
-
-def _check_mimic(urdf: Urdf, name: str, driver: str) -> None:
-    """Raise RobotError unless a joint stands where the gripper's driver does."""
-    joint = urdf.joint(name)
-    if joint.mimic != driver:
-        raise RobotError(
-            f"{DESCRIPTION_FILE}: gripper.mimic_joints has '{name}'",
-            expected=f'a joint with <mimic joint="{driver}"/> in {urdf.file}',
-        )
-    if joint.multiplier != 1.0 or joint.offset != 0.0:
-        raise RobotError(
-            f"{urdf.file}: joint '{name}' mimics '{driver}' with multiplier {joint.multiplier:g} "
-            f"and offset {joint.offset:g}",
-            expected="multiplier 1 and offset 0, with which simulators tie a gripper's joints",
-            remedy="multiplier -1: reverse its <axis> and limits; an offset: put it into its "
-            "<origin> and limits; else leave it out of gripper.mimic_joints and make it fixed",
-        )
-
-
-def _check_within(urdf: Urdf, name: str, key: str, value: float, margin: float = 0.0) -> None:
-    joint = urdf.joint(name)
-    lower, upper = joint.lower + margin, joint.upper - margin
-    if not lower <= value <= upper:
-        kept = f", less position_margin {margin}" if margin else ""
-        raise RobotError(
-            f"{DESCRIPTION_FILE}: {key} of '{name}' = {value}",
-            expected=f"within [{lower}, {upper}] of {urdf.file}{kept}",
-        )
-
-
-def _check_finite(key: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise RobotError(f"{DESCRIPTION_FILE}: {key} = {value}", expected="a finite number")

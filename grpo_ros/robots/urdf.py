@@ -66,12 +66,18 @@ class UrdfJoint:
 
 @dataclasses.dataclass(frozen=True)
 class Urdf:
-    """Links and joints of a URDF; `file` is for messages."""
+    """Links and joints of a URDF, a tree; `file` is for messages."""
 
     file: str
     name: str
     links: tuple[str, ...]
     joints: tuple[UrdfJoint, ...]
+
+    @property
+    def root(self) -> str:
+        """The link that hangs on no other."""
+        children = {joint.child for joint in self.joints}
+        return next(link for link in self.links if link not in children)
 
     def joint(self, name: str) -> UrdfJoint:
         """Return a named joint.
@@ -105,7 +111,7 @@ class Urdf:
         joints: list[UrdfJoint] = []
         link = tip
         while link != base:
-            if link not in by_child or len(joints) > len(self.joints):
+            if link not in by_child:
                 raise RobotError(
                     f"{self.file}: link '{tip}' cannot be reached from '{base}'",
                     expected=f"a chain of joints from '{base}' to '{tip}'",
@@ -123,7 +129,8 @@ def parse_urdf(text: str, file: str) -> Urdf:
         text: of the URDF. file: for messages.
 
     Raises:
-        RobotError: not XML, a document type or entity, or an incomplete or non-finite joint.
+        RobotError: not XML, a document type or entity, an incomplete or non-finite joint, or
+            links that are no tree.
     """
     # A URDF needs neither, and entities can be made to expand without end.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -157,6 +164,7 @@ def parse_urdf(text: str, file: str) -> Urdf:
                     remedy=nearest(link, links),
                 )
     _check_names("child link of two joints", tuple(joint.child for joint in joints), file)
+    _check_tree(links, joints, file)
     return Urdf(file, root.get("name", ""), links, joints)
 
 
@@ -164,6 +172,30 @@ def _check_names(kind: str, names: tuple[str, ...], file: str) -> None:
     for name in names:
         if names.count(name) > 1:
             raise RobotError(f"{file}: {kind} '{name}' appears twice", expected="unique names")
+
+
+def _check_tree(links: tuple[str, ...], joints: tuple[UrdfJoint, ...], file: str) -> None:
+    """Raise RobotError unless one link hangs on no other, and all others on it.
+
+    No link is the child of two joints: what is not reached from a root is or hangs on a loop.
+    """
+    children = {joint.child for joint in joints}
+    roots = [link for link in links if link not in children]
+    if len(roots) != 1:
+        raise RobotError(
+            f"{file}: {len(roots)} links hang on no other ({', '.join(roots)})",
+            expected="one, the root",
+            remedy="join the links by fixed joints; of joints in a loop, leave one out",
+        )
+    reached = set(roots)
+    for _ in joints:
+        reached |= {joint.child for joint in joints if joint.parent in reached}
+    if lost := [link for link in links if link not in reached]:
+        raise RobotError(
+            f"{file}: joints make a loop, which holds {', '.join(lost)}",
+            expected=f"links that all hang on '{roots[0]}'",
+            remedy="leave out one of the loop's joints, and join it to the root",
+        )
 
 
 def _joint(element: ElementTree.Element, file: str) -> UrdfJoint:

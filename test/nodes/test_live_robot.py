@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -9,9 +12,11 @@ import pytest
 pytest.importorskip("rclpy")
 
 from grpo_ros.contract import Contract  # noqa: E402
+from grpo_ros.deployment.matching import check_match  # noqa: E402
 from grpo_ros.deployment.safety.faults import FaultConfig, FaultWatch  # noqa: E402
 from grpo_ros.errors import ContractError  # noqa: E402
 from grpo_ros.nodes.serving.fault_inputs import FaultInputs  # noqa: E402
+from grpo_ros.nodes.serving.listeners import publisher_problem  # noqa: E402
 from grpo_ros.nodes.serving.live_robot import LiveRobot, description_differences  # noqa: E402
 from grpo_ros.robots.robot import Robot, load_robot  # noqa: E402
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig  # noqa: E402
@@ -55,6 +60,22 @@ def test_a_joint_that_nobody_commands_needs_no_limits() -> None:
     assert found.startswith("joint 'fr3_joint1' may go from -2.7437 to 1.5")
 
 
+def test_a_continuous_joint_that_is_published_holds_the_bounds_that_it_is_taken_to_have(
+    tmp_path: Path,
+) -> None:
+    robot = load_robot("franka_fr3")
+    shutil.copytree(robot.urdf_path.parent, tmp_path / "robot")
+    text = robot.urdf.replace('"fr3_joint1" type="revolute"', '"fr3_joint1" type="continuous"')
+    (tmp_path / "robot" / "robot.urdf").write_text(text)
+    turning = load_robot(tmp_path / "robot")
+    contract = PickPlace(PickPlaceConfig(robot=str(tmp_path / "robot"))).contract()
+    check_match(contract, turning)
+    assert description_differences(text, contract, turning) == []
+    (found, tighter) = description_differences(robot.urdf, contract, turning)
+    assert found == "joint 'fr3_joint1' is revolute, not continuous"
+    assert tighter.endswith("the policy from -1000.0 to 1000.0")
+
+
 def test_a_gripper_is_compared_under_the_name_and_in_the_unit_of_its_driver() -> None:
     contract, robot = arm_of("ur5e")
     assert description_differences(robot.urdf, contract, robot) == []
@@ -63,13 +84,34 @@ def test_a_gripper_is_compared_under_the_name_and_in_the_unit_of_its_driver() ->
     assert found.startswith("joint 'robotiq_85_left_knuckle_joint' may go from 0.0 to 0.5")
 
 
-def test_a_joint_of_the_arm_or_a_gripper_that_is_not_there_is_named() -> None:
+def test_a_joint_of_the_arm_has_to_be_there_a_gripper_may_be_described_elsewhere() -> None:
     contract, robot = arm_of("ur5e")
-    text = robot.urdf.replace("elbow_joint", "other").replace("left_finger_joint", "finger")
-    assert description_differences(text, contract, robot) == [
-        "no joint 'elbow_joint'",
-        "no joint 'left_finger_joint' or 'robotiq_85_left_knuckle_joint'",
+    text = robot.urdf.replace("left_finger_joint", "finger")
+    assert description_differences(text, contract, robot) == []
+    text = text.replace("elbow_joint", "other")
+    assert description_differences(text, contract, robot) == ["no joint 'elbow_joint'"]
+
+
+@pytest.mark.parametrize(
+    ("listeners", "problem"),
+    [
+        ([], "nobody listens to '/command' (std_msgs/msg/String)"),
+        (
+            ["recorder_intake", "evaluator", "_ros2cli_12", "rosbag2_recorder", "rviz2"],
+            "nobody listens to '/command' (std_msgs/msg/String)",
+        ),
+        (["recorder_intake", "arm_controller"], ""),
+    ],
+)
+def test_who_only_looks_at_commands_is_no_controller(listeners: list[str], problem: str) -> None:
+    """Regression: beside a recorder nobody missed the controller."""
+    kind = "std_msgs/msg/String"
+    node = MagicMock()
+    node.get_publishers_info_by_topic.return_value = []
+    node.get_subscriptions_info_by_topic.return_value = [
+        SimpleNamespace(node_name=name, topic_type=kind) for name in listeners
     ]
+    assert publisher_problem(node, "/command", kind) == problem
 
 
 def test_an_enable_switch_that_nobody_publishes_is_named_with_what_to_do() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from grpo_ros.contract import Contract
 from grpo_ros.robots import LinkClearance, Robot, load_robot
 from grpo_ros.robots.description import Interfaces, RobotDescription, Safety
 from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
@@ -96,3 +98,24 @@ def test_the_how_tos_arm_is_led_to_the_markers_of_add_a_task(folder: Path) -> No
     simulator.close()
     assert result.outcome.float().mean() >= 0.95
     assert torch.isfinite(result.score).all()
+
+
+def test_an_arm_turns_on_a_continuous_joint_in_mujoco(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "desk_arm", tmp_path / "desk_arm")
+    urdf = tmp_path / "desk_arm" / "robot.urdf"
+    urdf.write_text(urdf.read_text().replace('"turn" type="revolute"', '"turn" type="continuous"'))
+    hover = find_tasks([folder])["hover"]
+    task = hover(hover.Config(robot=str(urdf.parent), action="joint_delta"))
+    simulator = MujocoSimulator(task, 1)
+    keys = held_out_keys(1)
+    simulator.reset(task.sample(keys), None, keys)
+    forward = torch.zeros(1, 1, task.contract().action_size)
+    forward[..., 0] = 1.0
+    start = simulator.scene().joint_position[0, 0].item()
+    for _ in range(20):
+        simulator.step(forward)
+    turned = simulator.scene().joint_position[0, 0].item() - start
+    target = simulator.controller_state()["target"][0, 0].item()
+    simulator.close()
+    assert turned > 0.1 and target == pytest.approx(start + turned, abs=0.3)
+    assert Contract.from_json(task.contract().to_json()) == task.contract()

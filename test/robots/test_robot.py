@@ -13,6 +13,7 @@ import torch
 
 from grpo_ros.errors import RobotError
 from grpo_ros.robots import known_robots, load_robot
+from grpo_ros.robots.checks import UNBOUNDED_RAD
 from grpo_ros.robots.robot import ROBOTS_DIRECTORY
 from grpo_ros.robots.urdf import parse_urdf
 
@@ -208,6 +209,9 @@ def test_an_unknown_robot_gets_the_nearest_name() -> None:
 
 
 YAML, URDF = "robot.yaml", "robot.urdf"
+MOUNT = """<link name="world"/><link name="base"/>
+<joint name="mount" type="{kind}"><parent link="world"/><child link="base"/>
+<origin xyz="{xyz}"/></joint>"""
 JOINT_1 = 'lower="-2.7437" upper="2.7437"'
 MISTAKES = {
     "unknown key": (YAML, "tip_frame:", "tip_farme:", "unknown key 'robot.yaml.tip_farme'.*did"),
@@ -250,6 +254,44 @@ MISTAKES = {
     "joint type": (URDF, 'type="revolute"', 'type="floating"', "type 'floating'.*revolute"),
     "unknown link": (URDF, 'parent link="fr3_link0"', 'parent link="fr3_link00"', "did you mean"),
     "joint twice": (URDF, '"fr3_joint2"', '"fr3_joint1"', "joint 'fr3_joint1' appears twice"),
+    "mounting offset": (
+        URDF,
+        '<link name="base"/>',
+        MOUNT.format(kind="fixed", xyz="0 0 0.2"),
+        "base_frame 'base' is at .*0.2.* in 'world', the root .*or remove the mounting joint",
+    ),
+    "moving base": (
+        URDF,
+        '<link name="base"/>',
+        MOUNT.format(kind="continuous", xyz="0 0 0"),
+        r"base_frame 'base' moves by \['mount'\] in 'world'",
+    ),
+    "arm joint that mimics": (
+        URDF,
+        '<axis xyz="0 0 1"/>',
+        '<axis xyz="0 0 1"/><mimic joint="fr3_joint2"/>',
+        "joint 'fr3_joint1' is commanded, and mimics 'fr3_joint2'",
+    ),
+    "driver that mimics": (
+        URDF,
+        '<child link="fr3_leftfinger"/>',
+        '<child link="fr3_leftfinger"/><mimic joint="fr3_joint2"/>',
+        "joint 'fr3_finger_joint1' is commanded, and mimics 'fr3_joint2'",
+    ),
+    "joint that nothing commands": (
+        YAML,
+        "mimic_joints: [fr3_finger_joint2]",
+        "mimic_joints: []",
+        "joint 'fr3_finger_joint2' moves, and nothing commands it.*make it fixed",
+    ),
+    "a loop": (
+        URDF,
+        '<parent link="base"/>',
+        '<parent link="fr3_link8"/>',
+        "joints make a loop, which holds fr3_link0, .*'base'",
+    ),
+    "two roots": (URDF, "</robot>", '<link name="lost"/></robot>', r"2 links .*\(base, lost\)"),
+    "key twice": (YAML, "urdf:", "name: other\nurdf:", r"key 'name' stands twice\s+in .*line 3"),
     "no child": (URDF, '<child link="fr3_link1"/>', "", "'fr3_joint1' has no <child>"),
 }
 
@@ -264,6 +306,34 @@ def test_a_mistake_names_file_and_what_is_wrong(folder: Path, mistake: str) -> N
     with pytest.raises(RobotError, match=message) as caught:
         load_robot(folder)
     assert caught.value.expected or caught.value.remedy
+
+
+def test_a_base_frame_may_be_fixed_to_the_root_without_an_offset(folder: Path) -> None:
+    edit(folder, URDF, '<link name="base"/>', MOUNT.format(kind="fixed", xyz="0 0 0"))
+    robot, original = load_robot(folder), load_robot("franka_fr3")
+    q = original.home[None, :7]
+    assert torch.equal(robot.chain.forward(q)[0], original.chain.forward(q)[0])
+
+
+def test_a_robot_may_stand_on_wheels_that_nothing_commands(folder: Path) -> None:
+    wheel = """<link name="wheel"/><joint name="roll" type="continuous"><parent link="base"/>
+      <child link="wheel"/></joint></robot>"""
+    edit(folder, URDF, "</robot>", wheel)
+    assert load_robot(folder).joint_names == load_robot("franka_fr3").joint_names
+
+
+def test_numbers_are_read_as_in_every_other_file_of_settings(folder: Path) -> None:
+    edit(folder, YAML, "jerk: 5000.0", "jerk: 5e3")
+    assert load_robot(folder).limits[0].jerk == 5000.0
+
+
+def test_a_continuous_joint_has_bounds_that_are_numbers(folder: Path) -> None:
+    edit(folder, URDF, 'name="fr3_joint1" type="revolute"', 'name="fr3_joint1" type="continuous"')
+    limit = load_robot(folder).limits[0]
+    assert (limit.lower, limit.upper) == (-UNBOUNDED_RAD, UNBOUNDED_RAD)
+    edit(folder, YAML, "{home: 0.0", "{home: 1000.5")
+    with pytest.raises(RobotError, match=r"home of 'fr3_joint1' = 1000.5.*\[-1000.0, 1000.0\]"):
+        load_robot(folder)
 
 
 def test_a_free_wheel_needs_no_limits() -> None:

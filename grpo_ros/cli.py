@@ -20,8 +20,9 @@ from typing import Any
 
 from grpo_ros import __version__, typed
 from grpo_ros.demonstrate import add_arguments, demonstrate
-from grpo_ros.errors import GrpoRosError
+from grpo_ros.errors import ConfigurationError, GrpoRosError, MissingExtraError
 from grpo_ros.experiments import command as experiments
+from grpo_ros.files import write_atomically
 from grpo_ros.memory import add_memory_arguments, memory
 from grpo_ros.training.failures import command as failures
 
@@ -61,12 +62,14 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def train(options: argparse.Namespace) -> int:
     """Train a policy; the last line names what was written."""
-    from grpo_ros.configuration import load_config
+    from grpo_ros.configuration import check_is_for_learner, load_config
     from grpo_ros.reference import settings_table
 
     if options.keys:
         print(settings_table())
         return 0
+    if options.config:
+        check_is_for_learner(Path(options.config))
     config = load_config(options.settings, options.config)
 
     from grpo_ros.training.command import run_training
@@ -78,7 +81,6 @@ def evaluate(options: argparse.Namespace) -> int:
     """Measure a policy on held-out initial states; write and print the result."""
     from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes, run_config
     from grpo_ros.export.policy_file import load_policy_file
-    from grpo_ros.files import write_atomically
     from grpo_ros.training.evaluation import held_out_keys
     from grpo_ros.versions import versions
 
@@ -102,9 +104,8 @@ def evaluate(options: argparse.Namespace) -> int:
         "outcome": [int(outcome) for outcome in result.outcome.tolist()],
     }
     stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    target = Path(options.output or path.parent / "evaluations" / f"{stamp}.json")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, (json.dumps(report, indent=1) + "\n").encode())
+    default = path.parent / "evaluations" / f"{stamp}.json"
+    target = _write_report(options.output or default, report)
     print(f"success {result} held-out episodes; wrote {target}")
     return 0
 
@@ -112,23 +113,28 @@ def evaluate(options: argparse.Namespace) -> int:
 def transfer(options: argparse.Namespace) -> int:
     """Measure policies in every simulator on the same initial states; print the table."""
     from grpo_ros.deployment.records.transfer import transfer_table
-    from grpo_ros.files import write_atomically
     from grpo_ros.versions import versions
 
     rows = transfer_table([Path(path) for path in options.policies], options.episodes, print)
-    target = Path(options.output or "transfer.json")
     report = {"episodes": options.episodes, "rows": rows, "versions": versions()}
-    write_atomically(target, (json.dumps(report, indent=1) + "\n").encode())
-    print(f"wrote {target}")
+    print(f"wrote {_write_report(options.output or 'transfer.json', report)}")
     return 0
 
 
 def export(options: argparse.Namespace) -> int:
     """Write the policy of a run's checkpoint, or a policy file as a LEAPP bundle."""
+    from grpo_ros.training.export_run import export_checkpoint
+
     source, wanted = Path(options.source), options.checkpoint
     if options.format == "onnx":
+        if source.is_file():
+            raise ConfigurationError(
+                f"{source} is a file",
+                expected="a run's folder, as runs/latest",
+                remedy="name one, or say --format leapp for a bundle of this file",
+            )
         path = Path(options.output) if options.output else None
-        name, path = _export_checkpoint(source, wanted, path)
+        name, path = export_checkpoint(source, wanted, path)
         print(f"exported checkpoint {name}; wrote {path}")
         return 0
 
@@ -139,53 +145,15 @@ def export(options: argparse.Namespace) -> int:
         print(f"exported {source}; wrote {bundle.folder}")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        name, path = _export_checkpoint(source, wanted, Path(folder) / "policy.onnx")
+        name, path = export_checkpoint(source, wanted, Path(folder) / "policy.onnx")
         bundle = export_leapp(path, options.output or source / "leapp")
     print(f"exported checkpoint {name}; wrote {bundle.folder}")
     return 0
 
 
-def _export_checkpoint(run_folder: Path, wanted: str, path: Path | None) -> tuple[str, Path]:
-    """Write a run's checkpoint as ONNX; return both names.
-
-    Args:
-        run_folder: of the run.
-        wanted: name of the checkpoint; empty: the newest that can be read.
-        path: of the file; None: the run's own.
-    """
-    from grpo_ros.configuration import merge, read_layer
-    from grpo_ros.errors import CheckpointError
-    from grpo_ros.training.checkpoint import load_checkpoint, newest_valid
-    from grpo_ros.training.placement import without_ros
-    from grpo_ros.training.run_directory import RunDirectory
-    from grpo_ros.training.settings import TrainConfig
-    from grpo_ros.training.trainer import Trainer
-
-    run = RunDirectory(run_folder)
-    config = merge(TrainConfig, [read_layer(run.path / "config.yaml")])
-    checkpoint, state, skipped = newest_valid(run.checkpoints)
-    if wanted:
-        checkpoint, state = run.checkpoints / wanted, load_checkpoint(run.checkpoints / wanted)
-    if checkpoint is None or state is None:
-        raise CheckpointError(f"{run.path} has no readable checkpoint ({'; '.join(skipped)})")
-    trainer = Trainer(without_ros(config), run)
-    try:
-        trainer.load_state(state)
-        # A result belongs to the policy that it was measured with, and to no other.
-        result = run.read_json("evaluation.json") or {}
-        is_its_own = result.get("env_steps") == trainer.env_steps
-        names = ("successes", "episodes", "wilson_95") if is_its_own else ()
-        evaluation = {"evaluation": {name: result[name] for name in names}} if names else {}
-        written = trainer.export(path or run.policy, **evaluation)
-    finally:
-        trainer.simulator.close()
-    return checkpoint.name, written
-
-
 def check(options: argparse.Namespace) -> int:
     """Run the conformance suite on a simulator; write what held as JSON."""
     from grpo_ros import configuration
-    from grpo_ros.files import write_atomically
     from grpo_ros.simulators.check import check_simulator
     from grpo_ros.simulators.registry import make_simulator
     from grpo_ros.tasks.registry import make_task
@@ -204,17 +172,13 @@ def check(options: argparse.Namespace) -> int:
         **report,
         "versions": versions(),
     }
-    target = Path(options.output or f"check_{config.simulator}.json")
-    write_atomically(target, (json.dumps(report, indent=1) + "\n").encode())
+    target = _write_report(options.output or f"check_{config.simulator}.json", report)
     print(f"{report['passed']} of {len(report['checks'])} checks passed; wrote {target}")
     return 0 if report["passed"] == len(report["checks"]) else FAILED
 
 
 def replay_bag(options: argparse.Namespace) -> int:
     """Run a policy on a recorded bag, in line and without sending anything; print what it did."""
-    from grpo_ros.errors import MissingExtraError
-    from grpo_ros.files import write_atomically
-
     try:
         from grpo_ros.nodes.recording.replay import replay_bag as replay
     except ImportError as problem:
@@ -225,9 +189,8 @@ def replay_bag(options: argparse.Namespace) -> int:
     result = replay(Path(options.bag), Path(options.policy), options.set)
     print("\n".join(result.lines()))
     if options.output:
-        report = json.dumps({"bag": options.bag, **dataclasses.asdict(result)}, indent=1)
-        write_atomically(Path(options.output), f"{report}\n".encode())
-        print(f"wrote {options.output}")
+        report = {"bag": options.bag, **dataclasses.asdict(result)}
+        print(f"wrote {_write_report(options.output, report)}")
     return 0
 
 
@@ -261,6 +224,14 @@ def make_tiny_gr00t(options: argparse.Namespace) -> int:
     path = make_tiny_checkpoint_for(task.contract(), options.folder, options.seed)
     print(f"random weights for {config.task}; wrote {path}")
     return 0
+
+
+def _write_report(path: str | Path, report: dict[str, Any]) -> Path:
+    """Write a report as JSON, its folder included; return where it is."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, (json.dumps(report, indent=1) + "\n").encode())
+    return target
 
 
 def _parser() -> argparse.ArgumentParser:

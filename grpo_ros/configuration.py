@@ -32,6 +32,8 @@ from grpo_ros.training.settings import (
 __all__ = [
     "Layer",
     "algorithm_settings",
+    "check_is_for_learner",
+    "chosen_settings",
     "config_hash",
     "is_ros_file",
     "leaves",
@@ -123,6 +125,17 @@ def is_ros_file(path: Path) -> bool:
     return _is_ros(_read(path))
 
 
+def check_is_for_learner(path: Path) -> None:
+    """Raise ConfigurationError where a ROS 2 parameter file is for other nodes alone."""
+    tree = _read(path)
+    if _is_ros(tree) and not any(_is_learners(node) for node in tree):
+        raise ConfigurationError(
+            f"{path} has parameters of {', '.join(tree)}",
+            expected=f"of '{LEARNER}' or a wildcard, or plain settings",
+            remedy=f"put what is meant for training under '{LEARNER}: ros__parameters:'",
+        )
+
+
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         tree = load_yaml(path.read_text())
@@ -158,15 +171,15 @@ def algorithm_settings(config: TrainConfig) -> AlgorithmConfig:
 
 
 def to_yaml(config: Any) -> str:
-    """Return a typed tree as YAML; `read_layer` and `merge` give it back."""
+    """Return settings, typed or a tree, as YAML; `read_layer` and `merge` give them back."""
     text: str = yaml.safe_dump(typed.encode(config), sort_keys=False)
     return text
 
 
-def deciding_settings(config: TrainConfig) -> dict[str, Any]:
-    """Return all settings that decide results, as a tree; `merge` gives them back.
+def chosen_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings without the sections of what was not chosen, as a tree.
 
-    Left out are paths, `resume`, thread counts, and the sections of what was not chosen.
+    `merge` gives back a configuration that chooses the same, also where other tasks are known.
     """
     tree: dict[str, Any] = typed.encode(config)
     for selector, sections in SECTIONS_BY_SELECTOR.items():
@@ -174,6 +187,15 @@ def deciding_settings(config: TrainConfig) -> dict[str, Any]:
         for name in sections:
             if name not in (chosen, *SECTIONS_USED_TOO.get(chosen, ())):
                 tree.pop(name, None)
+    return tree
+
+
+def deciding_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return all settings that decide results, as a tree; `merge` gives them back.
+
+    Left out are paths, `resume`, thread counts, and the sections of what was not chosen.
+    """
+    tree = chosen_settings(config)
     for key in WITHOUT_EFFECT_ON_RESULTS:
         *parents, last = key.split(".")
         branch = tree
@@ -195,13 +217,17 @@ def _is_ros(tree: Mapping[str, Any]) -> bool:
     )
 
 
+def _is_learners(node: str) -> bool:
+    return node.rsplit("/", 1)[-1] in (LEARNER, "*", "**")
+
+
 def _without_ros(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what stands under `<node>: ros__parameters:`, or a plain tree itself."""
     if not _is_ros(tree):
         return tree
     found: dict[str, Any] = {}
     for node, parameters in tree.items():
-        if node.rsplit("/", 1)[-1] not in (LEARNER, "*", "**"):
+        if not _is_learners(node):
             continue
         for key, value in (parameters["ros__parameters"] or {}).items():
             if key != "use_sim_time":

@@ -76,6 +76,31 @@ def test_a_policy_is_evaluated_without_what_it_observes(run, capsys):
     assert "did you mean 'goal_from_cube'" in capsys.readouterr().err
 
 
+def test_a_policy_is_evaluated_in_a_simulator_that_there_is_and_into_a_folder_that_there_is_not(
+    run, capsys, tmp_path
+):
+    words = ["evaluate", str(run[0] / "policy.onnx"), "--episodes", "2"]
+    assert cli.main([*words, "--simulator", "mujuco"]) == 2
+    err = capsys.readouterr().err
+    assert "no simulator 'mujuco'; expected isaaclab | mujoco; did you mean 'mujoco'?" in err
+    target = tmp_path / "not" / "there" / "result.json"
+    assert cli.main([*words, "--output", str(target)]) == 0
+    assert json.loads(target.read_text())["episodes"] == 2
+
+
+@pytest.mark.parametrize("command", ["transfer", "check"])
+def test_a_report_is_written_into_a_folder_that_is_made(tmp_path, monkeypatch, command):
+    from grpo_ros.deployment.records import transfer
+    from grpo_ros.simulators import check
+
+    monkeypatch.setattr(transfer, "transfer_table", lambda *_: [])
+    monkeypatch.setattr(check, "check_simulator", lambda *_: {"passed": 0, "checks": []})
+    target = tmp_path / "not" / "there" / "result.json"
+    policies = ["policy.onnx"] if command == "transfer" else []
+    assert cli.main([command, *policies, "--output", str(target)]) == 0
+    assert json.loads(target.read_text())["versions"]
+
+
 def test_a_run_is_exported_again(run, capsys, tmp_path):
     folder, _ = run
     target = tmp_path / "again.onnx"
@@ -90,8 +115,18 @@ def test_a_checkpoint_is_exported_by_its_name(run, capsys, tmp_path):
     name = min(path.name for path in (folder / "checkpoints").iterdir())
     assert cli.main([*words, name]) == 0
     assert f"exported checkpoint {name}; wrote" in capsys.readouterr().out and target.is_file()
-    assert cli.main([*words, "000777"]) == 2
+    target.unlink()
+    assert cli.main([*words, str(int(name))]) == 0
+    assert f"exported checkpoint {name}; wrote" in capsys.readouterr().out and target.is_file()
+    assert cli.main([*words, "777"]) == 2
     assert "checkpoints/000777 cannot be read" in capsys.readouterr().err
+
+
+def test_an_export_as_onnx_wants_a_run_and_no_file(run, capsys):
+    assert cli.main(["export", str(run[0] / "policy.onnx")]) == 2
+    assert "expected a run's folder, as runs/latest; name one, or say --format leapp" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_run_and_a_policy_file_become_leapp_bundles(run, capsys, tmp_path):

@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from grpo_ros import configuration, presets, typed
+from grpo_ros import cli, configuration, presets, typed
 from grpo_ros.configuration import Layer, config_hash, load_config, merge, read_layer, to_yaml
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.tasks.registry import make_task
@@ -68,6 +68,8 @@ def test_a_mistake_names_key_value_expectation_and_origin(override):
         ("policy: flaw", ("'policy' = 'flaw'", "did you mean 'flow'?")),
         ("seed: [1", ("line 1", "is not YAML")),
         ("- 1", ("holds [1]", "expected a mapping")),
+        ("seed: 1\nfilm: true\nseed: 2", ("line 3", "key 'seed' stands twice")),
+        ("grpo:\n  clip_low: 1\n  clip_low: 2", ("line 3", "key 'clip_low' stands twice")),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file(tmp_path, text, parts):
@@ -207,6 +209,22 @@ def test_only_what_a_parameter_file_says_to_the_learner_is_read(tmp_path):
     plain = tmp_path / "plain.yaml"
     plain.write_text("seed: 4")
     assert not configuration.is_ros_file(plain)
+
+
+def test_a_parameter_file_of_other_nodes_alone_is_refused_where_training_is_asked_for(tmp_path):
+    path = tmp_path / "ros.yaml"
+    text = "/**/{}: {{ros__parameters: {{seed: 4}}}}\nrecorder: {{ros__parameters: {{}}}}\n"
+    path.write_text(text.format("lerner"))
+    with pytest.raises(
+        ConfigurationError, match=r"parameters of /\*\*/lerner, recorder; expected"
+    ):
+        configuration.check_is_for_learner(path)
+    assert cli.main(["train", "--config", str(path)]) == 2
+    for node in ("learner", "*"):
+        path.write_text(text.format(node))
+        configuration.check_is_for_learner(path)
+    path.write_text("seed: 4")
+    configuration.check_is_for_learner(path)
 
 
 def test_the_hash_ignores_what_decides_no_result():

@@ -24,12 +24,12 @@ from grpo_ros.training.checkpoint import (
 )
 from grpo_ros.training.demonstrations import folder_sha256
 from grpo_ros.training.run_directory import (
+    CONFIG_FILE,
     FINISHED,
     RunDirectory,
     UnwrittenRun,
     create_run,
     find_resumable,
-    point_latest,
 )
 from grpo_ros.training.settings import TrainConfig
 
@@ -89,28 +89,34 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:
         for reason in skipped:
             say(f"not resumed: {reason}")
         if found is not None:
-            return _resume(found, output, say)
+            return _resume(found, say)
     elif config.resume != "never":
-        return _resume(_named(Path(config.resume), wanted), output, say)
+        return _resume(_named(Path(config.resume), wanted), say)
     run = create_run(output, config.task, config.algorithm, config.seed)
-    (run.path / "config.yaml").write_text(configuration.to_yaml(config))
+    settings = configuration.chosen_settings(config)
+    (run.path / CONFIG_FILE).write_text(configuration.to_yaml(settings))
     run.set_state("new", config_hash=wanted)
     say(f"new run {run.path}")
     return Resumed(run)
 
 
-def run_hash(config: TrainConfig) -> str:
+def run_hash(config: TrainConfig, demonstrations_sha256: str = "") -> str:
     """Return the hash of all that decides a run's results.
 
     That is: settings, the data that is cloned, the robot's description, and the file of a task
     that is not this package's.
+
+    Args:
+        config: the settings.
+        demonstrations_sha256: of the data, where it is known; empty: it is read.
 
     Raises:
         DemonstrationError: there are no demonstrations where the configuration says.
     """
     parts = [configuration.config_hash(config)]
     if config.demonstrations.path:
-        parts.append(folder_sha256(Path(config.demonstrations.path)))
+        path = Path(config.demonstrations.path)
+        parts.append(demonstrations_sha256 or folder_sha256(path))
     task = make_task(config.task, configuration.section(config, "task"))
     if not isinstance(task, EnvironmentTask):
         parts.append(task.robot.sha256)
@@ -133,13 +139,13 @@ def _named(path: Path, wanted: str) -> RunDirectory:
         raise TrainingError(
             f"run {path} has another configuration",
             expected="its settings, demonstrations, robot description and task file",
-            remedy=f"compare with {path / 'config.yaml'} and, where there are, with "
+            remedy=f"compare with {path / CONFIG_FILE} and, where there are, with "
             "demonstrations.json and contract.json",
         )
     return run
 
 
-def _resume(run: RunDirectory, output: Path, say: Callable[[str], None]) -> Resumed:
+def _resume(run: RunDirectory, say: Callable[[str], None]) -> Resumed:
     run.hold()
     drop_unfinished(run.checkpoints)
     checkpoint, state, skipped = newest_valid(run.checkpoints)
@@ -148,7 +154,5 @@ def _resume(run: RunDirectory, output: Path, say: Callable[[str], None]) -> Resu
     if checkpoint is None or state is None:
         raise CheckpointError(f"run {run.path} has no readable checkpoint")
     run.cut_back(state["iteration"])
-    if run.path.resolve().is_relative_to(output.resolve()):  # not one that was moved elsewhere
-        point_latest(output, run.path)
     say(f"resuming {run.path} from iteration {state['iteration']}")
     return Resumed(run, state)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from grpo_ros.training import run_lock
 from grpo_ros.training.checkpoint import checkpoints
 
 FINISHED = "finished"
+CONFIG_FILE = "config.yaml"
+"""What a run's folder keeps its settings in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +130,16 @@ class RunDirectory:
         """Whether another process holds the run now."""
         return run_lock.is_taken_elsewhere(self.path)
 
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Mark the run as failed where what is done within raises."""
+        try:
+            yield
+        except BaseException as error:
+            with contextlib.suppress(TrainingError):  # of a disk that refuses this too
+                self.set_state("failed", error=f"{type(error).__name__}: {error}")
+            raise
+
     def set_state(self, state: str, **entries: Any) -> None:
         """Write who holds the run and what it is doing."""
         self.write_json(
@@ -158,7 +172,7 @@ class UnwrittenRun(RunDirectory):
 
 
 def create_run(output: Path, task: str, algorithm: str, seed: int) -> RunDirectory:
-    """Make a new run folder; `<output>/latest` points to it."""
+    """Make a new run folder."""
     parent = output / re.sub(r"[^\w.-]+", "_", task) / algorithm
     parent.mkdir(parents=True, exist_ok=True)
     stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -168,13 +182,14 @@ def create_run(output: Path, task: str, algorithm: str, seed: int) -> RunDirecto
             path.mkdir()
         except FileExistsError:
             continue
-        point_latest(output, path)
         return RunDirectory(path)
     raise TrainingError(f"no free run folder in {parent}")
 
 
 def point_latest(output: Path, run: Path) -> None:
-    """Make `<output>/latest` a link to a run."""
+    """Make `<output>/latest` a link to a run that lies below; one elsewhere gets none."""
+    if not run.resolve().is_relative_to(output.resolve()):
+        return
     temporary = output / f".latest.{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(run.resolve().relative_to(output.resolve()), target_is_directory=True)

@@ -46,7 +46,7 @@ from grpo_ros.training.placement import Losses, place_simulator
 from grpo_ros.training.requests import Requests
 from grpo_ros.training.resume import Resumed, open_run_on_ranks
 from grpo_ros.training.rollout import Rollout
-from grpo_ros.training.run_directory import RunDirectory
+from grpo_ros.training.run_directory import RunDirectory, point_latest
 from grpo_ros.training.run_record import RunRecord
 from grpo_ros.training.run_terms import circumstances, origin_of, write_capabilities, write_terms
 from grpo_ros.training.settings import TrainConfig
@@ -86,15 +86,20 @@ class Trainer:
         say = self.observers.on_message
         resumed = open_run_on_ranks(config, say, ranks) if run is None else Resumed(run)
         self.run_directory = resumed.run
+        with resumed.run.failing() if run is None else contextlib.nullcontext():
+            self._set_up(resumed, connector)
+
+    def _set_up(self, resumed: Resumed, connector: Connector | None) -> None:
+        config, is_first = self.config, self.ranks.is_first
         self._build(connector)
-        self.keeper = CheckpointKeeper(resumed.run.checkpoints, config.checkpoint, ranks.is_first)
+        self.keeper = CheckpointKeeper(resumed.run.checkpoints, config.checkpoint, is_first)
         self.iteration = self.env_steps = self.gradient_steps = 0
         self.start: dict[str, Any] = {}
         self._curve: Evaluation | None = None
         self._success = NOT_MEASURED
         self._is_trained = resumed.state is not None
         self.run_record = RunRecord(
-            self.run_directory, self.observers, config.collection.env_steps, ranks.is_first
+            resumed.run, self.observers, config.collection.env_steps, is_first
         )
         if resumed.state is not None:
             self.load_state(resumed.state)
@@ -119,6 +124,7 @@ class Trainer:
             torch_generator("critic_weights", Key(config.seed)),
             self.ranks,
             self.simulator.task.reward_names,
+            collection.group_size,
         )
         self.ranks.shard(self.deployed.policy)
         self.starts = make_starts(config, self.simulator, self.policy, self.ranks)
@@ -179,21 +185,21 @@ class Trainer:
         """Train to the end or until asked to stop; return what was written."""
         self.run_directory.hold()
         try:
-            if not self._is_trained:
-                self._bootstrap()
-            self._train()
-            if self._is_stopping():
-                return self._stopped()
-            return self._finish()
-        except BaseException as error:
-            with contextlib.suppress(TrainingError):  # of a disk that refuses this too
-                self.run_directory.set_state("failed", error=f"{type(error).__name__}: {error}")
-            raise
+            with self.run_directory.failing():
+                return self._run()
         finally:
             self.requests.refuse_all(TrainingError("training has ended"))
             self.run_record.close()
             self.simulator.close()
             self.run_directory.release()
+
+    def _run(self) -> RunSummary:
+        if self.ranks.is_first:
+            point_latest(Path(self.config.output), self.run_directory.path)
+        if not self._is_trained:
+            self._bootstrap()
+        self._train()
+        return self._stopped() if self._is_stopping() else self._finish()
 
     def _bootstrap(self) -> None:
         """Clone the demonstrator and measure where learning starts."""

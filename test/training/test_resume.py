@@ -4,13 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-from grpo_ros.configuration import load_config
-from grpo_ros.errors import TrainingError
+from grpo_ros.configuration import load_config, merge, read_layer, to_yaml
+from grpo_ros.errors import CheckpointError, TrainingError
 from grpo_ros.robots.robot import load_robot
 from grpo_ros.tasks import registry
 from grpo_ros.training.checkpoint import save_checkpoint
+from grpo_ros.training.export_run import export_checkpoint
 from grpo_ros.training.resume import open_run, run_hash
+from grpo_ros.training.settings import TrainConfig
 
 TASK = """
 from grpo_ros.tasks.reach import Reach
@@ -20,8 +23,8 @@ TASK = Mine
 """
 
 
-def stopped_run(output):
-    config = load_config(["task=reach", f"output={output}", "resume=never"])
+def stopped_run(output, *settings):
+    config = load_config(["task=reach", f"output={output}", "resume=never", *settings])
     run = open_run(config, lambda _: None).run
     run.checkpoints.mkdir()
     save_checkpoint(run.checkpoints / "000001", {"iteration": 1})
@@ -49,23 +52,38 @@ def test_an_edited_robot_is_another_configuration(tmp_path):
     assert run_hash(config) != before
 
 
-def test_a_run_that_was_moved_is_resumed_by_name_and_no_link_is_made_where_it_lies(tmp_path):
+def test_a_checkpoint_is_not_exported_for_a_robot_that_was_edited(tmp_path):
+    folder = tmp_path / "my_arm"
+    shutil.copytree(load_robot("franka_fr3").urdf_path.parent, folder)
+    run = stopped_run(tmp_path / "runs", f"robot={folder}", "task.cameras=[]")
+    with pytest.raises(KeyError, match="policy"):  # of the state, which is loaded
+        export_checkpoint(run.path, "", None)
+    path = folder / "robot.urdf"
+    path.write_text(path.read_text().replace('xyz="0 0 0.107"', 'xyz="0 0 0.117"'))
+    with pytest.raises(CheckpointError, match="another robot description.*restore the robot's"):
+        export_checkpoint(run.path, "", None)
+    assert not run.policy.exists()
+
+
+def test_a_runs_settings_are_those_that_it_chose_and_files_with_all_are_read_as_well(tmp_path):
+    settings = ["task=reach", "algorithm=hybrid", "task.goal_radius_m=0.03", "ppo.discount=0.9"]
+    config = load_config([*settings, f"output={tmp_path}", "resume=never"])
+    path = open_run(config, lambda _: None).run.path / "config.yaml"
+    written = yaml.safe_load(path.read_text())
+    assert {"reach", "hybrid", "grpo", "ppo", "gaussian", "mujoco"} <= set(written)
+    assert not {"stack", "pick_place", "flow", "gr00t", "isaaclab"} & set(written)
+    assert merge(TrainConfig, [read_layer(path)]) == config
+    path.write_text(to_yaml(config))
+    assert merge(TrainConfig, [read_layer(path)]) == config
+
+
+def test_a_run_that_was_moved_is_resumed_by_name(tmp_path):
     run = stopped_run(tmp_path / "runs")
     moved = Path(shutil.move(run.path, tmp_path / "a" / "b"))
     said = []
     config = load_config(["task=reach", f"output={tmp_path / 'runs'}", f"resume={moved}"])
     found = open_run(config, said.append)
     assert found.run.path == moved and found.state == {"iteration": 1}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "runs"]
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
     other = load_config(["task=reach", "seed=5", f"resume={moved}"])
     with pytest.raises(TrainingError, match="another configuration; expected its settings"):
         open_run(other, said.append)
-
-
-def test_the_link_to_the_latest_run_is_moved_to_the_one_that_is_gone_on_with(tmp_path):
-    first, second = stopped_run(tmp_path), stopped_run(tmp_path)
-    assert (tmp_path / "latest").resolve() == second.path.resolve()
-    config = load_config(["task=reach", f"output={tmp_path}", f"resume={first.path}"])
-    open_run(config, lambda _: None)
-    assert (tmp_path / "latest").resolve() == first.path.resolve()

@@ -21,10 +21,15 @@ def _run(output, config_hash="h", state="stopped", checkpoint=True, **entries):
     return run
 
 
-def test_latest_points_to_the_newest_run(tmp_path):
-    _run(tmp_path)
-    second = _run(tmp_path)
-    assert (tmp_path / "latest").resolve() == second.path.resolve()
+def test_latest_is_a_link_to_the_run_that_was_begun_last_of_those_that_lie_there(tmp_path):
+    output = tmp_path / "runs"
+    first, second, elsewhere = _run(output), _run(output), _run(tmp_path / "others")
+    assert not (output / "latest").exists()
+    for run in (second, first):
+        run_directory.point_latest(output, run.path)
+        assert (output / "latest").resolve() == run.path.resolve()
+    run_directory.point_latest(output, elsewhere.path)
+    assert (output / "latest").resolve() == first.path.resolve()
 
 
 def test_newest_unfinished_run_of_the_same_configuration_is_resumed(tmp_path):

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from grpo_ros.configuration import load_config
-from grpo_ros.errors import TrainingError
+from grpo_ros.errors import GrpoRosError, TrainingError
 from grpo_ros.training.checkpoint import load_checkpoint
 from grpo_ros.training.observer import TrainingObserver
 from grpo_ros.training.requests import Requests
+from grpo_ros.training.run_directory import point_latest
 from grpo_ros.training.trainer import Trainer
 
 SMALL = (
@@ -58,6 +59,7 @@ def test_a_run_leaves_everything_it_promises(finished):
     summary, trainer = finished
     run = trainer.run_directory
     assert summary.state == "finished"
+    assert (Path(trainer.config.output) / "latest").resolve() == run.path.resolve()
     names = ("config.yaml", "contract.json", "status.json", "heldout.npz", "metrics.jsonl")
     for name in (*names, "timing.jsonl", "evaluation.json", "policy.onnx", "report.html"):
         assert (run.path / name).stat().st_size > 0, name
@@ -66,6 +68,22 @@ def test_a_run_leaves_everything_it_promises(finished):
     low, high = evaluation["wilson_95"]
     assert low <= evaluation["successes"] / 12 <= high
     assert evaluation["env_steps"] == trainer.env_steps >= 2000
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [("mujoco.timestep_s=0.013", "time step"), ("group_size=1", "at least 2 rollouts from each")],
+)
+def test_a_start_that_fails_is_marked_and_the_latest_run_stays_the_one_that_trained(
+    tmp_path, setting, error
+):
+    (tmp_path / "reach").mkdir()
+    point_latest(tmp_path, tmp_path / "reach")
+    with pytest.raises(GrpoRosError, match=error):
+        _run(tmp_path, setting)
+    (status,) = [json.loads(path.read_text()) for path in tmp_path.glob("*/*/*/status.json")]
+    assert status["state"] == "failed" and error in status["error"]
+    assert (tmp_path / "latest").resolve() == tmp_path / "reach"
 
 
 def test_metrics_hold_no_wall_clock_time(finished):

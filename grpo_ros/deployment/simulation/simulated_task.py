@@ -14,7 +14,7 @@ from torch import Tensor
 from grpo_ros import configuration, typed
 from grpo_ros.contract import TASK_SETTINGS, Contract, ObservationField
 from grpo_ros.deployment.matching import contract_differences
-from grpo_ros.errors import ContractError, nearest
+from grpo_ros.errors import ConfigurationError, ContractError, nearest
 from grpo_ros.export.policy_file import PolicyFile
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.base import Observation, Simulator
@@ -25,10 +25,9 @@ from grpo_ros.tasks.configured_task import ConfiguredTask
 from grpo_ros.tasks.environment import EnvironmentConfig, EnvironmentTask
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.evaluation import Evaluation, evaluate
+from grpo_ros.training.run_directory import CONFIG_FILE
 from grpo_ros.training.settings import TrainConfig
 
-CONFIG_FILE = "config.yaml"
-"""What a run's folder keeps its settings in."""
 FROM_CONTRACT = ("horizon", "control_rate_hz", "chunk_size", "motion")
 """Settings of a task that its contract repeats."""
 NUM_ENVS = {"mujoco": 64, "isaaclab": 192}
@@ -116,12 +115,19 @@ def in_process_outcomes(
         blank: observed fields that are all zeros to the policy; shows what it makes of them.
 
     Raises:
+        ConfigurationError: there is no such simulator.
         ContractError: the policy does not observe a field that is to be blank.
 
     The policy is given the fields that it observes, and no others. Rows are inferred one by one,
     as on a robot, since ONNX Runtime does not promise that a row of a batch equals the same row
     alone.
     """
+    if simulator and simulator not in SIMULATORS:
+        raise ConfigurationError(
+            f"no simulator '{simulator}'",
+            expected=" | ".join(sorted(SIMULATORS)),
+            remedy=nearest(simulator, SIMULATORS),
+        )
     names = [field.name for field in policy.contract.observation]
     for name in blank:
         if name not in names:

@@ -27,7 +27,7 @@ from grpo_ros.training.failures.replay import (
 )
 from grpo_ros.training.failures.store import FailureStore
 from grpo_ros.training.placement import place_simulator, without_ros
-from grpo_ros.training.run_directory import RunDirectory
+from grpo_ros.training.run_directory import CONFIG_FILE, RunDirectory
 from grpo_ros.training.settings import TrainConfig
 
 Say = Callable[[str], None]
@@ -44,13 +44,13 @@ class ReplayedRun:
     """
 
     def __init__(self, path: Path) -> None:
-        if not (path / "config.yaml").is_file():
+        if not (path / CONFIG_FILE).is_file():
             raise ReplayError(
                 f"{path}", expected="a run's folder, with its config.yaml", remedy="--run DIR"
             )
         self.path, self.run = path, RunDirectory(path)
         self.store = FailureStore(self.run.failures)
-        layer = configuration.read_layer(path / "config.yaml")
+        layer = configuration.read_layer(path / CONFIG_FILE)
         self.config = without_ros(configuration.merge(TrainConfig, [layer]))
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -111,8 +112,8 @@ class ActionField:
     """One named part of an action; its components lie in [-clip, clip] before scaling.
 
     cartesian_delta has 3 translations (m) and a yaw (rad) per control period; joint_delta one
-    angle per joint and period; gripper one number, open where it is >= 0; environment is what a
-    simulator's environment takes, and no robot does.
+    motion per joint and period, rad or m; gripper one number, open where it is >= 0; environment
+    is what a simulator's environment takes, and no robot does.
     """
 
     name: str
@@ -165,17 +166,23 @@ class Contract:
     workspace: Mapping[str, tuple[float, float]] = typed.setting(
         factory=dict, description="Bounds of the commanded tip: x, y, z in m"
     )
-    control_rate_hz: float = typed.setting(20.0, "Rate of actions", unit="Hz", minimum=0.1)
+    control_rate_hz: float = typed.setting(
+        20.0, "Rate of actions", unit="Hz", minimum=0.1, maximum=10_000.0
+    )
     chunk_size: int = typed.setting(4, "Actions that one inference gives", minimum=1)
     num_executed: int = typed.setting(4, "Actions executed before the next inference", minimum=1)
-    horizon: int = typed.setting(60, "Control periods after which an episode ends", minimum=1)
+    horizon: int = typed.setting(
+        60, "Control periods after which an episode ends", minimum=1, maximum=10_000_000
+    )
     execution: Literal["sync", "async"] = "sync"
     motion: Literal["linear", "smooth"] = typed.setting(
         "linear",
         "Between targets in training: linear, as through positions alone; smooth, as the policy "
         "server sends them: the lines averaged over a control period, MOTION_LEAD later",
     )
-    delay_periods: int = typed.setting(0, "Control periods between observation and action")
+    delay_periods: int = typed.setting(
+        0, "Control periods between observation and action", minimum=0, maximum=10_000
+    )
     noise_shape: tuple[int, ...] = typed.setting((), "Shape of the noise input; empty if none")
     noise_seeding: Literal["", "per_inference", "per_episode"] = typed.setting(
         "", "How often noise is drawn at deployment; empty: per_inference"
@@ -265,8 +272,8 @@ class Contract:
             ContractError: the text is no JSON or no contract; names the field.
         """
         try:
-            data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as problem:
+            data = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        except (ValueError, RecursionError) as problem:
             raise ContractError(f"contract is not JSON: {problem}") from problem
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
@@ -276,3 +283,11 @@ class Contract:
                 remedy="export the policy again with this version",
             )
         return typed.decode(cls, data, "contract", ContractError)
+
+
+def _finite(text: str) -> float:
+    """Return a number of a JSON text; raise ValueError where a float cannot hold it."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value

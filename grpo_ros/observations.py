@@ -33,6 +33,9 @@ VECTOR_KINDS = (
     "scan",
 )
 
+NAMED_KINDS = ("position", "height", "yaw", "polar", "scan", "camera")
+"""Kinds of sources that are of the first name which they have."""
+
 
 class ObservationAssembler:
     """Computes the float32 fields of a contract.
@@ -43,7 +46,8 @@ class ObservationAssembler:
         has_images: whether fields of cameras are given by somebody else; they are left out here.
 
     Raises:
-        ContractError: a field's source is of a kind that this version does not assemble.
+        ContractError: a field's source is of a kind that this version does not assemble, or
+            names nothing.
     """
 
     def __init__(self, contract: Contract, robot: Robot, has_images: bool = False) -> None:
@@ -53,6 +57,13 @@ class ObservationAssembler:
             for field in contract.observation
             if not (has_images and field.source.kind == "camera")
         ]
+        for field in contract.observation:
+            if field.source.kind in NAMED_KINDS and not field.source.names:
+                raise ContractError(
+                    f"observation field '{field.name}' has a source '{field.source.kind}' of no "
+                    "name",
+                    expected="one body, frame or sensor",
+                )
         for field in self._fields:
             if field.source.kind not in VECTOR_KINDS:
                 raise ContractError(

@@ -171,9 +171,13 @@ def _tuple(args: tuple[Any, ...], data: Any, where: str, error: type[GrpoRosErro
 
 def _scalar(hint: Any, data: Any, where: str, error: type[GrpoRosError]) -> Any:
     if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
-        if math.isnan(data):
+        try:
+            value = float(data)
+        except OverflowError:
+            raise error(f"'{where}' is larger than a float can be", expected="a float") from None
+        if math.isnan(value):
             raise error(f"'{where}' is not a number", expected="a float")
-        return float(data)
+        return value
     if hint is int and isinstance(data, float) and data.is_integer():
         return int(data)
     is_bool_for_int = hint is int and isinstance(data, bool)

@@ -40,6 +40,7 @@ def test_round_trip_is_exact():
         ({"count": 1.5}, r"'count' = 1.5"),
         ({"count": 1, "leaf": {"rate": 11}}, r"'leaf.rate' = 11.0; expected a value in \[0.0, 10"),
         ({"count": 1, "leaf": {"rate": float("nan")}}, r"'leaf.rate' is not a number"),
+        ({"count": 1, "leaf": {"rate": 10**400}}, r"'leaf.rate' is larger than a float can be"),
         ({"count": 1, "leaf": {"kind": "c"}}, r"'leaf.kind' = 'c'; expected 'a' | 'b'"),
         ({"count": 1, "leaf": 3}, r"'leaf' is 3; expected a mapping"),
         ({"count": 1, "pair": [1.0]}, r"'pair' has 1 entries; expected 2"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from grpo_ros.contract import Contract, ObservationField, Source, Statistics
 from grpo_ros.deployment.inputs.observation_buffer import NotReady, ObservationBuffer, Reading
 from grpo_ros.errors import ContractError
+from grpo_ros.observations import ObservationAssembler
 
 NAMES = (*ARM, FINGER)
 STILL = np.zeros(8)
@@ -374,6 +375,13 @@ def test_a_beam_that_met_nothing_is_refused_where_the_range_in_training_is_not_k
 def test_an_image_of_an_encoding_that_no_camera_is_converted_to_is_refused(encoding: str) -> None:
     with pytest.raises(ContractError, match="wrist_image.*rgb8"):
         ObservationBuffer(seeing(encoding=encoding), ROBOT)
+
+
+@pytest.mark.parametrize("kind", ["height", "polar", "yaw", "position", "scan", "camera"])
+def test_a_field_of_a_body_or_sensor_that_names_none_is_refused(kind: str) -> None:
+    contract = make_contract(observation=(ObservationField("cube", (1,), Source(kind)),))
+    with pytest.raises(ContractError, match=f"'cube' has a source '{kind}' of no name"):
+        ObservationAssembler(contract, ROBOT, has_images=True)
 
 
 @pytest.mark.parametrize("kind", ["height", "polar", "yaw", "position"])

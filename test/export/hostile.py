@@ -238,6 +238,16 @@ def huge_chunk(model, data):
     return data
 
 
+def with_number(key, text):
+    """Build a file whose contract has these characters for a number."""
+
+    def change(model, data):
+        data[key] = "number"
+        return json.dumps(data, sort_keys=True).replace('"number"', text)
+
+    return with_contract(change)
+
+
 def altered(alter):
     def build(sound, path):
         model = onnx.load(sound)
@@ -341,6 +351,25 @@ FILES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "contract_of_brackets": (with_contract(lambda model, data: "[" * 10**6), "not JSON"),
     "contract_of_a_huge_field": (with_contract(huge_field), "at most 16777216 numbers"),
     "contract_of_a_huge_chunk": (with_contract(huge_chunk), "at most 16777216 numbers"),
+    "contract_of_an_infinite_rate": (
+        with_number("control_rate_hz", "Infinity"),
+        "not JSON: Infinity",
+    ),
+    "contract_of_a_rate_too_large_to_be_read": (
+        with_number("control_rate_hz", "1e999"),
+        "not JSON: 1e999 is not a finite number",
+    ),
+    "contract_of_a_rate_that_is_no_number": (with_number("control_rate_hz", "NaN"), "not JSON"),
+    "contract_of_a_huge_rate": (
+        with_number("control_rate_hz", "1" * 401),
+        "'contract.control_rate_hz' is larger than a float can be",
+    ),
+    "contract_of_a_rate_that_no_robot_has": (
+        with_number("control_rate_hz", "1e300"),
+        r"control_rate_hz' = 1e\+300; expected a value in \[0.1, 10000.0\] Hz",
+    ),
+    "contract_of_5000_digits": (with_number("horizon", "1" * 5000), "not JSON: .*digits"),
+    "contract_of_a_horizon_without_end": (with_number("horizon", "1" + "0" * 30), "horizon' = 10"),
     "file_of_10_gb": (zeros(10**10), "10000000000 bytes, larger than"),
     "file_of_zeros": (zeros(60 * 2**20), "truncated, or not ONNX"),
     "pipe": (lambda sound, path: os.mkfifo(path), "not a file"),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grpo_ros import typed
 from grpo_ros.contract import Contract
-from grpo_ros.errors import ConfigurationError
+from grpo_ros.errors import ConfigurationError, nearest
 from grpo_ros.randomness import Key
 from grpo_ros.robots.robot import Robot
 from grpo_ros.tasks.scene_state import SceneState
@@ -19,6 +19,11 @@ from grpo_ros.tasks.scene_state import SceneState
 if TYPE_CHECKING:
     from grpo_ros.tasks.camera import Camera
     from grpo_ros.tasks.range_scan import RangeScan
+
+
+NUM_SIZES = {"box": 3, "cylinder": 2, "sphere": 1}
+"""Shape of a body -> numbers that say how large it is."""
+MOTIONS = ("dynamic", "kinematic", "static")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,21 @@ class Body:
     motion: Literal["dynamic", "kinematic", "static"] = "dynamic"
     visual_only: bool = False
     colour: tuple[float, float, float, float] = (0.6, 0.6, 0.6, 1.0)
+
+    def __post_init__(self) -> None:
+        for key, known in (("shape", NUM_SIZES), ("motion", MOTIONS)):
+            value = getattr(self, key)
+            if value not in known:
+                raise ConfigurationError(
+                    f"body '{self.name}' has {key} '{value}'",
+                    expected=" | ".join(known),
+                    remedy=nearest(str(value), known),
+                )
+        if len(self.size) != NUM_SIZES[self.shape]:
+            raise ConfigurationError(
+                f"body '{self.name}', a {self.shape}, has {len(self.size)} sizes",
+                expected=f"{NUM_SIZES[self.shape]}",
+            )
 
 
 @dataclasses.dataclass(frozen=True)

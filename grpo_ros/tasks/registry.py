@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from grpo_ros.errors import ConfigurationError, nearest
+from grpo_ros.errors import ConfigurationError, GrpoRosError, nearest
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.environment import PREFIX, EnvironmentConfig, EnvironmentTask
 from grpo_ros.tasks.folders import FOLDERS_VARIABLE, task_folders
@@ -44,6 +44,8 @@ MEMBERS = (
 def find_tasks(folders: list[Path]) -> dict[str, Any]:
     """Return name -> task class: this package's and those found in `folders`.
 
+    Files whose name begins with `_` are no tasks: those of tasks may import them.
+
     Raises:
         ConfigurationError: a folder is missing, or a file in it cannot be imported, holds no
             task, an incomplete one, or one whose name is taken.
@@ -54,7 +56,7 @@ def find_tasks(folders: list[Path]) -> dict[str, Any]:
             raise ConfigurationError(
                 f"{FOLDERS_VARIABLE} names '{folder}'", expected="a folder of task files"
             )
-        for path in sorted(folder.glob("*.py")):
+        for path in sorted(folder.glob("[!_]*.py")):
             task = _checked(getattr(_imported(path), "TASK", None), path)
             if task.name in found:
                 raise ConfigurationError(
@@ -95,6 +97,14 @@ def _checked(task: Any, path: Path) -> Any:
         raise ConfigurationError(
             f"{path}: {task.__name__}.Config is {config!r}", expected="a frozen dataclass"
         )
+    try:
+        config()
+    except (TypeError, GrpoRosError) as problem:
+        raise ConfigurationError(
+            f"{path}: {config.__name__}() is not possible: {problem}",
+            expected="settings that all have a default",
+            remedy="give the field a default: typed.setting(<default>, <description>)",
+        ) from problem
     return task
 
 

@@ -12,6 +12,7 @@ import pytest
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.simulators import conformance
 from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
+from grpo_ros.tasks.base import Body
 from grpo_ros.tasks.folders import task_folders
 from grpo_ros.tasks.registry import TASKS, find_tasks
 
@@ -95,6 +96,10 @@ MISTAKES = {
     "from grpo_ros.tasks.arm_task import ArmTask\n"
     "class T(ArmTask):\n    name, instruction = 'x', 'do x'\n    def bodies(self): ...\n"
     "TASK = T": "T lacks demonstrate_tip, object_fields, outcome, potential, sample;",
+    "import dataclasses\nfrom grpo_ros.tasks.reach import Reach, ReachConfig\n"
+    "@dataclasses.dataclass(frozen=True, kw_only=True)\n"
+    "class C(ReachConfig):\n    depth_m: float\n"
+    "class T(Reach):\n    name, Config = 'x', C\nTASK = T": r"C\(\) is not .*'depth_m'.*default",
 }
 
 
@@ -104,6 +109,26 @@ def test_a_file_that_holds_no_task_is_named(tmp_path, text):
     with pytest.raises(ConfigurationError, match=MISTAKES[text]) as found:
         find_tasks([tmp_path])
     assert "mine.py" in str(found.value)
+
+
+def test_files_that_begin_with_an_underscore_are_no_tasks(folder, tmp_path):
+    for name in ("__init__.py", "_shared.py"):
+        (tmp_path / name).write_text("raise RuntimeError")
+    (tmp_path / "hover.py").write_text((folder / "hover.py").read_text())
+    assert set(find_tasks([tmp_path])) == {*find_tasks([]), "hover"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": "capsule"}, "'marker' has shape 'capsule'; expected box | cylinder | sphere"),
+        ({"motion": "dynamc"}, "'marker' has motion 'dynamc'.*did you mean 'dynamic'"),
+        ({"size": (0.1, 0.1)}, "'marker', a sphere, has 2 sizes; expected 1"),
+    ],
+)
+def test_a_body_that_no_simulator_makes_is_refused(change, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Body(**{"name": "marker", "shape": "sphere", "size": (0.1,), **change})
 
 
 def test_a_taken_name_and_a_missing_folder_are_refused(folder, tmp_path, monkeypatch):

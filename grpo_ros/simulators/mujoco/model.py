@@ -65,8 +65,7 @@ def build_model(
         raise SimulatorError(
             f"MuJoCo cannot build '{robot.name}' with the bodies "
             f"{[body.name for body in bodies]}: {_in_one_line(problem)}",
-            expected="names that no link of the robot has, each once; as many sizes as the shape "
-            "has, and masses, all > 0",
+            expected="names that no link of the robot has, each once; sizes and masses, all > 0",
             remedy="change the task's bodies",
         ) from problem
 

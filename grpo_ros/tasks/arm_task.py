@@ -136,7 +136,8 @@ class ArmTask(ConfiguredTask):
         if self.config.action == "joint_delta":
             source = Source("joint_position", self.robot.arm_joints)
             size = len(self.robot.arm_joints)
-            fields.append(ObservationField("joint_position", (size,), source, unit="rad"))
+            unit = self._joint_unit
+            fields.append(ObservationField("joint_position", (size,), source, unit=unit))
         return tuple(fields)
 
     def action_fields(self) -> tuple[ActionField, ...]:
@@ -156,9 +157,8 @@ class ArmTask(ConfiguredTask):
             names: tuple[str, ...] = ("x", "y", "z", "yaw")
             scale = (*(config.step_m,) * 3, config.step_rad)
         elif config.action == "joint_delta":
-            kind, unit = "joint_delta", "rad"
-            names = self.robot.arm_joints
-            scale = (config.step_rad,) * len(names)
+            kind, unit = "joint_delta", self._joint_unit
+            names, scale = self.robot.arm_joints, self._joint_steps
         else:
             raise ConfigurationError(
                 f"task.action = '{config.action}'", expected="cartesian_delta | joint_delta"
@@ -169,6 +169,19 @@ class ArmTask(ConfiguredTask):
         joint = (self.gripper.joint,)
         return arm, ActionField("gripper", "gripper", joint, (1.0,), controller="gripper")
 
+    @property
+    def _joint_steps(self) -> tuple[float, ...]:
+        """How far an action of 1 moves each arm joint: m where it slides, rad where it turns."""
+        slides, turns = self.config.step_m, self.config.step_rad
+        kinds = self.robot.chain.joint_kinds
+        return tuple(slides if kind == "prismatic" else turns for kind in kinds)
+
+    @property
+    def _joint_unit(self) -> str:
+        kinds = self.robot.chain.joint_kinds
+        units = ("m" if kind == "prismatic" else "rad" for kind in kinds)
+        return ", ".join(dict.fromkeys(units))
+
     # ---------------------------------------------------------------- demonstrations
 
     def demonstrate(self, scene: SceneState, controller_state: Mapping[str, Tensor]) -> Tensor:
@@ -176,13 +189,14 @@ class ArmTask(ConfiguredTask):
         action = self.demonstrate_tip(scene, controller_state)
         if self.config.action == "cartesian_delta":
             return action
-        delta = self._joint_motion(scene, controller_state, action) / self.config.step_rad
+        motion = self._joint_motion(scene, controller_state, action)
+        delta = motion / motion.new_tensor(self._joint_steps)
         return torch.cat([delta.clamp(-1.0, 1.0), action[:, 4:]], dim=-1)
 
     def _joint_motion(
         self, scene: SceneState, controller_state: Mapping[str, Tensor], action: Tensor
     ) -> Tensor:
-        """Return the joint motion (N, A) that a cartesian action asks for, rad."""
+        """Return the joint motion (N, A) that a cartesian action asks for, rad or m."""
         arm, target = len(self.robot.arm_joints), controller_state["target"]
         if arm >= FREE_JOINTS:
             # cartesian_delta's commanded tip runs ahead of the joints, so that they need not be

@@ -17,6 +17,7 @@ from grpo_ros.contract import Contract
 from grpo_ros.robots import LinkClearance, Robot, load_robot
 from grpo_ros.robots.description import Interfaces, RobotDescription, Safety
 from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
+from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.registry import find_tasks
 from grpo_ros.training.evaluation import held_out_keys
 
@@ -44,6 +45,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def robot(folder: Path) -> Robot:
     return load_robot(folder / "desk_arm")
+
+
+def success_of_demonstrator(task: Task) -> float:
+    simulator = MujocoSimulator(task, 64)
+    keys = held_out_keys(64)
+    simulator.reset(task.sample(keys), None, keys)
+    for _ in range(task.horizon):
+        action = task.demonstrate(simulator.scene(), simulator.controller_state())
+        result = simulator.step(action.unsqueeze(1).float())
+    simulator.close()
+    assert torch.isfinite(result.score).all()
+    return float(result.outcome.float().mean())
 
 
 def test_the_how_to_fits_a_page_and_its_arm_loads(robot: Robot) -> None:
@@ -89,15 +102,21 @@ def test_the_how_tos_arm_does_not_touch_itself_at_home(robot: Robot) -> None:
 def test_the_how_tos_arm_is_led_to_the_markers_of_add_a_task(folder: Path) -> None:
     hover = find_tasks([folder])["hover"]
     task = hover(hover.Config(robot=str(folder / "desk_arm"), action="joint_delta"))
-    simulator = MujocoSimulator(task, 64)
-    keys = held_out_keys(64)
-    simulator.reset(task.sample(keys), None, keys)
-    for _ in range(task.horizon):
-        action = task.demonstrate(simulator.scene(), simulator.controller_state())
-        result = simulator.step(action.unsqueeze(1).float())
-    simulator.close()
-    assert result.outcome.float().mean() >= 0.95
-    assert torch.isfinite(result.score).all()
+    assert success_of_demonstrator(task) >= 0.95
+
+
+def test_an_arm_that_slides_is_moved_by_steps_in_m(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "desk_arm", tmp_path / "desk_arm")
+    urdf = tmp_path / "desk_arm" / "robot.urdf"
+    text = urdf.read_text().replace('"turn" type="revolute"', '"turn" type="prismatic"')
+    slides = text.replace('<axis xyz="0 0 1"/>', '<axis xyz="0 1 0"/>', 1)
+    urdf.write_text(slides.replace('lower="-2.6" upper="2.6"', 'lower="-0.3" upper="0.3"'))
+    hover = find_tasks([folder])["hover"]
+    task = hover(hover.Config(robot=str(urdf.parent), action="joint_delta"))
+    (arm,) = task.contract().action
+    assert arm.scale == (task.config.step_m, *[task.config.step_rad] * 3) and arm.unit == "m, rad"
+    assert task.contract().field("joint_position").unit == "m, rad"
+    assert success_of_demonstrator(task) >= 0.95
 
 
 def test_an_arm_turns_on_a_continuous_joint_in_mujoco(folder: Path, tmp_path: Path) -> None:

@@ -83,15 +83,6 @@ def members_agree(rewards: Tensor, valid: Tensor, tolerance: float = 1e-6) -> Te
     return high - low <= tolerance
 
 
-def dynamic_sampling_weight(rewards: Tensor, valid: Tensor) -> Tensor:
-    """Return (M, G) float32: 1 for valid members of groups that disagree, 0 elsewhere.
-
-    DAPO (2503.14476) resamples groups whose rewards all agree, as they carry no signal; here they
-    keep their rows and get weight 0.
-    """
-    return (valid & ~members_agree(rewards, valid).unsqueeze(1)).float()
-
-
 def normalise_then_sum(
     objectives: Tensor,
     weights: Tensor,

@@ -119,20 +119,6 @@ class ChunkPolicy(nn.Module, abc.ABC):
     def entropy(self, obs: Observation) -> Tensor:
         """Return the entropy (N,) of one step of the chunk, in nats."""
 
-    def bc_loss(
-        self, obs: Observation, chunk: Tensor, weight: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Return the behaviour-cloning loss, a scalar: the mean error of demonstrated steps.
-
-        Args:
-            obs: field -> (B, ...), perceived.
-            chunk: (B, K, A) float32, demonstrated.
-            weight: (B, K) float32, 0 where a step was not demonstrated.
-            generator: on the CPU; all randomness of the loss.
-        """
-        error = self.cloning_error(obs, chunk, self.cloning_noise(len(chunk), generator))
-        return (error * weight).sum() / weight.sum().clamp(min=1.0)
-
     def cloning_noise(self, num: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Return all that is random in the cloning error of `num` chunks, name -> (num, ...)."""
         return {}

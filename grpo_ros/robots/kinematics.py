@@ -151,25 +151,6 @@ class SerialChain:
                 jacobian[3:, j] = 0.0
         return Posed(position, rotation, jacobian)
 
-    def link_frames(self, q: Array) -> tuple[Array, Array]:
-        """Return origin (3, A + 1, N) and rotation (3, 3, A + 1, N) of the base and moved links.
-
-        Args:
-            q: (A, N) joint positions, batch last. Item 0 is the base frame, item j + 1 the link
-                that joint j moves, in the base frame.
-        """
-        local = self._turns(q)
-        origins = np.zeros((3, self.num_joints + 1, q.shape[1]))
-        rotations = np.empty((3, 3, self.num_joints + 1, q.shape[1]))
-        rotations[:, :, 0] = np.eye(3)[..., None]
-        rotation, position = local[0], origins[:, 0]
-        for j in range(self.num_joints):
-            position, rotation = self._onward(j, position, rotation, local)
-            if not self._is_revolute[j]:
-                position = position + _add_rotated(None, rotation, self._axes[j]) * q[j]
-            origins[:, j + 1], rotations[:, :, j + 1] = position, rotation
-        return origins, rotations
-
     def _frames(self, q: Array) -> tuple[Array, Array, Array, Array]:
         """Return tip position (3, N), rotation (3, 3, N), joint origins and axes (A, 3, N)."""
         local = self._turns(q)

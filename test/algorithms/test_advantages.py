@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from grpo_ros.algorithms.advantages import (
-    dynamic_sampling_weight,
     group_advantages,
     group_std,
     leave_one_out_mean,
@@ -69,9 +68,9 @@ def test_a_reward_that_is_not_finite_masks_its_member_and_no_other(baseline, div
     assert advantages[:, [2, 4]].tolist() == [[0.0, 0.0]]
 
 
-def test_a_group_without_any_finite_reward_has_no_weight():
+def test_a_group_without_any_finite_reward_agrees_and_has_advantage_zero():
     rewards, valid = mask_non_finite(torch.full((1, 3), torch.nan))
-    assert dynamic_sampling_weight(rewards, valid).tolist() == [[0.0, 0.0, 0.0]]
+    assert members_agree(rewards, valid).tolist() == [True]
     assert group_advantages(rewards, valid, "leave_one_out", True).tolist() == [[0.0, 0.0, 0.0]]
 
 
@@ -80,10 +79,10 @@ def test_a_member_alone_has_advantage_zero():
     assert group_advantages(rewards, valid, "leave_one_out").tolist() == [[0.0, 0.0]]
 
 
-def test_groups_that_agree_get_weight_zero_and_keep_their_rows():
+def test_groups_agree_whose_members_have_one_reward():
     rewards = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
-    weight = dynamic_sampling_weight(rewards, torch.ones(3, 3, dtype=torch.bool))
-    assert weight.tolist() == [[0.0] * 3, [0.0] * 3, [1.0] * 3]
+    valid = torch.ones(3, 3, dtype=torch.bool)
+    assert members_agree(rewards, valid).tolist() == [True, True, False]
 
 
 def test_a_masked_member_does_not_make_a_group_disagree():

@@ -14,6 +14,7 @@ from torch import Tensor
 from grpo_ros import rotations
 from grpo_ros.errors import RobotError
 from grpo_ros.robots import Robot, SerialChain, load_robot, solve_ik
+from grpo_ros.robots.chain_frames import ChainFrames
 from grpo_ros.robots.kinematics import (
     columns,
     damped_least_squares,
@@ -173,7 +174,8 @@ def test_link_frames_equal_mujocos_bodies(name: str) -> None:
     model = mujoco.MjSpec.from_file(str(robot.urdf_path)).compile()
     data = mujoco.MjData(model)
     q = random_joints(robot.chain, 10)
-    origins, rotations_found = robot.chain.link_frames(columns(q))
+    frames = ChainFrames(robot.chain).at(columns(q))
+    origins, rotations_found = frames.origin, frames.rotation
     np.testing.assert_array_equal(origins[:, 0], 0.0)
     np.testing.assert_array_equal(rotations_found[:, :, 0, 0], np.eye(3))
     for i in range(len(q)):
@@ -189,7 +191,8 @@ def test_link_frames_equal_mujocos_bodies(name: str) -> None:
 def test_link_frames_slide_along_prismatic_joints() -> None:
     chain = SerialChain.from_urdf(parse_urdf(MIXED, "mixed.urdf"), "a", "tip")
     q = np.array([[0.2, -0.4], [0.7, -2.0], [-0.3, 0.5]])
-    origins, turned = chain.link_frames(q)
+    frames = ChainFrames(chain).at(q)
+    origins, turned = frames.origin, frames.rotation
     tip, rotation = chain.forward_columns(q)
     weld = parse_urdf(MIXED, "mixed.urdf").joint("weld")
     for i in range(2):

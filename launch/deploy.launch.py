@@ -25,8 +25,7 @@ NO_SWITCH = "none"
 LINGER_S = 10.0
 HARDWARE_WARNING = (
     "robot:={robot} is hardware, at {percent:g} % of the trained speed. The safety gate is no "
-    "certified safety function: keep the emergency stop at hand. {enable}Next: ros2 lifecycle set "
-    "/policy_server configure, then activate, then call ~/start."
+    "certified safety function: keep the emergency stop at hand. {enable}"
 )
 
 
@@ -41,7 +40,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         )
     if values["robot"] != SIMULATED:
         return on_robot(values, str(policy))
-    lock_step = launching.is_true("lock_step", values["lock_step"])
+    lock_step = values["lock_step"] == "true"
     episodes = launching.number("episodes", values["episodes"], int)
     series = {
         "policy": str(policy),
@@ -101,7 +100,7 @@ def given_settings(values: dict[str, str]) -> dict[str, object]:
     """Return the policy server's parameters that arguments give; without one a file says it."""
     found: dict[str, object] = {}
     if values["dry_run"]:
-        found["dry_run"] = launching.is_true("dry_run", values["dry_run"])
+        found["dry_run"] = values["dry_run"] == "true"
     if values["command"]:
         found["command"] = values["command"]
     return found
@@ -115,9 +114,17 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
             expected="episodes:=0",
             remedy="runs on a robot are begun and marked by hand: ~/start, ~/mark_outcome",
         )
+    if values["lock_step"] == "true":
+        raise ConfigurationError(
+            f"lock_step:=true with robot:={values['robot']}",
+            expected="lock_step:=false",
+            remedy="only the simulated robot waits for each command",
+        )
     is_real = values["robot"] != ISAAC_SIM
-    if values["use_sim_time"] == "auto":
-        values = {**values, "use_sim_time": "false" if is_real else "true"}
+    auto = "false" if is_real else "true"
+    values = dict(values)
+    for name in ("use_sim_time", "autostart"):
+        values[name] = auto if values[name] == "auto" else values[name]
     speed = launching.number("speed", values["speed"] or ("0.1" if is_real else "1.0"), float)
     server = {
         "policy": policy,
@@ -133,17 +140,22 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
         server.update({"hardware": True, "runner.faults.enable_topic": enable_topic})
     elif not values["command"]:
         server["command"] = "joint_command"
-    notes = []
+    warning = ""
     if is_real:
         enable = (
             f"It moves only while {enable_topic} (std_msgs/Bool) is true and fresh. "
             if enable_topic
             else "NO ENABLE SWITCH is asked for. "
         )
-        text = HARDWARE_WARNING.format(robot=values["robot"], percent=100.0 * speed, enable=enable)
-        notes.append(LogInfo(msg=text))
+        warning = HARDWARE_WARNING.format(
+            robot=values["robot"], percent=100.0 * speed, enable=enable
+        )
+    server_name = f"/{values['namespace'].strip('/')}/policy_server".replace("//", "/")
+    start = f"call {server_name}/start."
+    if values["autostart"] == "false":
+        start = f"ros2 lifecycle set {server_name} configure, then activate, then {start}"
     return [
-        *notes,
+        LogInfo(msg=f"{warning}Next: {start}"),
         *recorder(values, Path(policy)),
         launching.node(
             values,
@@ -224,7 +236,7 @@ def generate_launch_description() -> LaunchDescription:
                 "first_episode", default_value="0", description="Number of the first initial state"
             ),
             *launching.record_arguments(),
-            *launching.common_arguments(use_sim_time="auto"),
+            *launching.common_arguments(use_sim_time="auto", of="the policy server and RViz"),
             launching.autostart(
                 "Configure and activate the policy server at once; auto: where simulated"
             ),

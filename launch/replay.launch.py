@@ -54,7 +54,7 @@ def generate_launch_description() -> LaunchDescription:
                 "real_time_factor", default_value="1.0", description="Over wall-clock time"
             ),
             *launching.browser_arguments(),
-            *launching.common_arguments(use_sim_time="false"),
+            *launching.common_arguments(use_sim_time="false", of="RViz"),
             OpaqueFunction(function=launch_nodes),
         ]
     )

@@ -26,7 +26,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "task": values["task"],
         "policy": policy,
         "simulator": values["simulator"],
-        "lock_step": launching.is_true("lock_step", values["lock_step"]),
+        "lock_step": values["lock_step"] == "true",
         "real_time_factor": launching.number(
             "real_time_factor", values["real_time_factor"], float
         ),
@@ -82,7 +82,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "first_episode", default_value="0", description="Number of the first initial state"
             ),
-            *launching.common_arguments(),
+            *launching.common_arguments(of="RViz"),
             OpaqueFunction(function=launch_nodes),
         ]
     )

@@ -56,7 +56,10 @@ def settings_of(values: dict[str, str]) -> list[str]:
     """Return what was asked for as `key=value`: named arguments, `settings`, any other key."""
     found = [f"{name}={values[name]}" for name in OWN if values[name]]
     found += values["settings"].split()
-    for text in sys.argv[1:]:  # not from the context, where another launch file's values may be
+    # Not from the context, where another launch file's values may be; nor from the command line
+    # of another launch file, which includes this one and has arguments of its own.
+    words = sys.argv if any(Path(word).name == Path(__file__).name for word in sys.argv) else []
+    for text in words:
         name, is_argument, value = text.partition(":=")
         if is_argument and name not in (*OWN, *COMMON):
             found.append(f"{name}={value}")

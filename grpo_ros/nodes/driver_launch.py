@@ -40,7 +40,7 @@ def example(
 
     def start_driver(context: LaunchContext) -> list[Any]:
         values = context.launch_configurations
-        if not launching.is_true("driver", values["driver"]):
+        if values["driver"] != "true":
             return []
         # A driver's own arguments must not become those of the policy server.
         return [GroupAction(list(driver(values)))]

@@ -78,7 +78,10 @@ class EvaluatorConfig:
         90.0, "Longest wait for both nodes", unit="s", minimum=1.0
     )
     episode_timeout_s: float = typed.setting(
-        120.0, "Longest wait for an episode's end", unit="s", minimum=1.0
+        120.0,
+        "Longest wait for an episode's end; longer where real_time_factor is below 1",
+        unit="s",
+        minimum=1.0,
     )
 
 
@@ -87,7 +90,7 @@ class Evaluator(Node):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("evaluator", **kwargs)
-        self.config = config = read_parameters(self, EvaluatorConfig(), read_only=False)
+        self.config = config = read_parameters(self, EvaluatorConfig())
         bridge, server = config.bridge, config.server
         self._reset = self.create_client(Trigger, f"{bridge}/reset")
         self._outcome = self.create_client(Trigger, f"{bridge}/outcome")
@@ -188,10 +191,14 @@ class Evaluator(Node):
         )
 
     def _wait_for_end(self, episode: int) -> None:
-        deadline = time.monotonic() + self.config.episode_timeout_s
+        timeout_s = self.config.episode_timeout_s
+        if not self.config.lock_step:
+            timeout_s /= min(1.0, self.config.real_time_factor)
+        deadline = time.monotonic() + timeout_s
         with self._changed:
             while self._bridge_status not in (("finished", episode), ("failed", episode)):
-                self._check_going(deadline, f"the end of episode {episode}")
+                what = f"the end of episode {episode} ({timeout_s:g} s, episode_timeout_s)"
+                self._check_going(deadline, what)
                 self._changed.wait(0.2)
 
     # ---------------------------------------------------------------- waiting

@@ -61,11 +61,14 @@ def discovery() -> list[LaunchDescriptionEntity]:
     ]
 
 
-def common_arguments(use_sim_time: str = "true") -> list[LaunchDescriptionEntity]:
+def common_arguments(
+    use_sim_time: str = "true", of: str = "the nodes"
+) -> list[LaunchDescriptionEntity]:
     """Return the arguments of launch files of nodes, named as in Nav2; see `discovery`.
 
     Args:
         use_sim_time: its default; "auto" where that is a value.
+        of: what has its time from /clock then.
     """
     return [
         *discovery(),
@@ -74,7 +77,7 @@ def common_arguments(use_sim_time: str = "true") -> list[LaunchDescriptionEntity
             "use_sim_time",
             default_value=use_sim_time,
             choices=[*BOOLEANS, *(["auto"] if use_sim_time == "auto" else [])],
-            description="Time from /clock"
+            description=f"Time from /clock, of {of}"
             + ("; auto: where simulated" if use_sim_time == "auto" else ""),
         ),
         DeclareLaunchArgument(
@@ -279,13 +282,6 @@ def browser(values: Mapping[str, str]) -> list[Node]:
     files = values["params_file"]
     used = {**values, "params_file": files if files and is_ros_file(Path(files)) else ""}
     return [node(used, "browser_view", given, lambda *_: [])]
-
-
-def is_true(name: str, value: str) -> bool:
-    """Return a launch argument's truth value."""
-    if value.lower() not in BOOLEANS:
-        raise ConfigurationError(f"{name}:={value}", expected="true | false")
-    return value.lower() == "true"
 
 
 def number(name: str, value: str, kind: Callable[[str], Any]) -> Any:

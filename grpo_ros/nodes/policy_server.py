@@ -36,13 +36,15 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import rclpy.clock
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import ClockType
+from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from grpo_ros.controllers import make_controller
@@ -56,7 +58,6 @@ from grpo_ros.errors import ContractError
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
 from grpo_ros.nodes.recording.black_box import BlackBox, provenance
-from grpo_ros.nodes.recording.noting import type_name
 from grpo_ros.nodes.serving.command_output import make_output
 from grpo_ros.nodes.serving.fault_inputs import FaultInputs
 from grpo_ros.nodes.serving.live_robot import LiveRobot
@@ -68,13 +69,14 @@ from grpo_ros.nodes.serving.policy_config import (
 )
 from grpo_ros.nodes.serving.predicted_output import PredictedOutput
 from grpo_ros.nodes.serving.run_control import RunControl
-from grpo_ros.nodes.shared import messages, qos
+from grpo_ros.nodes.serving.status_output import StatusOutput
 from grpo_ros.nodes.shared.lifecycle import SUCCESS, GuardedLifecycleNode
 from grpo_ros.nodes.shared.parameters import read_parameters
 from grpo_ros.nodes.shared.process import leave, spinning
 from grpo_ros.robots.robot import Robot, load_robot
 
-OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+CLOCK = ("/clock", "rosgraph_msgs/msg/Clock")
+OK, ERROR = DiagnosticStatus.OK, DiagnosticStatus.ERROR
 
 
 class PolicyServer(GuardedLifecycleNode):
@@ -88,18 +90,14 @@ class PolicyServer(GuardedLifecycleNode):
         self.control: RunControl | None = None
         self.black_box = BlackBox(self, 0.0, Path())
         self._forget_what_was_made()
-        self._shown: tuple[bytes, str] | None = None
         self._live = LiveRobot(self, lambda: self.stopping.is_set())
-        self._status = self.create_publisher(DiagnosticStatus, "~/status", qos.LATCHED)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
-        self._interventions = self.create_publisher(
-            DiagnosticStatus, "~/interventions", qos.DIAGNOSTICS
-        )
+        self._status = StatusOutput(self)
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(SetBool, "~/mark_outcome", self._on_mark_outcome)
         wall = rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._on_second, clock=wall)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
         self.show(OK, "unconfigured")
 
     def _forget_what_was_made(self) -> None:
@@ -217,8 +215,9 @@ class PolicyServer(GuardedLifecycleNode):
         assert self._inputs is not None and self._fault_inputs is not None
         given = "" if self.navigate is None else self.navigate.goal_topic
         topics = [topic for topic in self._inputs.topics() if topic[0] != given]
+        clock = [CLOCK] if self.get_clock().ros_time_is_active else []
         self._live.wait_for(
-            [*topics, *self._fault_inputs.topics()],
+            [*topics, *self._fault_inputs.topics(), *clock],
             control.command_problem,
             self.config.interface_timeout_s,
             self._fault_inputs.remedies,
@@ -256,12 +255,21 @@ class PolicyServer(GuardedLifecycleNode):
             self._predicted.destroy()
         self.black_box.close()
         self._forget_what_was_made()
+        gc.unfreeze()  # what was made refers to itself: only a collection frees its policy
+        gc.collect()
         self.show(ERROR if self.failure else OK, self.failure or "unconfigured")
 
     def on_failure(self, where: str, reason: str) -> None:
         """Stop the policy after an exception in a callback."""
         if self.control is not None and self.control.is_running:
             self.control.fail(f"{where}: {reason}")
+
+    def _on_set_parameters(self, _: Sequence[Parameter]) -> SetParametersResult:
+        """Refuse what would not take effect: parameters are read when the node is configured."""
+        if self.state_label in ("unconfigured", "configuring"):
+            return SetParametersResult(successful=True)
+        reason = f"the node is {self.state_label}: deactivate and clean up first"
+        return SetParametersResult(successful=False, reason=reason)
 
     # ---------------------------------------------------------------- services
 
@@ -313,34 +321,13 @@ class PolicyServer(GuardedLifecycleNode):
             self._inputs.forget()
 
     def show(self, level: bytes, message: str, key: str = "", fault: str = "") -> None:
-        """Publish the status where it changed; `key` tells changes apart that recur."""
-        shown = level, key or message
-        if shown == self._shown:
-            return
-        self._shown = shown
-        values = {"policy": self.config.policy}
-        if fault:
-            values["fault"] = fault
-        if level != OK and message != self.failure:
-            self.get_logger().warning(message)
-        self._publish_status(self._status, level, message, values)
-        if level == ERROR:
-            self.black_box.dump(fault or "error", message)
+        """Say what the node does, or why not; see `StatusOutput.show`."""
+        self._status.show(level, message, key, fault)
 
     def report(self, kind: str, reason: str) -> None:
         """Publish an intervention of the gate."""
         runner = self._require_control().runner
-        self.get_logger().warning(f"safety gate: {reason}", throttle_duration_sec=1.0)
-        values = {"kind": kind, "count": runner.gate.counts[kind], "period": runner.num_periods}
-        self._publish_status(self._interventions, WARN, reason, values)
-        self.black_box.dump(kind, reason)
-
-    def _publish_status(
-        self, publisher: Any, level: bytes, message: str, values: Mapping[str, object]
-    ) -> None:
-        status = messages.status(level, self.get_name(), message, values)
-        publisher.publish(status)
-        self.black_box.note(publisher.topic_name, type_name(DiagnosticStatus), status)
+        self._status.report(kind, reason, runner.gate.counts[kind], runner.num_periods)
 
     def show_chunk(self, command: Command) -> None:
         """Publish what the policy foresees, where anyone wants to see it."""
@@ -358,15 +345,12 @@ class PolicyServer(GuardedLifecycleNode):
         control = self.control
         if control is not None:
             control.on_second()
-        level, message = self._shown or (OK, self.state_label)
         values: dict[str, object] = {"state": self.state_label}
         if control is not None:
             values["marked_success"], values["marked"] = control.record.counts()
             now_ns = self.get_clock().now().nanoseconds
             values.update(control.health.values(control.runner, now_ns))
-        array = DiagnosticArray(status=[messages.status(level, self.get_name(), message, values)])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        self._status.diagnose(values)
 
 
 def autostart(node: PolicyServer) -> None:

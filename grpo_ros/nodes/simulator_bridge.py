@@ -133,7 +133,7 @@ class SimulatorBridge(Node):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("simulator_bridge", **kwargs)
         self.failure, self._needs_images = "", False
-        self.config = read_parameters(self, SimulatorBridgeConfig(), read_only=False)
+        self.config = read_parameters(self, SimulatorBridgeConfig())
         self.sim = self._make_sim()
         self.task = self.sim.simulator.task
         self.run_state = RunState(self.config.lock_step)
@@ -192,7 +192,7 @@ class SimulatorBridge(Node):
         self.create_service(Trigger, "~/reset", guarded(self, "~/reset", self._on_reset))
         self.create_service(Trigger, "~/outcome", guarded(self, "~/outcome", self._on_outcome))
         self.actions = ArmActions(self, self.sim, config.lock_step)
-        self.goals = (self.actions, GripperActions(self, self.sim))
+        self.goals = (self.actions, GripperActions(self, self.sim, config.lock_step))
         self.simulation_services = self._offer_simulation_interfaces()
 
     def _offer_simulation_interfaces(self) -> Any:

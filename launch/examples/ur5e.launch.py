@@ -2,9 +2,12 @@
 
 ros2 launch grpo_ros ur5e.launch.py policy:=FILE.onnx driver:=true robot_ip:=192.168.56.101
 
-The driver brings the arm's controllers; a Robotiq gripper's driver (robotiq_description's
-robotiq_control.launch.py) has a controller_manager of its own and is started beside it. On the
-teach pendant, run the program with External Control: only then does the arm obey.
+The driver brings the arm's controllers, without a gripper's. A Robotiq gripper belongs into one
+URDF and one controller_manager with the arm, which are yours to set up (config/controllers/
+ur5e.yaml has the controllers of both) and to start instead of driver:=true: the gripper's own
+launch file starts a second robot_state_publisher and a second /controller_manager, which take the
+places of the arm's. On the teach pendant, run the program with External Control: only then does
+the arm obey.
 """
 
 from collections.abc import Mapping

@@ -22,6 +22,8 @@ from grpo_ros.policies.gaussian import GaussianConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
 
 DEADLINE_S = 30.0
+START_S = 90.0
+"""For a process to import and come up, on a machine that others load."""
 SETTLE_S = 0.3
 """A server that has not discovered its client yet loses the answer: wait before the first call."""
 ENVIRONMENT = {
@@ -131,7 +133,7 @@ class Client:
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, name)
-            assert client.wait_for_service(DEADLINE_S), f"no service {name}"
+            assert client.wait_for_service(START_S), f"no service {name}"
             time.sleep(SETTLE_S)
         return self.join(client.call_async(request or kind.Request()))
 

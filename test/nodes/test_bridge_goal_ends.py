@@ -38,8 +38,13 @@ def result_of(client: Client, kind: Any, name: str, goal: Any) -> tuple[ActionCl
 
 def test_a_gripper_goal_is_aborted_where_an_episode_in_lock_step_fails() -> None:
     with bridge_in_process(SimulatorBridge, task="pick_place", lock_step=True) as client:
-        client.look(client.bridge.reset)
         goal = GripperCommand.Goal()
+        action = ActionClient(client.node, GripperCommand, NAMES.gripper_action)
+        assert action.wait_for_server(DEADLINE_S)
+        refused = client.join(action.send_goal_async(goal))
+        assert not refused.accepted, "nothing moves before an episode, so that it would never end"
+        action.destroy()
+        client.look(client.bridge.reset)
         action, result = result_of(client, GripperCommand, NAMES.gripper_action, goal)
         client.look(lambda: client.bridge.on_failure("a callback", "it raised"))
         assert client.bridge.sim.phase == "failed"

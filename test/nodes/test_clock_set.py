@@ -27,7 +27,7 @@ from deployment_fakes import (  # noqa: E402
 from rclpy.clock import ClockType  # noqa: E402
 
 from grpo_ros.deployment.policy_runner import PolicyRunner  # noqa: E402
-from grpo_ros.nodes.serving import command_stream, run_control  # noqa: E402
+from grpo_ros.nodes.serving import clock_watch, command_stream, run_control  # noqa: E402
 from grpo_ros.nodes.serving.command_stream import Stream  # noqa: E402
 from grpo_ros.nodes.serving.run_control import ERROR, RunControl  # noqa: E402
 
@@ -132,7 +132,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     clock = SimpleNamespace(
         monotonic=lambda: site.steady_ns / 1e9, monotonic_ns=lambda: site.steady_ns
     )
-    for module in (run_control, command_stream):
+    for module in (run_control, clock_watch, command_stream):
         monkeypatch.setattr(module, "time", clock)
     site.control.start()
     yield site
@@ -204,7 +204,7 @@ def test_of_readings_of_a_clock_the_one_that_took_least_counts(
 ) -> None:
     """Between the readings of two clocks another process may have run."""
     times = iter([0, 40, 100, 102, 200, 230])
-    monkeypatch.setattr(run_control, "time", SimpleNamespace(monotonic_ns=lambda: next(times)))
+    monkeypatch.setattr(clock_watch, "time", SimpleNamespace(monotonic_ns=lambda: next(times)))
     readings = iter([1_039, 1_101, 1_201])
     clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=next(readings)))
-    assert run_control.clock_offset_ns(clock) == 1_000
+    assert clock_watch.clock_offset_ns(clock) == 1_000

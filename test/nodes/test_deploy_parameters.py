@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 
 import rclpy  # noqa: E402
 from launch import LaunchContext  # noqa: E402
-from launch.actions import DeclareLaunchArgument  # noqa: E402
+from launch.actions import DeclareLaunchArgument, LogInfo  # noqa: E402
 from launch.utilities import perform_substitutions  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
@@ -81,10 +81,44 @@ def test_hardware_gets_the_policy_server_alone_and_a_warning(tmp_path: Path) -> 
     policy = tmp_path / "policy.onnx"
     policy.write_bytes(b"x")
     entities = launched("deploy.launch.py", policy=str(policy), robot="franka_fr3")
-    assert len(entities) == 2
+    said = text_of(entities[0])
+    assert len(entities) == 2 and "10 % of the trained speed" in said
+    assert "Next: ros2 lifecycle set /policy_server configure" in said
     with pytest.raises(ConfigurationError, match="episodes:=0"):
         launched("deploy.launch.py", policy=str(policy), robot="franka_fr3", episodes="5")
     assert len(launched("deploy.launch.py", policy=str(policy), episodes="5")) == 3
+
+
+def text_of(entity: LogInfo) -> str:
+    return perform_substitutions(LaunchContext(), entity.msg)
+
+
+def test_an_isaac_sim_that_runs_is_served_at_once_and_in_no_lock_step(tmp_path: Path) -> None:
+    """Regression: with autostart:=auto, which says "where simulated", it stayed unconfigured."""
+    policy = tmp_path / "policy.onnx"
+    policy.write_bytes(b"x")
+    given = {"policy": str(policy), "robot": "isaac_sim", "namespace": "left"}
+    (hint, node) = launched("deploy.launch.py", **given)
+    config = given_to(node, PolicyServerConfig())
+    assert config.autostart and config.command == "joint_command" and not config.hardware
+    assert text_of(hint) == "Next: call /left/policy_server/start."
+    (hint, node) = launched("deploy.launch.py", autostart="false", **given)
+    assert not given_to(node, PolicyServerConfig()).autostart
+    assert "ros2 lifecycle set /left/policy_server configure" in text_of(hint)
+    with pytest.raises(ConfigurationError, match="lock_step:=true"):
+        launched("deploy.launch.py", lock_step="true", **given)
+
+
+def test_training_takes_no_arguments_of_a_launch_file_that_includes_it(monkeypatch: Any) -> None:
+    """Regression: robot:=ur5e of the including file changed what was trained."""
+    values = {**dict.fromkeys(load_launch("train.launch.py").OWN, ""), "settings": "a=1"}
+    words = ["train.launch.py", "task:=reach", "robot:=ur5e", "collection.env_steps:=7"]
+    found = {}
+    for path in ("/opt/train.launch.py", "/opt/mine.launch.py"):
+        monkeypatch.setattr("sys.argv", ["ros2", "launch", path, *words[1:]])
+        found[path] = load_launch("train.launch.py").settings_of(values)
+    assert found["/opt/train.launch.py"] == ["a=1", "robot=ur5e", "collection.env_steps=7"]
+    assert found["/opt/mine.launch.py"] == ["a=1"]
 
 
 def given_to(node: Any, config: Any) -> Any:

@@ -69,9 +69,9 @@ def controllers(robot):
     """Return the parameters of every node in a robot's controllers file."""
     text = driver_launch.controllers_file(robot).read_text()
     tree = yaml.safe_load(text)
-    assert sum(line == "/**:" for line in text.splitlines()) <= 1  # a repeated key would be lost
-    tree = tree.get("/**", tree)
-    return {name: node["ros__parameters"] for name, node in tree.items()}
+    # In any namespace; a repeated key would be lost.
+    assert sum(line == "/**:" for line in text.splitlines()) == 1 == len(tree)
+    return {name: node["ros__parameters"] for name, node in tree["/**"].items()}
 
 
 def test_every_robot_has_an_example_and_controllers():
@@ -129,6 +129,7 @@ def test_what_the_safety_section_listens_to_is_served_by_a_controller():
 
 def test_a_base_is_limited_as_its_policies_were_trained():
     described, drive = load_robot("diff_base"), controllers("diff_base")["diff_drive_controller"]
+    assert not drive["tf_frame_prefix_enable"], "a namespace is none of the frames' names"
     x, _, yaw = described.limits
     for key, limit in (("linear.x", x), ("angular.z", yaw)):
         assert drive[f"{key}.max_velocity"] == -drive[f"{key}.min_velocity"] == limit.velocity

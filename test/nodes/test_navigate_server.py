@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,13 @@ pytest.importorskip("rclpy")
 pytest.importorskip("nav2_msgs")
 
 from action_msgs.msg import GoalStatus  # noqa: E402
-from deploy_helpers import ENVIRONMENT, Client, environment  # noqa: E402
+from deploy_helpers import (  # noqa: E402
+    DEADLINE_S,
+    ENVIRONMENT,
+    SETTLE_S,
+    Client,
+    environment,
+)
 from nav2_msgs.action import NavigateToPose  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 
@@ -41,8 +48,9 @@ def fail(*_: Any) -> None:
 class Site:
     """The action with stand-ins for what it drives, and a client of it."""
 
-    def __init__(self, node: Any) -> None:
-        self.node, self.start_problem = node, nothing
+    def __init__(self, process: Any) -> None:
+        self.process, self.node, self.start_problem = process, process.node, nothing
+        node = process.node
         inputs = SimpleNamespace(object_topic="objects/{name}/pose", transform_poses=True)
         self.runner = PolicyRunner(CONTRACT, nothing, ROBOT, make_controller(CONTRACT, ROBOT))
         self.inputs = SimpleNamespace(put_pose=self.put_pose)
@@ -83,7 +91,7 @@ def site() -> Iterator[Site]:
         environment(ENVIRONMENT),
         spinning(lambda: GuardedLifecycleNode("navigator"), args=[]) as process,
     ):
-        yield Site(process.node)
+        yield Site(process)
         assert not process.is_lost
 
 
@@ -105,6 +113,26 @@ def test_a_run_that_cannot_begin_ends_its_goal_with_the_reason(site: Site) -> No
     assert "for a test" in answer.result.error_msg
     site.control.start = nothing
     assert site.send().accepted
+
+
+def test_a_node_that_is_shut_down_in_one_callback_tells_how_its_goal_ended(site: Site) -> None:
+    """Regression: the server was gone before the result was sent, and its client waited on."""
+    result = site.send().get_result_async()
+    time.sleep(SETTLE_S)  # until the server knows who asks for it
+
+    def shut_down() -> None:
+        for call in site.control.after_run:
+            call("the node goes down")
+        site.server.destroy()
+
+    site.process.call(shut_down)
+    answer = Client.join(result)
+    assert answer.status == GoalStatus.STATUS_ABORTED
+    assert answer.result.error_msg == "the node goes down"
+    deadline = time.monotonic() + DEADLINE_S
+    while site.actions.server_is_ready() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not site.actions.server_is_ready()
 
 
 def test_a_cancellation_that_fails_ends_the_goal_and_the_node_lives(site: Site) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import signal
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,15 +18,20 @@ pytest.importorskip("rclpy")
 from commanded_motion import as_received, ends_at_rest, exactly  # noqa: E402
 from deploy_helpers import Client, NodeProcess, export_untrained  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
-from fault_harness import ServedPolicy  # noqa: E402
+from fault_harness import STATUS, ServedPolicy  # noqa: E402
 from fault_policies import export_orbit  # noqa: E402
 from hostile import FILES, with_contract  # noqa: E402
 from lifecycle_msgs.msg import Transition, TransitionEvent  # noqa: E402
 from played_robot import PlayedRobot, until  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from grpo_ros.contract import Contract  # noqa: E402
+from grpo_ros.nodes.policy_server import PolicyServer  # noqa: E402
 from grpo_ros.nodes.shared import messages, qos  # noqa: E402
+from grpo_ros.nodes.shared.process import destroy  # noqa: E402
 from grpo_ros.robots.robot import load_robot  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
@@ -162,6 +168,60 @@ def test_it_holds_until_started_and_sends_motions_from_where_the_arm_is_to_rest(
     until(lambda: robot.speed == 0.0, "rest")
     assert client.call(SetBool, "policy_server/mark_outcome", SetBool.Request(data=True)).success
     assert server.value("marked_success", "1") == "1"
+
+
+def test_parameters_are_refused_while_they_would_not_take_effect(
+    client: Client, server: ServedPolicy, robot: PlayedRobot
+) -> None:
+    """Regression: `ros2 param set` of a speed was answered "successful", and nothing slowed."""
+    server.activate()
+    given = [Parameter("runner.speed", value=0.05).to_parameter_msg()]
+    request = SetParameters.Request(parameters=given)
+    answer = client.call(SetParameters, "policy_server/set_parameters", request)
+    assert not answer.results[0].successful
+    assert answer.results[0].reason == "the node is active: deactivate and clean up first"
+
+
+def test_what_is_waited_for_is_told_as_it_changes(
+    client: Client, server: ServedPolicy, robot: PlayedRobot
+) -> None:
+    """Regression: status kept the first list of what is missing, diagnostics had none."""
+    server.activate()
+    robot.silent.update(["cube", "goal"])
+    time.sleep(0.3)
+    client.forget()
+    assert server.start().success
+    assert "goal" in server.says(DiagnosticStatus.OK, "waiting for inputs", "cube").message
+    robot.silent.discard("goal")
+
+    def is_told(message: str) -> bool:
+        return message.startswith("waiting") and "cube" in message and "goal" not in message
+
+    client.wait_for(STATUS, lambda m: is_told(m.message))
+    client.wait_for("/diagnostics", lambda m: is_told(m.status[0].message))
+    server.stop()
+
+
+def test_without_a_clock_simulated_time_is_waited_for_by_name(
+    server: ServedPolicy, robot: PlayedRobot
+) -> None:
+    assert not server.configure(use_sim_time=True, interface_timeout_s=1.0)
+    server.says(ERROR, "nobody publishes '/clock' (rosgraph_msgs/msg/Clock)")
+
+
+def test_a_policy_is_freed_where_the_node_is_cleaned_up(
+    server: ServedPolicy, robot: PlayedRobot
+) -> None:
+    """Regression: what refers to itself was frozen, and every configuration kept its policy."""
+    assert server.state == "unconfigured", "it would command the same arm"
+    node = PolicyServer(parameter_overrides=[Parameter("policy", value=str(server.policy))])
+    try:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.failure
+        runner = weakref.ref(node.control.runner)
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        assert runner() is None
+    finally:
+        destroy(node)
 
 
 def test_a_start_refused_for_the_description_is_no_failure_of_the_node(

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+WATCHERS = re.compile(
+    r"evaluator|\w+_intake|rosbag2_\w*|_ros2cli_\w*|rviz\w*|plotjuggler\w*|foxglove_bridge"
+)
+"""Nodes that look at commands and carry none out, by the names that they usually have."""
 
 
 def publisher_problem(node: Any, name: str, type_name: str) -> str:
     """Say whether nobody listens, somebody expects another type, or somebody else sends."""
-    listeners = node.get_subscriptions_info_by_topic(name)
+    listeners = [
+        info
+        for info in node.get_subscriptions_info_by_topic(name)
+        if not WATCHERS.fullmatch(info.node_name)
+    ]
     if not listeners:
         return f"nobody listens to '{name}' ({type_name})"
     others = {info.topic_type for info in listeners} - {type_name}

@@ -11,6 +11,7 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped
 from nav2_msgs.action import NavigateToPose
 from rclpy.action import CancelResponse, GoalResponse
+from rclpy.clock import Clock, ClockType
 
 from grpo_ros.deployment.inputs.observation_buffer import UNIT_TOLERANCE, NotReady
 from grpo_ros.errors import GrpoRosError
@@ -21,7 +22,7 @@ from grpo_ros.nodes.shared.action_goals import ActiveGoal, GoalStatus, run, serv
 
 ACTION = "navigate_to_pose"
 RESULT_S = 0.1
-"""How long the executor is given to send the last goal's result."""
+"""How long the executor is given to send the last goal's result, before or after it returns."""
 FEEDBACK_PERIODS = 5
 BEGIN_S = 5.0
 """A goal whose run has seen no full observation by then, its own pose included, is given up."""
@@ -56,6 +57,7 @@ class NavigateServer:
         self._goal = ActiveGoal()
         self._began_ns = self._num_ticks = 0
         self._began_s = 0.0
+        self._ended_s = -math.inf
         self._server = serve(
             node, NavigateToPose, ACTION, run, self._cancel, self._judge, self._accept
         )
@@ -73,9 +75,18 @@ class NavigateServer:
             time.sleep(RESULT_S)
 
     def destroy(self) -> None:
-        """Withdraw the action."""
+        """Withdraw the action, once the executor has told the last goal's client how it ended."""
         self._end("aborted", "the action is withdrawn")
-        self._server.destroy()
+        if time.monotonic() - self._ended_s > RESULT_S:
+            self._server.destroy()
+            return
+
+        def withdraw() -> None:
+            self._node.destroy_timer(timer)
+            self._server.destroy()
+
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        timer = self._node.create_timer(RESULT_S, withdraw, clock=steady)
 
     # ---------------------------------------------------------------- goals
 
@@ -172,4 +183,6 @@ class NavigateServer:
 
     def _end(self, status: GoalStatus, error: str = "") -> None:
         self._pose = None
+        if self._goal.handle is not None:
+            self._ended_s = time.monotonic()
         self._goal.end(status, NavigateToPose.Result(error_msg=error))

@@ -19,6 +19,7 @@ from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.records.live_outcome import LiveOutcome
 from grpo_ros.deployment.records.run_record import RunRecord
 from grpo_ros.nodes.recording.noting import OnMessage
+from grpo_ros.nodes.serving.clock_watch import ClockWatch
 from grpo_ros.nodes.serving.command_output import CommandOutput
 from grpo_ros.nodes.serving.gripper_commander import (
     GripperCommander,
@@ -37,9 +38,8 @@ FAULTS = ("stopped", "enable", "robot_mode", "tracking", "external_torque")
 
 SHORTEST_PERIOD = 0.5
 """Share of a control period before which there is no second tick."""
-CLOCK_SET_NS = 20_000_000
-"""A wall clock that departs by more from the steady one between two ticks was set by somebody."""
-CLOCK_READINGS = 3
+CLOCK_STANDS_S = 1.0
+"""Time without a tick after which it is said that simulated time stands still."""
 
 
 class RunControl:
@@ -75,7 +75,8 @@ class RunControl:
         self._timer: Any = None
         self._last_tick_ns = -1
         self._last_motion: Motion | None = None
-        self._offset_ns: int | None = None
+        self._clock_watch = ClockWatch()
+        self._ticked_s = 0.0
 
     @property
     def is_running(self) -> bool:
@@ -100,6 +101,8 @@ class RunControl:
         """Return what keeps a run from beginning now; empty if nothing does."""
         if self.is_running:
             return "already running; call ~/stop first"
+        if self._is_simulated and not self.config.lock_step and not self._now_ns():
+            return "no time has come on /clock"
         fault = self.runner.faults.problem(time.monotonic())
         if fault is not None:
             return fault.reason
@@ -120,7 +123,7 @@ class RunControl:
         self.runner.start(now_ns, **due)
         run = self.runner.input.run
         self.node.black_box.event("start", not_before_ns=now_ns, run=run, **due)
-        self._last_motion = None
+        self._last_motion, self._ticked_s = None, time.monotonic()
         self.record.begin()
         self.node.show(OK, "running")
         if self.config.lock_step:
@@ -180,7 +183,7 @@ class RunControl:
         A timer on a wall clock that is set back would be silent for so long.
         """
         self.begin_time()
-        self._offset_ns = None
+        self._clock_watch.begin()
         if not self.config.lock_step:
             clock = None if self._is_simulated else Clock(clock_type=ClockType.STEADY_TIME)
             self._timer = self.node.create_timer(self.runner.period_s, self.on_timer, clock=clock)
@@ -228,10 +231,13 @@ class RunControl:
         """Watch what changes slowly."""
         if self.gripper is not None:
             self.gripper.check_deadline()
-        if self.is_running and not self.config.dry_run:
-            problem = self.output.problem()
-            if problem:
-                self.fail(problem)
+        if not self.is_running:
+            return
+        problem = "" if self.config.dry_run else self.output.problem()
+        if problem:
+            self.fail(problem)
+        elif self._timer is not None and time.monotonic() - self._ticked_s > CLOCK_STANDS_S:
+            self.node.show(WARN, "no time comes on /clock: the motion that was sent ends at rest")
 
     def on_jump_back(self) -> None:
         """Forget inputs of a time that is yet to come, e.g. after the simulator was restarted."""
@@ -275,10 +281,8 @@ class RunControl:
         """
         if self.config.lock_step or self._is_simulated:
             return False
-        offset_ns = clock_offset_ns(self.node.get_clock())
-        before_ns, self._offset_ns = self._offset_ns, offset_ns
-        set_ns = 0 if before_ns is None else offset_ns - before_ns
-        if abs(set_ns) <= CLOCK_SET_NS:
+        set_ns = self._clock_watch.set_ns(self.node.get_clock())
+        if not set_ns:
             return False
         reason = f"the clock was set by {set_ns / messages.NANOSECONDS:+.3f} s"
         self.node.get_logger().warning(f"{reason}; inputs are forgotten")
@@ -306,7 +310,7 @@ class RunControl:
         runner = self.runner
         if now_ns < self._last_tick_ns:
             self.on_jump_back()
-        self._last_tick_ns = now_ns
+        self._last_tick_ns, self._ticked_s = now_ns, time.monotonic()
         for call in self.before_tick:
             call(now_ns)
         self.node.black_box.tick(now_ns)  # after what was called, which may give inputs
@@ -381,17 +385,3 @@ class RunControl:
         motion = self._last_motion
         if isinstance(motion, Command) and self.runner.may_send(motion):
             self._publish(motion)
-
-
-def clock_offset_ns(clock: Any) -> int:
-    """Return a clock's time less the steady clock's: of some readings that which took least.
-
-    Another thread or process may come between two readings for as long as it likes.
-    """
-    found = []
-    for _ in range(CLOCK_READINGS):
-        before_ns = time.monotonic_ns()
-        now_ns = int(clock.now().nanoseconds)
-        took_ns = time.monotonic_ns() - before_ns
-        found.append((took_ns, now_ns - before_ns - took_ns // 2))
-    return min(found)[1]

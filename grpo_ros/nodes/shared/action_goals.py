@@ -13,8 +13,8 @@ from rclpy.task import Future
 from grpo_ros.nodes.shared.lifecycle import guarded
 
 GoalStatus = Literal["succeeded", "aborted", "canceled"]
-RESULT_TIMEOUT_S = 2
-"""How long a result waits for its client."""
+RESULT_TIMEOUT_S = 60
+"""How long a result waits for its client, who may be waiting for another one first."""
 
 
 class ActiveGoal:

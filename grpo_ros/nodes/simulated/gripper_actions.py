@@ -21,10 +21,11 @@ class GripperActions:
     Args:
         node: that offers it.
         sim: that carries goals out.
+        lock_step: whether nothing moves outside an episode, so that no goal would end there.
     """
 
-    def __init__(self, node: Any, sim: SimulatedRobot) -> None:
-        self.node, self.sim = node, sim
+    def __init__(self, node: Any, sim: SimulatedRobot, lock_step: bool) -> None:
+        self.node, self.sim, self.lock_step = node, sim, lock_step
         self._goal = ActiveGoal()
         interfaces = sim.robot.interfaces
         self._is_parallel = interfaces.gripper_command == "parallel_gripper_command"
@@ -64,6 +65,8 @@ class GripperActions:
         return GoalResponse.ACCEPT
 
     def _problem(self, goal: Any) -> str:
+        if self.lock_step and self.sim.phase != "running":
+            return f"the episode is {self.sim.phase}; call ~/reset first"
         command = goal.command
         if not self._is_parallel:
             numbers = [command.position, command.max_effort]

@@ -10,11 +10,12 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 
+from grpo_ros.deployment.matching import trained_robot
 from grpo_ros.errors import ConfigurationError
 from grpo_ros.export.policy_file import read_contract
 from grpo_ros.nodes import launching
 from grpo_ros.robots.description import ArmCommand
-from grpo_ros.robots.robot import Robot, known_robots, load_robot
+from grpo_ros.robots.robot import known_robots, load_robot
 from grpo_ros.simulators.registry import SIMULATORS
 from grpo_ros.training.evaluation import HELD_OUT_SEED
 
@@ -66,7 +67,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         *recorder(values, policy),
         launching.node(values, "simulator_bridge", series, outlive("simulator_bridge")),
         launching.node(values, "policy_server", server, outlive("policy_server")),
-        *launching.rviz(values, "deploy", lambda: trained_robot(policy).base_frame),
+        *launching.rviz(values, "deploy", lambda: trained_robot(read_contract(policy)).base_frame),
         *launching.browser(values),
     ]
     if episodes > 0:
@@ -89,11 +90,6 @@ def check_robot(name: str) -> None:
     """Raise RobotError where there is no robot of that name, and no folder of one."""
     if name not in (SIMULATED, ISAAC_SIM):
         load_robot(name)
-
-
-def trained_robot(policy: Path | str) -> Robot:
-    """Return the robot that a policy was trained on."""
-    return load_robot(read_contract(policy).embodiment)
 
 
 def given_settings(values: dict[str, str]) -> dict[str, object]:
@@ -167,7 +163,13 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
         *launching.rviz(
             values,
             "deploy",
-            lambda: (load_robot(values["robot"]) if is_real else trained_robot(policy)).base_frame,
+            lambda: (
+                (
+                    load_robot(values["robot"])
+                    if is_real
+                    else trained_robot(read_contract(policy))
+                ).base_frame
+            ),
         ),
         *launching.browser(values),
     ]

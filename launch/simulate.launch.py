@@ -10,9 +10,10 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.launch_description_entity import LaunchDescriptionEntity
 
 from grpo_ros.configuration import load_config, section
+from grpo_ros.deployment.matching import trained_robot
 from grpo_ros.export.policy_file import read_contract
 from grpo_ros.nodes import launching
-from grpo_ros.robots.robot import Robot, load_robot
+from grpo_ros.robots.robot import Robot
 from grpo_ros.simulators.registry import SIMULATORS
 from grpo_ros.tasks.registry import TASKS, make_task
 from grpo_ros.training.evaluation import HELD_OUT_SEED
@@ -43,7 +44,7 @@ def launch_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def robot_of(task: str, policy: str) -> Robot:
     """Return the robot that is simulated: the policy's, or the task's."""
     if policy:
-        return load_robot(read_contract(policy).embodiment)
+        return trained_robot(read_contract(policy))
     return make_task(task, section(load_config([f"task={task}"]), "task")).robot
 
 

@@ -96,7 +96,7 @@ class ValueLearner:
                 self.optimizer.step()
                 losses.append(loss.detach())
         mean_loss = float(self.ranks.sum(torch.stack(losses)).mean())
-        # A last step may spoil weights that no loss has seen, and no decision would be valid again.
+        # What the last step spoils no loss has seen, and no decision would be valid again.
         if not (math.isfinite(mean_loss) and all(bool(p.isfinite().all()) for p in parameters)):
             raise TrainingError(
                 f"the critic is not finite, at a loss of {mean_loss}",

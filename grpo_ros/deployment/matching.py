@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 
-from grpo_ros.contract import Contract
+from grpo_ros.contract import TASK_SETTINGS, Contract
 from grpo_ros.errors import ContractError
-from grpo_ros.robots.robot import Robot
+from grpo_ros.robots.robot import DESCRIPTION_FILE, Robot, load_robot
+
+
+def trained_robot(contract: Contract) -> Robot:
+    """Return the robot that a policy was trained on: from its folder, or of this package by name.
+
+    Raises:
+        RobotError: neither is there, or a file of it is wrong.
+    """
+    settings = contract.provenance.get(TASK_SETTINGS)
+    named = settings.get("robot") if isinstance(settings, Mapping) else None
+    if isinstance(named, str) and (Path(named) / DESCRIPTION_FILE).is_file():
+        return load_robot(named)
+    return load_robot(contract.embodiment)
 
 
 def check_match(contract: Contract, robot: Robot) -> None:

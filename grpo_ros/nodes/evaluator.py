@@ -36,6 +36,7 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from grpo_ros import typed
+from grpo_ros.deployment.matching import trained_robot
 from grpo_ros.deployment.records.command_audit import CommandAudit
 from grpo_ros.deployment.records.trials import Trial, TrialError, compared, summary, write_report
 from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes
@@ -45,7 +46,7 @@ from grpo_ros.nodes.shared import messages, qos
 from grpo_ros.nodes.shared.lifecycle import guarded
 from grpo_ros.nodes.shared.parameters import read_parameters
 from grpo_ros.nodes.shared.process import Process, leave, spinning
-from grpo_ros.robots.robot import Robot, load_robot
+from grpo_ros.robots.robot import Robot
 from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
 from grpo_ros.training.statistics import wilson_interval
 from grpo_ros.versions import versions
@@ -319,7 +320,7 @@ def evaluate(process: Process) -> int:
         if not node.config.policy:
             raise ConfigurationError("parameter 'policy' is empty", expected="an ONNX file")
         policy = load_policy_file(node.config.policy)
-        node.listen_to_commands(load_robot(policy.contract.embodiment))
+        node.listen_to_commands(trained_robot(policy.contract))
         node.wait_until_ready()
         began = time.monotonic()
         trials = run_trials(node, log.info)

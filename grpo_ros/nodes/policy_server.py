@@ -50,7 +50,7 @@ from std_srvs.srv import SetBool, Trigger
 from grpo_ros.controllers import make_controller
 from grpo_ros.deployment.answers import Command
 from grpo_ros.deployment.inference import InlineInference, ThreadedInference
-from grpo_ros.deployment.matching import check_match
+from grpo_ros.deployment.matching import check_match, trained_robot
 from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.records.live_outcome import LiveOutcome
 from grpo_ros.deployment.records.run_record import RecordWriter, RunRecord
@@ -115,7 +115,7 @@ class PolicyServer(GuardedLifecycleNode):
         self.config = config = read_parameters(self, PolicyServerConfig(), read_only=False)
         check_config(config)
         policy = load_policy_file(config.policy, config.providers)
-        robot = load_robot(config.robot or policy.contract.embodiment)
+        robot = load_robot(config.robot) if config.robot else trained_robot(policy.contract)
         check_match(policy.contract, robot)
         runner = self._make_runner(policy, robot)
         runner.warm_up()

@@ -150,6 +150,13 @@ def load_robot(name_or_path: str | Path) -> Robot:
     return _load(folder.resolve())
 
 
+def placed(name_or_path: str) -> str:
+    """Return a robot's name as it is, and a robot's folder so that it is found from anywhere."""
+    path = Path(name_or_path)
+    is_folder = name_or_path not in known_robots() and (path / DESCRIPTION_FILE).is_file()
+    return str(path.resolve()) if is_folder else name_or_path
+
+
 @functools.lru_cache(maxsize=16)
 def _cached(folder: Path, yaml_bytes: bytes, urdf_bytes: bytes) -> Robot:
     description = _describe(folder / DESCRIPTION_FILE, yaml_bytes)

@@ -12,7 +12,7 @@ from torch import Tensor
 from grpo_ros import typed
 from grpo_ros.contract import ActionField, Contract, ObservationField, Source
 from grpo_ros.errors import ConfigurationError, nearest
-from grpo_ros.robots.robot import Robot, load_robot
+from grpo_ros.robots.robot import Robot, load_robot, placed
 from grpo_ros.tasks.base import Body, Outcome, Randomisation
 from grpo_ros.tasks.camera import Camera, overview
 from grpo_ros.tasks.range_scan import RangeScan
@@ -40,6 +40,9 @@ class TaskConfig:
     randomisation: Randomisation = typed.setting(
         factory=Randomisation, description="What is drawn per episode"
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "robot", placed(self.robot))
 
 
 class ConfiguredTask(abc.ABC):

@@ -96,8 +96,9 @@ METRICS = (
         "Critic",
         (
             "explained_variance",
-            "1 - Var[R - V] / Var[R] before the critic learns from the rollout; R, the lambda-return, "
-            "holds estimates V of later decisions, so it is above what is explained of outcomes",
+            "1 - Var[R - V] / Var[R] before the critic learns from the rollout; R, the "
+            "lambda-return, holds estimates V of later decisions, so it is above what is "
+            "explained of outcomes",
             "",
             "> 0.3",
         ),

@@ -33,8 +33,8 @@ class CollectionConfig:
     group_size: int = typed.setting(8, "Rollouts from each state (G)", minimum=1)
     antithetic: bool = typed.setting(
         True,
-        "Give members 2i and 2i + 1 of a group opposite noise; a spread that is learned then hears "
-        "of 1 - 2 / group_size of its gradient, in groups of two of none",
+        "Give members 2i and 2i + 1 of a group opposite noise; a spread that is learned then gets "
+        "1 - 2 / group_size of its gradient, in groups of two none",
     )
     env_steps: int = typed.setting(
         900_000, "Budget: control steps of all environments together", minimum=0

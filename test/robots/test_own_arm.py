@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import re
 import shutil
@@ -13,13 +15,18 @@ import pytest
 import torch
 import yaml
 
-from grpo_ros.contract import Contract
+from grpo_ros.configuration import load_config
+from grpo_ros.contract import TASK_SETTINGS, Contract
+from grpo_ros.deployment.matching import trained_robot
+from grpo_ros.errors import RobotError
 from grpo_ros.robots import LinkClearance, Robot, load_robot
 from grpo_ros.robots.description import Interfaces, RobotDescription, Safety
 from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.base import Task
+from grpo_ros.tasks.reach import Reach
 from grpo_ros.tasks.registry import find_tasks
 from grpo_ros.training.evaluation import held_out_keys
+from grpo_ros.training.run_terms import origin_of
 
 ROOT = Path(__file__).parents[2]
 HOW_TO = (ROOT / "docs" / "how-to" / "add_your_own_arm.md").read_text()
@@ -138,3 +145,22 @@ def test_an_arm_turns_on_a_continuous_joint_in_mujoco(folder: Path, tmp_path: Pa
     simulator.close()
     assert turned > 0.1 and target == pytest.approx(start + turned, abs=0.3)
     assert Contract.from_json(task.contract().to_json()) == task.contract()
+
+
+def test_a_policy_of_an_own_arm_finds_it_again_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: deployed in simulation, the arm was looked for under its name alone."""
+    shutil.copytree(load_robot("ur5e").urdf_path.parent, tmp_path / "arm")
+    described = tmp_path / "arm" / "robot.yaml"
+    described.write_text(described.read_text().replace("name: ur5e", "name: mine", 1))
+    monkeypatch.chdir(tmp_path)
+    config = load_config(["task=reach", "task.robot=arm"])
+    assert config.reach.robot == str(tmp_path / "arm")
+    origin = json.loads(json.dumps(origin_of(config, 0)))
+    contract = dataclasses.replace(Reach(config.reach).contract(), provenance=origin)
+    monkeypatch.chdir("/")
+    assert contract.embodiment == "mine"
+    assert trained_robot(contract).urdf_path.parent == tmp_path / "arm"
+    with pytest.raises(RobotError, match="no robot 'mine'"):
+        trained_robot(dataclasses.replace(contract, provenance={TASK_SETTINGS: {"robot": 3}}))

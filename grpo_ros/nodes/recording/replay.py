@@ -23,7 +23,7 @@ from grpo_ros.configuration import Layer, merge
 from grpo_ros.controllers import make_controller
 from grpo_ros.deployment.answers import Hold, Motion
 from grpo_ros.deployment.inputs.observation_buffer import NotReady
-from grpo_ros.deployment.matching import check_match
+from grpo_ros.deployment.matching import check_match, trained_robot
 from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes.inputs.observation_inputs import ObservationInputs
@@ -109,7 +109,8 @@ class Replay:
         )
         if not self.is_whole:
             config = dataclasses.replace(config, dry_run=True)
-        self.config, self.robot = config, load_robot(config.robot or contract.embodiment)
+        self.config = config
+        self.robot = load_robot(config.robot) if config.robot else trained_robot(contract)
         check_match(contract, self.robot)
         self.runner = runner = PolicyRunner(
             contract,

@@ -172,7 +172,7 @@ class Contract:
     chunk_size: int = typed.setting(4, "Actions that one inference gives", minimum=1)
     num_executed: int = typed.setting(4, "Actions executed before the next inference", minimum=1)
     horizon: int = typed.setting(
-        60, "Control periods after which an episode ends", minimum=1, maximum=10_000_000
+        60, "Control periods after which an episode ends", minimum=1, maximum=2**31 - 1
     )
     execution: Literal["sync", "async"] = "sync"
     motion: Literal["linear", "smooth"] = typed.setting(
@@ -256,8 +256,19 @@ class Contract:
         return dataclasses.replace(self, provenance={**self.provenance, **entries})
 
     def to_json(self) -> str:
-        """Return canonical JSON: sorted keys, floats at full precision."""
-        return json.dumps(typed.encode(self), sort_keys=True, separators=(",", ":"))
+        """Return canonical JSON: sorted keys, floats at full precision.
+
+        Raises:
+            ContractError: a number is not finite, which JSON has no word for.
+        """
+        tree = typed.encode(self)
+        try:
+            return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        except ValueError as problem:
+            raise ContractError(
+                f"contract of task '{self.task}' has a number that is not finite",
+                expected="finite numbers, also in the settings of its task",
+            ) from problem
 
     @property
     def sha256(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from grpo_ros.elementary import Array
 from grpo_ros.errors import RobotError
 from grpo_ros.robots.description import DESCRIPTION_FILE, Gripper, RobotDescription
 from grpo_ros.robots.kinematics import SerialChain
@@ -77,7 +78,8 @@ def _check_gripper(urdf: Urdf, gripper: Gripper) -> None:
 def _check_base(urdf: Urdf, base: str) -> None:
     """Raise RobotError unless the base frame lies in the URDF's root: simulators fix the root."""
     joints = urdf.chain(urdf.root, base)
-    position, rotation = np.zeros(3), np.eye(3)
+    position: Array = np.zeros(3)
+    rotation: Array = np.eye(3)
     for joint in joints:
         position = position + rotation @ joint.translation
         rotation = rotation @ joint.rotation

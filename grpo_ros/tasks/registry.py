@@ -93,7 +93,7 @@ def _checked(task: Any, path: Path) -> Any:
             expected="a class as grpo_ros.tasks.base.Task describes it, and its Config",
         )
     config: Any = getattr(task, "Config", None)
-    if not dataclasses.is_dataclass(config):
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise ConfigurationError(
             f"{path}: {task.__name__}.Config is {config!r}", expected="a frozen dataclass"
         )

@@ -123,6 +123,12 @@ def test_a_contract_of_another_shape_is_refused_by_key(path, key, value, named):
         load_policy_file(path)
 
 
+def test_a_contract_that_could_not_be_read_again_is_not_written(make_contract):
+    contract = make_contract().with_provenance(task_settings={"reach_m": float("inf")})
+    with pytest.raises(ContractError, match="'toy' has a number that is not finite"):
+        contract.to_json()
+
+
 def test_a_contract_that_is_not_json_is_refused(path):
     model = onnx.load(path)
     set_metadata(model, "metadata", "{" * 5000)

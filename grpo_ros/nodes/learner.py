@@ -30,6 +30,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -37,7 +38,7 @@ from rclpy.experimental import EventsExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from grpo_ros.configuration import load_config
+from grpo_ros.configuration import check_is_for_learner, load_config
 from grpo_ros.distributed.process_ranks import refuse_several
 from grpo_ros.errors import GrpoRosError
 from grpo_ros.interrupts import Interrupts
@@ -69,6 +70,8 @@ def main(args: Sequence[str] | None = None) -> int:
     code, line = 1, ""
     try:
         refuse_several("the node `learner`")
+        if options.config:
+            check_is_for_learner(Path(options.config))
         config = load_config(options.settings, options.config, given_parameters(node))
         declare_parameters(node, config)
         line = _train(config, node, view, interrupts, options.paused)

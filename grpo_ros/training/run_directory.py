@@ -20,6 +20,7 @@ from grpo_ros.training.checkpoint import checkpoints
 
 FINISHED = "finished"
 CONFIG_FILE = "config.yaml"
+CONTRACT_FILE = "contract.json"
 """What a run's folder keeps its settings in."""
 
 

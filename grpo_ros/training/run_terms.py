@@ -18,14 +18,14 @@ from grpo_ros.simulators.measured import measure
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import SceneState, scene_arrays, scene_hash
 from grpo_ros.training.placement import Losses
-from grpo_ros.training.run_directory import RunDirectory
+from grpo_ros.training.run_directory import CONTRACT_FILE, RunDirectory
 from grpo_ros.training.settings import TrainConfig
 from grpo_ros.versions import versions
 
 
 def write_terms(run: RunDirectory, contract: Contract, task: Task, keys: Sequence[Key]) -> None:
     """Write the contract, and the initial states of the held-out keys."""
-    write_atomically(run.path / "contract.json", contract.to_json().encode())
+    write_atomically(run.path / CONTRACT_FILE, contract.to_json().encode())
     buffer = io.BytesIO()
     arrays: dict[str, Any] = scene_arrays(task.sample(list(keys)))
     np.savez_compressed(buffer, **arrays)

@@ -46,7 +46,7 @@ from grpo_ros.training.placement import Losses, place_simulator
 from grpo_ros.training.requests import Requests
 from grpo_ros.training.resume import Resumed, open_run_on_ranks
 from grpo_ros.training.rollout import Rollout
-from grpo_ros.training.run_directory import RunDirectory, point_latest
+from grpo_ros.training.run_directory import CONTRACT_FILE, RunDirectory, point_latest
 from grpo_ros.training.run_record import RunRecord
 from grpo_ros.training.run_terms import circumstances, origin_of, write_capabilities, write_terms
 from grpo_ros.training.settings import TrainConfig
@@ -360,7 +360,7 @@ class Trainer:
         example = self.losses.redo(self.simulator.observe)
         limit = round(1e6 * self.config.export.one_file_mb)
         report = export_policy(policy, contract, path, example, limit)
-        write_atomically(path.with_name("contract.json"), contract.to_json().encode())
+        write_atomically(path.with_name(CONTRACT_FILE), contract.to_json().encode())
         self.observers.on_message(
             f"exported {path} (differs from torch by at most {report.max_abs_difference:.1e})"
         )

@@ -10,6 +10,7 @@ from grpo_ros.configuration import load_config, merge, read_layer, to_yaml
 from grpo_ros.errors import CheckpointError, TrainingError
 from grpo_ros.robots.robot import load_robot
 from grpo_ros.tasks import registry
+from grpo_ros.tasks.reach import Reach
 from grpo_ros.training.checkpoint import save_checkpoint
 from grpo_ros.training.export_run import export_checkpoint
 from grpo_ros.training.resume import open_run, run_hash
@@ -56,11 +57,17 @@ def test_a_checkpoint_is_not_exported_for_a_robot_that_was_edited(tmp_path):
     folder = tmp_path / "my_arm"
     shutil.copytree(load_robot("franka_fr3").urdf_path.parent, folder)
     run = stopped_run(tmp_path / "runs", f"robot={folder}", "task.cameras=[]")
+    config = merge(TrainConfig, [read_layer(run.path / "config.yaml")])
+    contract = Reach(config.reach).contract()
+    (run.path / "contract.json").write_text(contract.to_json())
     with pytest.raises(KeyError, match="policy"):  # of the state, which is loaded
         export_checkpoint(run.path, "", None)
     path = folder / "robot.urdf"
     path.write_text(path.read_text().replace('xyz="0 0 0.107"', 'xyz="0 0 0.117"'))
-    with pytest.raises(CheckpointError, match="another robot description.*restore the robot's"):
+    with pytest.raises(CheckpointError, match="another robot or task.*robot_sha256 is .*restore"):
+        export_checkpoint(run.path, "", None)
+    (run.path / "contract.json").unlink()
+    with pytest.raises(CheckpointError, match="no contract.json"):
         export_checkpoint(run.path, "", None)
     assert not run.policy.exists()
 

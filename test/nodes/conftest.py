@@ -8,6 +8,16 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nobody_stays() -> Iterator[None]:
+    """End what a file's tests left running: it would answer in place of the next ones' nodes."""
+    yield
+    from deploy_helpers import NodeProcess
+
+    for process in list(NodeProcess.running):
+        process.stop()
+
+
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     """A client that hears what the server says."""

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -75,7 +75,13 @@ def export_untrained(
 
 
 class NodeProcess:
-    """One node in a process of its own."""
+    """One node in a process of its own.
+
+    Attributes:
+        running: all that were started and not stopped yet.
+    """
+
+    running: ClassVar[set[NodeProcess]] = set()
 
     def __init__(
         self,
@@ -97,6 +103,7 @@ class NodeProcess:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **ENVIRONMENT},
             )
+        self.running.add(self)
 
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
         """Return the exit code."""
@@ -104,6 +111,7 @@ class NodeProcess:
 
     def stop(self) -> int:
         """Send SIGTERM, join, return the exit code; SIGKILL only after the deadline."""
+        self.running.discard(self)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -150,7 +158,7 @@ class Client:
 
     def wait_for_publisher(self, topic: str) -> None:
         """Return once a publisher of the topic is known, and has had time to know of us."""
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + START_S
         while not self.node.count_publishers(topic):
             assert time.monotonic() < deadline, f"nobody publishes {topic}"
             time.sleep(0.05)

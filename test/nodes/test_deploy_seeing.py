@@ -85,14 +85,14 @@ def run_series(folder: Path, policy: Path, lock_step: bool, **server: Any) -> Se
             NodeProcess("simulator_bridge", folder / "bridge.log", **common),
             NodeProcess("policy_server", folder / "server.log", **common, **timing, **server),
         ]
-        client.wait_for_publisher("joint_states")  # two episodes are over within a second
-        evaluator = NodeProcess("evaluator", folder / "evaluator.log", **common, **settings)
         try:
-            code = evaluator.wait(200.0)
+            client.wait_for_publisher("joint_states")  # two episodes are over within a second
+            nodes.append(NodeProcess("evaluator", folder / "evaluator.log", **common, **settings))
+            code = nodes[-1].wait(200.0)
         finally:
-            codes = [node.stop() for node in (evaluator, *nodes)]
-        output = "".join(node.output for node in (evaluator, *nodes))
-        assert code == 0 and codes[1:] == [0, 0], output
+            codes = [node.stop() for node in nodes]
+        output = "".join(node.output for node in nodes)
+        assert code == 0 and codes[:2] == [0, 0], output
         heard = client.heard("joint_states")
     joints = {messages.to_ns(m.header.stamp): np.array(m.position) for m in heard}
     (path,) = sorted((policy.parent / "deployments").glob("*.json"))[-1:]

@@ -146,6 +146,11 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
         warning = HARDWARE_WARNING.format(
             robot=values["robot"], percent=100.0 * speed, enable=enable
         )
+
+    def base_frame() -> str:
+        robot = load_robot(values["robot"]) if is_real else trained_robot(read_contract(policy))
+        return robot.base_frame
+
     server_name = f"/{values['namespace'].strip('/')}/policy_server".replace("//", "/")
     start = f"call {server_name}/start."
     if values["autostart"] == "false":
@@ -160,17 +165,7 @@ def on_robot(values: dict[str, str], policy: str) -> list[LaunchDescriptionEntit
             launching.must_outlive("policy_server"),
             files=[ON_HARDWARE] if is_real else [],
         ),
-        *launching.rviz(
-            values,
-            "deploy",
-            lambda: (
-                (
-                    load_robot(values["robot"])
-                    if is_real
-                    else trained_robot(read_contract(policy))
-                ).base_frame
-            ),
-        ),
+        *launching.rviz(values, "deploy", base_frame),
         *launching.browser(values),
     ]
 

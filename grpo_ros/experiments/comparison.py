@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from grpo_ros.experiments.results import Point, Result
 from grpo_ros.training.statistics import paired_difference, wilson_interval
 
-POWER_80 = 0.8416212335729143
-"""80 % quantile of the normal distribution."""
+POWER = 0.8
+"""Chance that as many seeds as are asked for do settle it."""
 
 
 def student_quantile(freedom: int) -> float:
@@ -271,14 +271,16 @@ def band(
 def more_seeds(interval: Interval, margin: float) -> int | None:
     """Return how many values in all would probably narrow an interval to +- margin.
 
-    With a chance of 80 % by the spread s seen so far: the least n', more than there are, with
-    (t + 0.84) s / sqrt(n') <= margin. None where the spread is unknown.
+    With a chance of POWER by the spread s seen so far: the least n', more than there are, with
+    (t + z) s / sqrt(n') <= margin, z being the normal distribution's quantile of that chance. None
+    where the spread is unknown.
     """
     if interval.num < 2 or not math.isfinite(interval.half) or margin <= 0.0:
         return None
     deviation = interval.half * math.sqrt(interval.num) / student_quantile(interval.num - 1)
+    z = float(ndtri(POWER))
     for num in range(interval.num + 1, 10_000):
-        if (student_quantile(num - 1) + POWER_80) * deviation / math.sqrt(num) <= margin:
+        if (student_quantile(num - 1) + z) * deviation / math.sqrt(num) <= margin:
             return num
     return 10_000
 

@@ -263,13 +263,14 @@ def conclusion_on_exact_states(results: Results) -> str:
     if not evidence:
         return "No exact-state option was tried."
     saving = [each for each in evidence if saves_samples(results, each)]
+    better = _better_than_plain(results, evidence)
     if saving:
         parts = [_named_with_steps(results, e) for e in saving]
         return (
             f"Of {len(evidence)} comparisons these need an estimated {MANY_FEWER:g} of plain "
             "GRPO's environment steps or less, and no more than PPO's by their 95 % intervals, "
             f"to the same success: {'; '.join(parts)}. Of so many comparisons of equals one in "
-            f"forty would show a lead by chance.{_better_than_plain(results, evidence)}"
+            f"forty would show a lead by chance.{better}"
         )
     is_open = [e for e in evidence if not is_excluded(results, e)]
     none = (
@@ -280,11 +281,11 @@ def conclusion_on_exact_states(results: Results) -> str:
         return (
             f"No exact-state option was shown {none}. In {len(is_open)} of {len(evidence)} "
             "comparisons it is not excluded either: intervals are too wide, or runs never "
-            f"arrived.{_better_than_plain(results, evidence)}"
+            f"arrived.{better}"
         )
     return (
         f"No exact-state option was found {none}: snapshots buy exact groups, replay and "
-        f"debugging, not sample efficiency.{_better_than_plain(results, evidence)}"
+        f"debugging, not sample efficiency.{better}"
     )
 
 

@@ -35,7 +35,7 @@ Services:
     get_entity_bounds, set_entity_state, get_spawnables, spawn_entity, spawn_entities,
     delete_entity, reset_simulation, get_simulation_state, set_simulation_state, step_simulation,
     and the action simulate_steps.
-Parameters: `SimulatorBridgeConfig`.
+Parameters: `bridge_config.SimulatorBridgeConfig`.
 
 Lock step: after a reset the state stamped t is published, and again now and then, until a
 trajectory with that stamp comes. Its point after one control period is the target of exactly that
@@ -52,7 +52,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import rclpy.clock
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -62,8 +62,7 @@ from rclpy.node import Node
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from grpo_ros import configuration, typed
-from grpo_ros.deployment.simulation.controller_settings import ControllerSettings
+from grpo_ros import configuration
 from grpo_ros.deployment.simulation.entities import Entities
 from grpo_ros.deployment.simulation.run_state import RunState
 from grpo_ros.deployment.simulation.simulated_robot import SimulatedRobot, TargetSimulator
@@ -80,12 +79,13 @@ from grpo_ros.nodes.shared.lifecycle import guarded
 from grpo_ros.nodes.shared.parameters import read_parameters
 from grpo_ros.nodes.shared.process import leave, spinning
 from grpo_ros.nodes.simulated.arm_actions import ArmActions
+from grpo_ros.nodes.simulated.bridge_config import SimulatorBridgeConfig
 from grpo_ros.nodes.simulated.gripper_actions import GripperActions
 from grpo_ros.nodes.simulated.simulated_output import SimulatedOutput
 from grpo_ros.nodes.simulated.streamed_commands import StreamedCommands
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.registry import make_task
-from grpo_ros.training.evaluation import HELD_OUT_SEED, held_out_keys
+from grpo_ros.training.evaluation import held_out_keys
 
 REPEAT_S = 0.1
 """Lock step: how often a state that nobody answered is published again."""
@@ -93,38 +93,6 @@ ANSWER_S = 0.3
 """How long the answers of what was ended have to be sent, before nothing is spun any more."""
 MAX_SUBSTEPS = 50
 """Free running: physics steps per timer call at most; beyond that time is lost, not made up."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SimulatorBridgeConfig:
-    """Parameters of the simulator bridge."""
-
-    task: str = typed.setting("pick_place", "What is simulated, where no policy is given")
-    policy: str = typed.setting("", "ONNX file whose task, and its settings, are simulated")
-    simulator: str = typed.setting("", "Engine; empty: the policy's run's, or the default")
-    lock_step: bool = typed.setting(False, "One control period per stamped command")
-    real_time_factor: float = typed.setting(
-        1.0, "Simulated over wall-clock time, free running", minimum=0.01, maximum=100.0
-    )
-    initial_states: Literal["heldout"] = typed.setting(
-        "heldout", "heldout: those of the evaluation, in order"
-    )
-    seed: int = typed.setting(HELD_OUT_SEED, "Seed of the initial states", minimum=0)
-    first_episode: int = typed.setting(0, "Number of the first initial state", minimum=0)
-    command_timeout_s: float = typed.setting(
-        5.0, "Lock step: longest wait for a command within an episode", unit="s", minimum=0.1
-    )
-    joint_state_rate_hz: float = typed.setting(100.0, "Free running", unit="Hz", minimum=1.0)
-    object_pose_rate_hz: float = typed.setting(50.0, "Free running", unit="Hz", minimum=1.0)
-    camera_rate_hz: float = typed.setting(
-        20.0, "Images, free running; drawn where somebody listens", unit="Hz", minimum=0.1
-    )
-    transform_rate_hz: float = typed.setting(
-        30.0, "Transforms and markers, per second of wall-clock time", unit="Hz", minimum=0.1
-    )
-    controllers: ControllerSettings = typed.setting(  # noqa: RUF009
-        factory=ControllerSettings, description="As ros2_controllers has them"
-    )
 
 
 class SimulatorBridge(Node):

@@ -44,7 +44,7 @@ MEMBERS = (
 def find_tasks(folders: list[Path]) -> dict[str, Any]:
     """Return name -> task class: this package's and those found in `folders`.
 
-    Files whose name begins with `_` are no tasks: those of tasks may import them.
+    Files whose names begin with `_` are no tasks.
 
     Raises:
         ConfigurationError: a folder is missing, or a file in it cannot be imported, holds no

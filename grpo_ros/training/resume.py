@@ -100,23 +100,18 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:
     return Resumed(run)
 
 
-def run_hash(config: TrainConfig, demonstrations_sha256: str = "") -> str:
+def run_hash(config: TrainConfig) -> str:
     """Return the hash of all that decides a run's results.
 
     That is: settings, the data that is cloned, the robot's description, and the file of a task
     that is not this package's.
-
-    Args:
-        config: the settings.
-        demonstrations_sha256: of the data, where it is known; empty: it is read.
 
     Raises:
         DemonstrationError: there are no demonstrations where the configuration says.
     """
     parts = [configuration.config_hash(config)]
     if config.demonstrations.path:
-        path = Path(config.demonstrations.path)
-        parts.append(demonstrations_sha256 or folder_sha256(path))
+        parts.append(folder_sha256(Path(config.demonstrations.path)))
     task = make_task(config.task, configuration.section(config, "task"))
     if not isinstance(task, EnvironmentTask):
         parts.append(task.robot.sha256)

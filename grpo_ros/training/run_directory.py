@@ -19,9 +19,8 @@ from grpo_ros.training import run_lock
 from grpo_ros.training.checkpoint import checkpoints
 
 FINISHED = "finished"
-CONFIG_FILE = "config.yaml"
-CONTRACT_FILE = "contract.json"
-"""What a run's folder keeps its settings in."""
+CONFIG_FILE, CONTRACT_FILE = "config.yaml", "contract.json"
+"""What a run's folder keeps its settings and its contract in."""
 
 
 @dataclasses.dataclass(frozen=True)

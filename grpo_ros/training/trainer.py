@@ -16,7 +16,6 @@ import torch
 
 from grpo_ros import configuration
 from grpo_ros.algorithms import make_algorithm
-from grpo_ros.algorithms.behaviour_cloning import fit
 from grpo_ros.algorithms.histograms import Histogram
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks, own_share
 from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length
@@ -35,13 +34,14 @@ from grpo_ros.training.averaging import PolicyAverage
 from grpo_ros.training.checkpoint import checkpoints, state_hash
 from grpo_ros.training.checkpoint_keeper import CheckpointKeeper
 from grpo_ros.training.collector import GroupCollector
-from grpo_ros.training.demonstrations import DEMONSTRATION, Demonstrations, fit_statistics
+from grpo_ros.training.demonstrations import DEMONSTRATION, fit_statistics
+from grpo_ros.training.demonstrations.cloning import clone
 from grpo_ros.training.demonstrations.of_run import demonstrations_of, provenance
 from grpo_ros.training.evaluation import CURVE_SEED, Evaluation, evaluate, held_out_keys
 from grpo_ros.training.failures.store import FailureStore
 from grpo_ros.training.group_paths import PathTrace
 from grpo_ros.training.metrics import rollout_histograms, rollout_metrics
-from grpo_ros.training.observer import Observers, Progress, RunSummary, TrainingObserver
+from grpo_ros.training.observer import Observers, RunSummary, TrainingObserver
 from grpo_ros.training.placement import Losses, place_simulator
 from grpo_ros.training.requests import Requests
 from grpo_ros.training.resume import Resumed, open_run_on_ranks
@@ -215,7 +215,7 @@ class Trainer:
         with unwatched(self.simulator):
             self.losses.redo(lambda: self.starts.begin(config.demonstrations.action_noise))
         if data is not None:
-            self._clone(data)
+            clone(self.policy, data, config, self.observers, self._clone_success, self.ranks)
         else:
             rollout = self._rollout(DEMONSTRATION, size=1)  # of as many states as can be
             fit_statistics(rollout, self.policy, self.ranks)
@@ -231,22 +231,6 @@ class Trainer:
         self._evaluate_curve()
         self._write_iteration({}, {"collect_s": 0.0, "update_s": 0.0, "cpu_s": 0.0})
         self.save()
-
-    def _clone(self, data: Demonstrations) -> None:
-        config = self.config
-        fit(
-            self.policy,
-            data.obs,
-            data.chunk,
-            data.weight,
-            config.behaviour_cloning,
-            torch_generator("behaviour_cloning", Key(config.seed)),
-            progress=lambda done, total, loss: self.observers.on_progress(
-                Progress("cloning", done, total)
-            ),
-            measure=self._clone_success,
-            ranks=self.ranks,
-        )
 
     def _clone_success(self) -> float:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)

@@ -26,7 +26,7 @@ from grpo_ros.nodes.evaluator import EvaluatorConfig  # noqa: E402
 from grpo_ros.nodes.policy_server import PolicyServerConfig  # noqa: E402
 from grpo_ros.nodes.recorder import RecorderConfig  # noqa: E402
 from grpo_ros.nodes.shared.parameters import read_parameters  # noqa: E402
-from grpo_ros.nodes.simulator_bridge import SimulatorBridgeConfig  # noqa: E402
+from grpo_ros.nodes.simulated.bridge_config import SimulatorBridgeConfig  # noqa: E402
 
 pytestmark = pytest.mark.ros
 NAV2 = {"namespace", "use_sim_time", "params_file", "log_level", "rviz"}

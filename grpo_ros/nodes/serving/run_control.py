@@ -38,8 +38,8 @@ FAULTS = ("stopped", "enable", "robot_mode", "tracking", "external_torque")
 
 SHORTEST_PERIOD = 0.5
 """Share of a control period before which there is no second tick."""
-CLOCK_STANDS_S = 1.0
-"""Time without a tick after which it is said that simulated time stands still."""
+CLOCK_STANDS_S = 3.0
+"""How long simulated time may stand still before it is said; a slow one comes once a second."""
 
 
 class RunControl:
@@ -76,7 +76,7 @@ class RunControl:
         self._last_tick_ns = -1
         self._last_motion: Motion | None = None
         self._clock_watch = ClockWatch()
-        self._ticked_s = 0.0
+        self._clock_ns, self._clock_moved_s = -1, 0.0
 
     @property
     def is_running(self) -> bool:
@@ -123,7 +123,7 @@ class RunControl:
         self.runner.start(now_ns, **due)
         run = self.runner.input.run
         self.node.black_box.event("start", not_before_ns=now_ns, run=run, **due)
-        self._last_motion, self._ticked_s = None, time.monotonic()
+        self._last_motion, self._clock_ns = None, -1
         self.record.begin()
         self.node.show(OK, "running")
         if self.config.lock_step:
@@ -236,8 +236,15 @@ class RunControl:
         problem = "" if self.config.dry_run else self.output.problem()
         if problem:
             self.fail(problem)
-        elif self._timer is not None and time.monotonic() - self._ticked_s > CLOCK_STANDS_S:
+        elif self._is_simulated and not self.config.lock_step and self._clock_stands():
             self.node.show(WARN, "no time comes on /clock: the motion that was sent ends at rest")
+
+    def _clock_stands(self) -> bool:
+        """Whether simulated time has stood still for some time."""
+        before_ns, self._clock_ns = self._clock_ns, self._now_ns()
+        if self._clock_ns != before_ns:
+            self._clock_moved_s = time.monotonic()
+        return time.monotonic() - self._clock_moved_s > CLOCK_STANDS_S
 
     def on_jump_back(self) -> None:
         """Forget inputs of a time that is yet to come, e.g. after the simulator was restarted."""
@@ -310,7 +317,7 @@ class RunControl:
         runner = self.runner
         if now_ns < self._last_tick_ns:
             self.on_jump_back()
-        self._last_tick_ns, self._ticked_s = now_ns, time.monotonic()
+        self._last_tick_ns = now_ns
         for call in self.before_tick:
             call(now_ns)
         self.node.black_box.tick(now_ns)  # after what was called, which may give inputs

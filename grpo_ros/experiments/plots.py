@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ COLOURS = (
     "#2464a8", "#d9822b", "#2e9e5b", "#c0504d", "#7a5ba6", "#3aa3b0", "#a07a3d", "#d36fa1",
     "#6b7780", "#9bb23c",
 )  # fmt: skip
+MOST_BANDS = 5  # more of them hide each other
+PANELS = 4  # in a row
 AXES = {
     "env_steps": "environment steps",
     "gradient_steps": "gradient steps",
@@ -23,28 +26,84 @@ AXES = {
 
 
 def success_plot(results: Results, scenario: str, arms: Sequence[str]) -> str:
-    """Return success over environment steps, gradient steps and time; bands: all seeds."""
+    """Return success over environment steps, gradient steps and time; bands: all seeds.
+
+    Of more than MOST_BANDS arms the means alone: `each_option_plot` has their bands.
+    """
     with _figure(11.0, 3.6, 3) as (figure, axes):
         for axis, (name, label) in zip(axes, AXES.items(), strict=True):
             for arm in arms:
-                x, mean, low, high = band(results.of(scenario, arm), "eval_success", name)
-                if not x:
-                    continue
-                colour = _colours(arms)[arm]
-                axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
-                title = results.study.title_of(arm)
-                axis.plot(x, mean, color=colour, linewidth=1.5, label=title)
-            control = results.of(scenario, CONTROL)
-            if control:
-                rate = sum(run.success_rate for run in control.values()) / len(control)
-                axis.axhline(rate, color="#555555", linewidth=1.0, linestyle=":")
+                colour, banded = _colours(arms)[arm], len(arms) <= MOST_BANDS
+                _curve(axis, results, scenario, arm, colour, name, banded=banded)
+            _control(axis, results, scenario)
             axis.set_xlabel(label)
-            axis.set_ylim(-0.02, 1.02)
-            axis.xaxis.set_major_formatter(_thousands)
-        axes[0].set_ylabel("success")
+        _share_success(axes)
         if axes[0].get_legend_handles_labels()[0]:
             axes[0].legend(frameon=False, fontsize=8, loc="lower right")
         return _svg(figure)
+
+
+def each_option_plot(
+    results: Results, scenario: str, references: Sequence[str], arms: Sequence[str]
+) -> str:
+    """Return one panel for each arm, beside what it is compared with; bands: all seeds."""
+    rows = math.ceil(len(arms) / PANELS)
+    with _figure(11.0, 2.5 * rows, PANELS, rows) as (figure, axes):
+        shown = axes[: len(arms)]
+        for axis, arm in zip(shown, arms, strict=True):
+            for reference in references:
+                colour = _colours(references)[reference]
+                _curve(axis, results, scenario, reference, colour, faint=True)
+            _curve(axis, results, scenario, arm, COLOURS[2])
+            _control(axis, results, scenario)
+            axis.set_title(results.study.title_of(arm), fontsize=9.0, color=COLOURS[2])
+        for axis in axes[len(arms) :]:
+            axis.set_visible(False)
+        _share_success(shown)
+        for axis in shown[-PANELS:]:
+            axis.set_xlabel("environment steps")
+        titles = [results.study.title_of(reference) for reference in references]
+        lines = [line for line in shown[0].get_lines() if line.get_label() in titles]
+        shown[0].legend(handles=lines, frameon=False, fontsize=7.5, loc="lower right")
+        return _svg(figure)
+
+
+def _curve(
+    axis: Any,
+    results: Results,
+    scenario: str,
+    arm: str,
+    colour: str,
+    x_axis: str = "env_steps",
+    *,
+    faint: bool = False,
+    banded: bool = True,
+) -> None:
+    x, mean, low, high = band(results.of(scenario, arm), "eval_success", x_axis)
+    if not x:
+        return
+    if banded:
+        alpha = 0.07 if faint else 0.13
+        axis.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
+    width = 1.0 if faint else 1.5
+    axis.plot(x, mean, color=colour, linewidth=width, label=results.study.title_of(arm))
+
+
+def _control(axis: Any, results: Results, scenario: str) -> None:
+    control = results.of(scenario, CONTROL)
+    if control:
+        rate = sum(run.success_rate for run in control.values()) / len(control)
+        axis.axhline(rate, color="#555555", linewidth=1.0, linestyle=":")
+
+
+def _share_success(axes: Sequence[Any]) -> None:
+    """Give all the same range of success: up to 1, from a tenth below all that is drawn."""
+    lowest = min(axis.dataLim.y0 for axis in axes)
+    bottom = math.floor(lowest * 10.0) / 10.0 if math.isfinite(lowest) else 0.0
+    for axis in axes:
+        axis.set_ylim(max(bottom, 0.0) - 0.02, 1.02)
+        axis.xaxis.set_major_formatter(_thousands)
+    axes[0].set_ylabel("success")
 
 
 def group_plot(results: Results, scenario: str) -> str:
@@ -97,7 +156,9 @@ def reward_plot(results: Results, scenario: str, arm: str = GRPO) -> str:
 
 
 @contextlib.contextmanager
-def _figure(width: float, height: float, columns: int) -> Iterator[tuple[Any, list[Any]]]:
+def _figure(
+    width: float, height: float, columns: int, rows: int = 1
+) -> Iterator[tuple[Any, list[Any]]]:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -106,7 +167,7 @@ def _figure(width: float, height: float, columns: int) -> Iterator[tuple[Any, li
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
-        axes = list(figure.subplots(1, columns, squeeze=False)[0])
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axis in axes:
             axis.grid(alpha=0.25, linewidth=0.6)
             axis.spines[["top", "right"]].set_visible(False)

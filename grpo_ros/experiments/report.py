@@ -179,12 +179,18 @@ def _scenario(results: Results, scenario: str) -> Iterator[Block]:
         if not members:
             continue
         extra = [arm for arm in (PPO, GRPO) if arm in arms and arm not in members]
+        bands = "Bands: all seeds. " if len(extra) + len(members) <= plots.MOST_BANDS else ""
         yield Picture(
             f"{scenario}_{family.replace(' ', '_')}",
             plots.success_plot(results, scenario, [*extra, *members]),
-            f"Success of the deployed policy: {family}. Bands: all seeds. Dotted: cloned to the "
-            "end.",
+            f"Success of the deployed policy: {family}. {bands}Dotted: cloned to the end.",
         )
+        if not bands:
+            yield Picture(
+                f"{scenario}_each_of_{family.replace(' ', '_')}",
+                plots.each_option_plot(results, scenario, extra, members),
+                "Each of them (green). Bands: all seeds. Dotted: cloned to the end.",
+            )
     if any(results.of(scenario, arm) for arm in (PPO, *GROUP_ARMS)):
         yield Picture(
             f"{scenario}_groups",

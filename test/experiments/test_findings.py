@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from study_helpers import made_up, made_up_study, run
 
-from grpo_ros.experiments import tables
+from grpo_ros.experiments import plots, tables
 from grpo_ros.experiments.findings import (
     conclusion_on_exact_states,
     confront,
@@ -259,6 +259,24 @@ def test_a_plot_without_a_curve_is_left_out(tmp_path):
 
     assert num_plots("selection") == 1
     assert num_plots("ppo") == 2
+
+
+def test_bands_that_would_hide_each_other_have_panels_of_their_own(tmp_path):
+    names = [f"selection_{number}" for number in range(plots.MOST_BANDS)]
+
+    def written(*options: str) -> set[str]:
+        results = curves(ppo=SLOW, grpo_8=SLOW, **dict.fromkeys(options, FAST))
+        chosen = Arm(3, settings=("starts.selection=learned",))
+        arms = {**results.study.arms, **dict.fromkeys(options, chosen)}
+        study = dataclasses.replace(results.study, arms=arms)
+        folder = tmp_path / str(len(options))
+        write_report(dataclasses.replace(results, study=study), folder)
+        return {path.stem for path in (folder / "plots").glob("*.svg")}
+
+    assert "pick_each_of_exact_states" not in written(*names[:-2])
+    assert "pick_each_of_exact_states" in written(*names)
+    panels = (tmp_path / str(len(names)) / "plots/pick_each_of_exact_states.svg").read_text()
+    assert all(name in panels for name in (*names, ">PPO<", "GRPO"))
 
 
 def test_a_verdict_says_by_how_many_seeds():

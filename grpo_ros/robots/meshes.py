@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
@@ -84,6 +85,26 @@ def with_mesh_uris(text: str, urdf: Path) -> str:
             return name
 
     return _renamed(text, urdf, uri)
+
+
+def mesh_files(text: str, urdf: Path) -> list[Path]:
+    """Return the mesh files of a URDF that are there, in its order.
+
+    Args:
+        text: of the URDF, parsed before. urdf: its file.
+
+    Raises:
+        RobotError: a mesh has no file name.
+    """
+    found: list[Path] = []
+
+    def look(name: str) -> str:
+        with contextlib.suppress(RobotError):
+            found.append(mesh_path(name, urdf))
+        return name
+
+    _renamed(text, urdf, look)
+    return found
 
 
 def _renamed(text: str, urdf: Path, rename: Callable[[str], str]) -> str:

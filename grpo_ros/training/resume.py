@@ -14,6 +14,8 @@ import torch
 from grpo_ros import configuration
 from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.errors import CheckpointError, TrainingError
+from grpo_ros.policies.gr00t.config import Gr00tConfig
+from grpo_ros.robots.meshes import mesh_files
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.checkpoint import (
@@ -23,6 +25,7 @@ from grpo_ros.training.checkpoint import (
     split_state,
 )
 from grpo_ros.training.demonstrations import folder_sha256
+from grpo_ros.training.demonstrations.manifest import content_sha256, file_record
 from grpo_ros.training.run_directory import (
     CONFIG_FILE,
     FINISHED,
@@ -33,6 +36,7 @@ from grpo_ros.training.run_directory import (
 )
 from grpo_ros.training.settings import TrainConfig
 
+PRETRAINED = ("*.json", "*.jinja", "*.safetensors", "*.txt")
 PACKAGE = Path(configuration.__file__).resolve().parent
 
 
@@ -103,22 +107,46 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Resumed:
 def run_hash(config: TrainConfig) -> str:
     """Return the hash of all that decides a run's results.
 
-    That is: settings, the data that is cloned, the robot's description, and the file of a task
-    that is not this package's.
+    That is: settings, and the content of what they name: the data that is cloned, a pretrained
+    checkpoint, the robot's description with its meshes, and the file of a task that is not this
+    package's.
 
     Raises:
         DemonstrationError: there are no demonstrations where the configuration says.
+        CheckpointError: a file of a pretrained checkpoint cannot be read.
     """
     parts = [configuration.config_hash(config)]
     if config.demonstrations.path:
         parts.append(folder_sha256(Path(config.demonstrations.path)))
+    policy = configuration.section(config, "policy")
+    if isinstance(policy, Gr00tConfig) and policy.policy_path:
+        parts.append(_checkpoint_sha256(policy))
     task = make_task(config.task, configuration.section(config, "task"))
     if not isinstance(task, EnvironmentTask):
         parts.append(task.robot.sha256)
+        meshes = mesh_files(task.robot.urdf, task.robot.urdf_path)
+        parts += [file_record(mesh).sha256 for mesh in meshes]
         source = Path(inspect.getfile(type(task))).resolve()
         if not source.is_relative_to(PACKAGE):
-            parts.append(hashlib.sha256(source.read_bytes()).hexdigest())
+            parts.append(file_record(source).sha256)
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def _checkpoint_sha256(config: Gr00tConfig) -> str:
+    """Return the hash of a checkpoint: of its files a run keeps only what it trains."""
+    folder = Path(config.policy_path)
+    tokenizer = Path(config.tokenizer_path or folder / "tokenizer")
+    try:
+        return " ".join(content_sha256(each, _pretrained(each)) for each in (folder, tokenizer))
+    except OSError as problem:
+        raise CheckpointError(
+            f"{problem.filename or folder}: {problem.strerror}",
+            expected="a readable file of the checkpoint",
+        ) from None
+
+
+def _pretrained(folder: Path) -> list[Path]:
+    return [file for kind in PRETRAINED for file in folder.glob(kind) if file.is_file()]
 
 
 def _named(path: Path, wanted: str) -> RunDirectory:

@@ -1,5 +1,6 @@
 """Which run is gone on with: one of the same settings, task file and robot, wherever it lies."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,35 @@ def test_an_edited_robot_is_another_configuration(tmp_path):
     path = folder / load_robot("franka_fr3").urdf_path.name
     path.write_text(path.read_text() + "<!-- heavier -->\n")
     assert run_hash(config) != before
+
+
+def test_an_edited_mesh_is_another_configuration(tmp_path):
+    folder = tmp_path / "my_arm"
+    shutil.copytree(load_robot("franka_fr3").urdf_path.parent, folder)
+    path = folder / load_robot("franka_fr3").urdf_path.name
+    visual = '<visual><geometry><mesh filename="{}.stl"/></geometry></visual>'
+    link = re.search(r"<link name=[^/>]*>", path.read_text()).group()
+    meshes = visual.format("hull") + visual.format("not_there")
+    path.write_text(path.read_text().replace(link, link + meshes))
+    hashes = []
+    for content in (b"one", b"two", b"one"):
+        (folder / "hull.stl").write_bytes(content)
+        hashes.append(run_hash(load_config(["task=reach", f"robot={folder}"])))
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_other_weights_in_the_checkpoint_s_folder_are_another_configuration(tmp_path):
+    """A run keeps only what it trains of a GR00T: beside other weights it would be another one."""
+    folder = tmp_path / "checkpoint"
+    (folder / "tokenizer").mkdir(parents=True)
+    config = load_config(["task=reach", "policy=gr00t", f"policy_path={folder}"])
+    hashes = [run_hash(config)]
+    for name in ("model-00001-of-00001.safetensors", "statistics.json", "tokenizer/vocab.json"):
+        (folder / name).write_bytes(b"{}")
+        hashes.append(run_hash(config))
+    assert len(set(hashes)) == 4
+    (folder / "README.md").write_text("not read")
+    assert run_hash(config) == hashes[-1]
 
 
 def test_a_checkpoint_is_not_exported_for_a_robot_that_was_edited(tmp_path):

@@ -81,13 +81,19 @@ def test_a_tokenizer_of_another_folder_is_taken(folder, tmp_path):
     ("path", "message"),
     [
         ("nvidia/GR00T-N1.7-3B", "name on a hub.*hf download nvidia/GR00T-N1.7-3B --local-dir"),
-        ("checkpoints/mine/last", "relative path.*did you mean '/"),
+        ("checkpoints/mine/last", "'checkpoints/mine/last' cannot be read"),
         ("/nowhere/at/all", "'/nowhere/at/all' cannot be read"),
     ],
 )
-def test_a_path_has_to_be_absolute_and_there(path, message):
+def test_a_path_has_to_be_there(path, message):
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
+
+
+def test_a_relative_path_is_taken_from_where_the_process_is(folder, monkeypatch):
+    monkeypatch.chdir(folder.parents[1])
+    beside = folder.relative_to(folder.parents[1])  # two names, as those on a hub
+    assert read_checkpoint(beside).path == folder.resolve()
 
 
 def test_a_lerobot_policy_is_told_from_a_checkpoint(folder):

@@ -105,12 +105,12 @@ def read_checkpoint(
     """Read what a checkpoint says, after checking that all of it fits together.
 
     Args:
-        path: of the checkpoint's folder, absolute.
-        tokenizer_path: of the backbone's folder, absolute; empty: `tokenizer` in the checkpoint.
+        path: of the checkpoint's folder.
+        tokenizer_path: of the backbone's folder; empty: `tokenizer` in the checkpoint.
         embodiment: tag of the robot, a key of the checkpoint's embodiment_id.json.
 
     Raises:
-        CheckpointError: a path is relative or a name on a hub, a file is missing, damaged or
+        CheckpointError: a path is no folder or a name on a hub, a file is missing, damaged or
             leads elsewhere, a key is missing or wrong, or two of them do not agree.
     """
     folder = CheckpointFolder(path, "checkpoint")
@@ -267,7 +267,7 @@ def _tokenizer_folder(folder: CheckpointFolder, path: Path | str) -> CheckpointF
             f"{folder.path} has no folder 'tokenizer', and no tokenizer_path is given",
             expected=f"a folder with the tokenizer and the image processor of {COSMOS}",
             remedy=f"`hf download {COSMOS} --local-dir FOLDER --exclude '*.safetensors'`, then "
-            "give its absolute path as tokenizer_path",
+            "give its path as tokenizer_path",
         )
     tokenizer = CheckpointFolder(str(path) or folder.path / "tokenizer", "tokenizer")
     tokenizer.file("tokenizer.json")

@@ -29,28 +29,22 @@ class CheckpointFolder:
     """
 
     def __init__(self, path: Path | str, what: str) -> None:
-        """Take the absolute path of a folder.
+        """Take the path of a folder.
 
         Args:
             path: of the folder.
             what: it is, for messages: "checkpoint" or "tokenizer".
 
         Raises:
-            CheckpointError: the path is relative or a name on a hub, or is no folder.
+            CheckpointError: there is no such folder, or it is a name on a hub.
         """
         given = Path(path)
-        if not given.is_absolute():
-            looks_like_hub = bool(HUB_ID.fullmatch(str(path))) and not given.exists()
-            remedy = (
-                f"nothing is downloaded here: `hf download {path} --local-dir FOLDER`, then give "
-                "the folder's absolute path"
-                if looks_like_hub
-                else f"did you mean '{given.absolute()}'?"
-            )
+        if HUB_ID.fullmatch(str(path)) and not given.exists():
             raise CheckpointError(
-                f"{what} '{path}' is {'a name on a hub' if looks_like_hub else 'a relative path'}",
-                expected="the absolute path of a folder",
-                remedy=remedy,
+                f"{what} '{path}' is no folder here, maybe a name on a hub",
+                expected="the path of a folder",
+                remedy=f"nothing is downloaded: `hf download {path} --local-dir FOLDER`, then "
+                "give the folder's path",
             )
         try:
             self.path = given.resolve(strict=True)

@@ -235,10 +235,12 @@ def step_ratio(first: Reached, second: Reached) -> Ratio:
     return Ratio(interval, is_upper, is_lower, len(common) - len(seeds))
 
 
-def band(
-    runs: Mapping[int, Result], name: str, axis: str = "env_steps", num: int = 60
-) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Return a curve over seeds: x, mean, lowest and highest of each x.
+Curve = tuple[list[float], list[float], list[float], list[float]]
+"""x, mean, lowest and highest of each x; empty lists: there is none."""
+
+
+def band(runs: Mapping[int, Result], name: str, axis: str = "env_steps", num: int = 60) -> Curve:
+    """Return a curve over seeds.
 
     A run that ended early, as it could not do better, keeps its last value; where a curve begins
     later than another, x begins with the latest.

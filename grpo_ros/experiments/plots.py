@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from grpo_ros.experiments.comparison import band
+from grpo_ros.experiments.comparison import Curve, band
 from grpo_ros.experiments.findings import CONTROL, GROUP_ARMS, GRPO, PPO
 from grpo_ros.experiments.results import Results
 
@@ -16,7 +16,7 @@ COLOURS = (
     "#2464a8", "#d9822b", "#2e9e5b", "#c0504d", "#7a5ba6", "#3aa3b0", "#a07a3d", "#d36fa1",
     "#6b7780", "#9bb23c",
 )  # fmt: skip
-MOST_BANDS = 5  # more of them hide each other
+MOST_BANDS = 5
 PANELS = 4  # in a row
 AXES = {
     "env_steps": "environment steps",
@@ -25,16 +25,23 @@ AXES = {
 }
 
 
+def is_crowded(arms: Sequence[str]) -> bool:
+    """Return whether bands of so many arms would hide each other."""
+    return len(arms) > MOST_BANDS
+
+
 def success_plot(results: Results, scenario: str, arms: Sequence[str]) -> str:
     """Return success over environment steps, gradient steps and time; bands: all seeds.
 
-    Of more than MOST_BANDS arms the means alone: `each_option_plot` has their bands.
+    Where they are crowded the means alone: `each_option_plot` has their bands.
     """
+    colours, is_banded = _colours(arms), not is_crowded(arms)
     with _figure(11.0, 3.6, 3) as (figure, axes):
         for axis, (name, label) in zip(axes, AXES.items(), strict=True):
             for arm in arms:
-                colour, banded = _colours(arms)[arm], len(arms) <= MOST_BANDS
-                _curve(axis, results, scenario, arm, colour, name, banded=banded)
+                runs, title = results.of(scenario, arm), results.study.title_of(arm)
+                curve = band(runs, "eval_success", name)
+                _draw(axis, curve, title, colours[arm], is_banded=is_banded)
             _control(axis, results, scenario)
             axis.set_xlabel(label)
         _share_success(axes)
@@ -47,16 +54,18 @@ def each_option_plot(
     results: Results, scenario: str, references: Sequence[str], arms: Sequence[str]
 ) -> str:
     """Return one panel for each arm, beside what it is compared with; bands: all seeds."""
-    rows = math.ceil(len(arms) / PANELS)
+    rows, colours = math.ceil(len(arms) / PANELS), _colours(references)
     with _figure(11.0, 2.5 * rows, PANELS, rows) as (figure, axes):
         shown = axes[: len(arms)]
         for axis, arm in zip(shown, arms, strict=True):
             for reference in references:
-                colour = _colours(references)[reference]
-                _curve(axis, results, scenario, reference, colour, faint=True)
-            _curve(axis, results, scenario, arm, COLOURS[2])
+                curve = band(results.of(scenario, reference), "eval_success")
+                title = results.study.title_of(reference)
+                _draw(axis, curve, title, colours[reference], is_faint=True)
+            title = results.study.title_of(arm)
+            _draw(axis, band(results.of(scenario, arm), "eval_success"), title, COLOURS[2])
             _control(axis, results, scenario)
-            axis.set_title(results.study.title_of(arm), fontsize=9.0, color=COLOURS[2])
+            axis.set_title(title, fontsize=9.0, color=COLOURS[2])
         for axis in axes[len(arms) :]:
             axis.set_visible(False)
         _share_success(shown)
@@ -68,25 +77,23 @@ def each_option_plot(
         return _svg(figure)
 
 
-def _curve(
+def _draw(
     axis: Any,
-    results: Results,
-    scenario: str,
-    arm: str,
+    curve: Curve,
+    title: str,
     colour: str,
-    x_axis: str = "env_steps",
     *,
-    faint: bool = False,
-    banded: bool = True,
+    is_faint: bool = False,
+    is_banded: bool = True,
 ) -> None:
-    x, mean, low, high = band(results.of(scenario, arm), "eval_success", x_axis)
+    """Draw a mean and its band; nothing where there is no curve."""
+    x, mean, low, high = curve
     if not x:
         return
-    if banded:
-        alpha = 0.07 if faint else 0.13
+    if is_banded:
+        alpha = 0.07 if is_faint else 0.13
         axis.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
-    width = 1.0 if faint else 1.5
-    axis.plot(x, mean, color=colour, linewidth=width, label=results.study.title_of(arm))
+    axis.plot(x, mean, color=colour, linewidth=1.0 if is_faint else 1.5, label=title)
 
 
 def _control(axis: Any, results: Results, scenario: str) -> None:
@@ -113,15 +120,12 @@ def group_plot(results: Results, scenario: str) -> str:
         "train_success": "success while exploring",
         "diversity": "spread of actions in a group",
     }
+    colours, tried = _colours((PPO, *GROUP_ARMS)), results.arms_on(scenario)
     with _figure(11.0, 3.2, 3) as (figure, axes):
         for axis, (name, label) in zip(axes, names.items(), strict=True):
-            for arm in (PPO, *GROUP_ARMS):
-                x, mean, low, high = band(results.of(scenario, arm), name)
-                if not x:  # PPO's rollouts are no groups
-                    continue
-                colour = _colours((PPO, *GROUP_ARMS))[arm]
-                axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
-                axis.plot(x, mean, color=colour, linewidth=1.3, label=results.study.title_of(arm))
+            for arm in [arm for arm in (PPO, *GROUP_ARMS) if arm in tried]:
+                curve = band(results.of(scenario, arm), name)  # of PPO none: no groups
+                _draw(axis, curve, results.study.title_of(arm), colours[arm])
             axis.set_title(label, fontsize=9.5)
             axis.set_xlabel("environment steps")
             axis.xaxis.set_major_formatter(_thousands)

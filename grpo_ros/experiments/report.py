@@ -179,18 +179,21 @@ def _scenario(results: Results, scenario: str) -> Iterator[Block]:
         if not members:
             continue
         extra = [arm for arm in (PPO, GRPO) if arm in arms and arm not in members]
-        bands = "Bands: all seeds. " if len(extra) + len(members) <= plots.MOST_BANDS else ""
-        yield Picture(
-            f"{scenario}_{family.replace(' ', '_')}",
-            plots.success_plot(results, scenario, [*extra, *members]),
-            f"Success of the deployed policy: {family}. {bands}Dotted: cloned to the end.",
-        )
-        if not bands:
+        shown, name = [*extra, *members], family.replace(" ", "_")
+        what, bands = f"Success of the deployed policy: {family}.", "Bands: all seeds."
+        control = "Dotted: cloned to the end."
+        if plots.is_crowded(shown):
             yield Picture(
-                f"{scenario}_each_of_{family.replace(' ', '_')}",
+                f"{scenario}_each_of_{name}",
                 plots.each_option_plot(results, scenario, extra, members),
-                "Each of them (green). Bands: all seeds. Dotted: cloned to the end.",
+                f"{what} Each (green) by itself. {bands} {control}",
             )
+            bands = "Means of seeds."
+        yield Picture(
+            f"{scenario}_{name}",
+            plots.success_plot(results, scenario, shown),
+            f"{what} {bands} {control}",
+        )
     if any(results.of(scenario, arm) for arm in (PPO, *GROUP_ARMS)):
         yield Picture(
             f"{scenario}_groups",

@@ -88,7 +88,7 @@ def with_mesh_uris(text: str, urdf: Path) -> str:
 
 
 def mesh_files(text: str, urdf: Path) -> list[Path]:
-    """Return the mesh files of a URDF that are there, in its order.
+    """Return the mesh files of a URDF that are there, each once, in its order.
 
     Args:
         text: of the URDF, parsed before. urdf: its file.
@@ -96,14 +96,11 @@ def mesh_files(text: str, urdf: Path) -> list[Path]:
     Raises:
         RobotError: a mesh has no file name.
     """
+    meshes = ElementTree.fromstring(text).iter("mesh")
     found: list[Path] = []
-
-    def look(name: str) -> str:
+    for name in dict.fromkeys(_file_name(mesh, urdf) for mesh in meshes):
         with contextlib.suppress(RobotError):
             found.append(mesh_path(name, urdf))
-        return name
-
-    _renamed(text, urdf, look)
     return found
 
 
@@ -111,8 +108,12 @@ def _renamed(text: str, urdf: Path, rename: Callable[[str], str]) -> str:
     root = ElementTree.fromstring(text)
     meshes = list(root.iter("mesh"))
     for mesh in meshes:
-        mesh.set("filename", rename(attribute(mesh, "filename", urdf.name, "a mesh")))
+        mesh.set("filename", rename(_file_name(mesh, urdf)))
     return ElementTree.tostring(root, encoding="unicode") if meshes else text
+
+
+def _file_name(mesh: ElementTree.Element, urdf: Path) -> str:
+    return attribute(mesh, "filename", urdf.name, "a mesh")
 
 
 def _installed(package: str) -> list[Path]:

@@ -15,6 +15,7 @@ from grpo_ros import configuration
 from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.errors import CheckpointError, TrainingError
 from grpo_ros.policies.gr00t.config import Gr00tConfig
+from grpo_ros.policies.registry import PolicyConfig
 from grpo_ros.robots.meshes import mesh_files
 from grpo_ros.tasks.environment import EnvironmentTask
 from grpo_ros.tasks.registry import make_task
@@ -25,7 +26,7 @@ from grpo_ros.training.checkpoint import (
     split_state,
 )
 from grpo_ros.training.demonstrations import folder_sha256
-from grpo_ros.training.demonstrations.manifest import content_sha256, file_record
+from grpo_ros.training.demonstrations.manifest import file_record
 from grpo_ros.training.run_directory import (
     CONFIG_FILE,
     FINISHED,
@@ -36,7 +37,7 @@ from grpo_ros.training.run_directory import (
 )
 from grpo_ros.training.settings import TrainConfig
 
-PRETRAINED = ("*.json", "*.jinja", "*.safetensors", "*.txt")
+PRETRAINED = (".json", ".jinja", ".safetensors", ".txt")
 PACKAGE = Path(configuration.__file__).resolve().parent
 
 
@@ -113,40 +114,37 @@ def run_hash(config: TrainConfig) -> str:
 
     Raises:
         DemonstrationError: there are no demonstrations where the configuration says.
-        CheckpointError: a file of a pretrained checkpoint cannot be read.
+        TrainingError: another of these files cannot be read.
     """
     parts = [configuration.config_hash(config)]
     if config.demonstrations.path:
         parts.append(folder_sha256(Path(config.demonstrations.path)))
-    policy = configuration.section(config, "policy")
-    if isinstance(policy, Gr00tConfig) and policy.policy_path:
-        parts.append(_checkpoint_sha256(policy))
+    files = _pretrained(configuration.section(config, "policy"))
     task = make_task(config.task, configuration.section(config, "task"))
     if not isinstance(task, EnvironmentTask):
         parts.append(task.robot.sha256)
-        meshes = mesh_files(task.robot.urdf, task.robot.urdf_path)
-        parts += [file_record(mesh).sha256 for mesh in meshes]
+        files += mesh_files(task.robot.urdf, task.robot.urdf_path)
         source = Path(inspect.getfile(type(task))).resolve()
         if not source.is_relative_to(PACKAGE):
-            parts.append(file_record(source).sha256)
+            files.append(source)
+    try:
+        parts += [file_record(file).sha256 for file in files]
+    except OSError as problem:
+        raise TrainingError(
+            f"{problem.filename}: {problem.strerror}",
+            expected="a file that can be read: its content decides whether a run is gone on with",
+        ) from None
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
-def _checkpoint_sha256(config: Gr00tConfig) -> str:
-    """Return the hash of a checkpoint: of its files a run keeps only what it trains."""
-    folder = Path(config.policy_path)
-    tokenizer = Path(config.tokenizer_path or folder / "tokenizer")
-    try:
-        return " ".join(content_sha256(each, _pretrained(each)) for each in (folder, tokenizer))
-    except OSError as problem:
-        raise CheckpointError(
-            f"{problem.filename or folder}: {problem.strerror}",
-            expected="a readable file of the checkpoint",
-        ) from None
-
-
-def _pretrained(folder: Path) -> list[Path]:
-    return [file for kind in PRETRAINED for file in folder.glob(kind) if file.is_file()]
+def _pretrained(policy: PolicyConfig) -> list[Path]:
+    """Return the files of a policy's checkpoint, of which a run keeps only what it trains."""
+    if not isinstance(policy, Gr00tConfig) or not policy.policy_path:
+        return []
+    folder = Path(policy.policy_path)
+    folders = (folder, Path(policy.tokenizer_path or folder / "tokenizer"))
+    files = sorted(file for each in folders for file in each.glob("*"))
+    return [file for file in files if file.suffix in PRETRAINED and file.is_file()]
 
 
 def _named(path: Path, wanted: str) -> RunDirectory:

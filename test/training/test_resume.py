@@ -83,6 +83,16 @@ def test_other_weights_in_the_checkpoint_s_folder_are_another_configuration(tmp_
     assert run_hash(config) == hashes[-1]
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("grpo_ros.training.resume.file_record", refuse)
+    with pytest.raises(TrainingError, match=r"config\.json: Permission denied"):
+        run_hash(load_config(["task=reach", "policy=gr00t", f"policy_path={tmp_path}"]))
+
+
 def test_a_checkpoint_is_not_exported_for_a_robot_that_was_edited(tmp_path):
     folder = tmp_path / "my_arm"
     shutil.copytree(load_robot("franka_fr3").urdf_path.parent, folder)

@@ -47,10 +47,10 @@ else # made for the ROS 2 of the wheel
         export LD_LIBRARY_PATH=$_grpo_ros/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
         export PYTHONPATH=$_grpo_ros/rclpy${PYTHONPATH:+:$PYTHONPATH}
         export RMW_IMPLEMENTATION=${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}
-        export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
         ;;
     esac
 fi
+export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
 . "$_grpo_root/.venv/bin/activate"
 if [ -f "$_grpo_root/install/local_setup.$_grpo_shell" ]; then
     . "$_grpo_root/install/local_setup.$_grpo_shell"

@@ -1,7 +1,7 @@
 """The configuration of a run: layers of settings, merged into one typed tree.
 
 Defaults < simulators/<simulator>.yaml < tasks/<task>.yaml < tasks/<task>_<difficulty>.yaml
-< algorithms/<algorithm>.yaml < policies/<policy>.yaml < the user's file < overrides. After each
+< policies/<policy>.yaml < the user's file < overrides. After each
 layer the whole tree is checked, so that a mistake is reported with the layer that it is in.
 """
 

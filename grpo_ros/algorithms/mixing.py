@@ -32,7 +32,7 @@ class HybridConfig:
         0.7, "ppo_then_grpo: success while exploring that ends PPO", minimum=0.0, maximum=1.0
     )
     probe_every: int = typed.setting(
-        5, "While the critic judges, each so manieth rollout is in groups", minimum=1
+        5, "While the critic judges, one rollout in so many is in groups", minimum=1
     )
     smoothing: float = typed.setting(
         0.7, "Weight of the past in what is measured", minimum=0.0, maximum=0.99

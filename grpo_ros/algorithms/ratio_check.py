@@ -18,12 +18,14 @@ def check_first_ratio(
     Args:
         policy: the one that sampled, with the parameters that it sampled with.
         log_ratios: (B, K), per step, 0 where not executed.
-        tolerance: largest |ratio - 1| that rounding explains.
+        tolerance: largest |ratio - 1| that rounding explains, unless the policy's
+            `ratio_rounding` is more.
         ranks: whose ratios count.
 
     Raises:
         TrainingError: the ratio is not 1, or not finite; says which causes are likely.
     """
+    tolerance = max(tolerance, policy.ratio_rounding)
     found = torch.expm1(log_ratios.detach()).abs()
     error = float(ranks.maximum(found.max() if found.numel() else found.new_zeros(())))
     if error <= tolerance:

@@ -59,10 +59,16 @@ class Policy(Protocol):
     denoising transition for a flow head, or all of them given what was before each), so its
     likelihood, and its divergence from another policy's, are known in closed form. S is A, or
     D * A where all D transitions stand side by side.
+
+    Attributes:
+        noise_shape: of the noise that decides one sample.
+        ratio_rounding: how far a likelihood ratio may be off by rounding alone, where the policy
+            computes in a lower precision than float32; else 0.
     """
 
     contract: Contract
     noise_shape: tuple[int, ...]
+    ratio_rounding: float
 
     def perceive(self, obs: Observation) -> Observation:
         """Return what the policy makes of it; all but `mode` and `decide` take that."""

@@ -29,10 +29,12 @@ class ChunkPolicy(nn.Module, abc.ABC):
 
     Attributes:
         num_features: F, of `critic_features`.
+        ratio_rounding: see Policy.
         shards: where what learns is in parts, one on each rank of a run.
     """
 
     shards: Shards | None = None
+    ratio_rounding: float = 0.0
 
     contract: Contract
     noise_shape: tuple[int, ...]

@@ -53,7 +53,7 @@ class StatusOutput:
             self.node.black_box.dump(fault or "error", message)
 
     def report(self, kind: str, reason: str, count: int, period: int) -> None:
-        """Publish an intervention of the gate: the how manieth of its kind, and when."""
+        """Publish an intervention of the gate: its number among those of its kind, and when."""
         self.node.get_logger().warning(f"safety gate: {reason}", throttle_duration_sec=1.0)
         values = {"kind": kind, "count": count, "period": period}
         self._publish(self._interventions, WARN, reason, values)

@@ -1,7 +1,7 @@
 """A channel between two hosts: requests and answers as ROS messages.
 
-Every message says of which learner (session), of which start of the bridge (epoch) and the how
-manieth it is (sequence). A request is sent again until its answer comes, since discovery may lose
+Every message says of which learner (session), of which start of the bridge (epoch) and its
+number (sequence). A request is sent again until its answer comes, since discovery may lose
 the first ones; the bridge carries out each once and keeps its last answer to send it again.
 """
 

@@ -12,7 +12,8 @@ from gr00t_contract import STATES, make_contract, noise_of, observe
 
 from grpo_ros.algorithms import GrpoConfig, PpoConfig, make_algorithm
 from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig, fit
-from grpo_ros.errors import CheckpointError, ConfigurationError
+from grpo_ros.algorithms.ratio_check import check_first_ratio
+from grpo_ros.errors import CheckpointError, ConfigurationError, TrainingError
 from grpo_ros.export.onnx_export import export_policy
 from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.policies import make_policy
@@ -75,7 +76,15 @@ def test_in_bfloat16_the_ratio_stays_within_its_measured_bound(config):
     assert torch.expm1(whole - sample.log_prob).abs().max() <= 1e-4
     rows = torch.tensor([4, 1])
     part = policy.log_prob({name: value[rows] for name, value in seen.items()}, sample.rows(rows))
-    assert torch.expm1(part - sample.log_prob[rows]).abs().max() <= 0.05
+    log_ratio = part - sample.log_prob[rows]
+    assert torch.expm1(log_ratio).abs().max() <= 0.5 * policy.ratio_rounding
+    check_first_ratio(policy, log_ratio, tolerance=1e-4)
+    with pytest.raises(TrainingError, match="1 within 0.1"):
+        check_first_ratio(policy, log_ratio + 0.2, tolerance=1e-4)
+
+
+def test_in_float32_nothing_is_allowed_for_rounding(config):
+    assert built(config).ratio_rounding == 0.0
 
 
 def test_the_chunk_is_that_of_the_real_model_from_the_same_noise(config, tiny_model):

@@ -95,12 +95,14 @@ class PolicyRunner:
         self.seam_position, self.seam_velocity = MeasurementWindow(), MeasurementWindow()
         self.reading: Reading | None = None
         """What the last tick of this run observed."""
+        self.is_placed = False
+        """Whether the run has begun, with its first usable observation."""
         self._forget()
 
     def _forget(self) -> None:
         self.gripper.forget()
         self.reading = None
-        self._is_placed = self._is_off_plan = False
+        self.is_placed = self._is_off_plan = False
         self._waiting_since_ns: int | None = None
         self.decider.forget()
 
@@ -183,7 +185,7 @@ class PolicyRunner:
 
     def _catch_up(self, now_ns: int) -> None:
         """Let the periods pass in which no tick came: the robot went on along what was sent."""
-        if not self._is_placed or not self.gate.is_open:
+        if not self.is_placed or not self.gate.is_open:
             return
         for _ in range(self.course.num_missed(now_ns)):
             if self.gate.is_at_rest:
@@ -204,11 +206,6 @@ class PolicyRunner:
             if twist is not None:
                 self.gate.meet(twist)
         return self.gate.hold()
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether the episode's first usable observation has come."""
-        return self._is_placed
 
     def may_send(self, motion: Command | Hold) -> bool:
         """Whether a motion may still go to the wire: nothing was stopped or held since."""
@@ -233,15 +230,14 @@ class PolicyRunner:
         arrivals_s = steady_s if self.config.watch_arrivals else None
         reading = self.buffer.read(now_ns, self.config.max_age_s or None, arrivals_s)
         self.reading = None if isinstance(reading, NotReady) else reading
+        if not self.is_placed and isinstance(reading, Reading):
+            reading = self._start_problem(reading, now_ns) or reading
         if isinstance(reading, NotReady):
             return self._wait(reading, now_ns)
         self._waiting_since_ns = None
         self.observation_age.add(reading.age_s)
-        if not self._is_placed and not self.course.has_ended(now_ns):
-            reason = "the robot still comes to rest from the run before"
-            return self._hold("moving", reason, now_ns, self.gate.hold())
-        if not self._is_placed or (self.config.follow_measured and self.decider.is_idle):
-            self._place(reading)
+        if not self.is_placed or (self.config.follow_measured and self.decider.is_idle):
+            self._place()
         measured = reading.scene.joints(self.robot.arm_joints)[0].numpy()
         if not self.is_base:
             fault = self.faults.judge_tracking(reading.scene_ns, measured)
@@ -253,13 +249,24 @@ class PolicyRunner:
             return self._hold("finished", self.reason, now_ns, braking)
         return self._decide_and_act(reading, now_ns)
 
-    def _place(self, reading: Reading) -> None:
+    def _start_problem(self, reading: Reading, now_ns: int) -> NotReady | None:
+        """Return why the robot may not be commanded from where it is; None if it may."""
+        if not self.course.has_ended(now_ns):
+            return NotReady("moving", "the robot still comes to rest from the run before")
+        if isinstance(self.gate, TwistGate) or self.config.follow_measured:
+            return None
+        joints = self.robot.arm_joints
+        velocity = reading.scene.joint_velocity[0, reading.scene.joint_columns(joints)].numpy()
+        reason = self.gate.start_problem(self.buffer.position(joints), velocity)
+        return NotReady("moving", reason) if reason else None
+
+    def _place(self) -> None:
         """Take the measured as the commanded position."""
-        measured = reading.scene.joints(self.contract.joint_names)
+        measured = torch.from_numpy(self.buffer.position(self.contract.joint_names)).unsqueeze(0)
         self.executor.start(measured)
         self.gate.open(measured[0, self._columns].numpy())
         self.course.clear()
-        self._is_placed = True
+        self.is_placed = True
 
     def _decide_and_act(self, reading: Reading, now_ns: int) -> Command | Hold:
         decider = self.decider
@@ -329,12 +336,13 @@ class PolicyRunner:
     # ---------------------------------------------------------------- holding
 
     def _wait(self, problem: NotReady, now_ns: int) -> Hold:
-        """Hold while inputs are unusable; stop once that lasts too long."""
+        """Hold while inputs are unusable, or no run may begin; stop once that lasts too long."""
         if self._waiting_since_ns is None or now_ns < self._waiting_since_ns:
             self._waiting_since_ns = now_ns
         waited_s = (now_ns - self._waiting_since_ns) / NANOSECONDS
         self.held[problem.kind] += 1
-        if self._is_placed and waited_s > self.config.stop_after_s:
+        config = self.config
+        if waited_s > (config.stop_after_s if self.is_placed else config.begin_timeout_s):
             return self._stop(
                 "stopped", f"{problem.kind} for {waited_s:.2f} s: {problem.reason}", now_ns
             )
@@ -368,7 +376,7 @@ class PolicyRunner:
     def _come_to_rest(self, now_ns: int) -> Gated:
         """Brake, and let the controller go on from where the joints come to rest."""
         gated = self._brake(now_ns)
-        if self._is_placed:
+        if self.is_placed:
             self._is_off_plan = True
             self.inference.forget()
             self.executor.abandon()

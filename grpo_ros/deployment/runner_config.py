@@ -21,7 +21,10 @@ class RunnerConfig:
         maximum=1.0,
     )
     ramp_in_s: float = typed.setting(
-        0.0, "Raise the velocity limits from 0 to full over this time", unit="s", minimum=0.0
+        0.0,
+        "Raise the velocity limits from 0 to those of `speed` over this time",
+        unit="s",
+        minimum=0.0,
     )
     position_margin: float = typed.setting(
         0.0, "How far joints keep from the contract's position limits, rad or m", minimum=0.0
@@ -39,6 +42,12 @@ class RunnerConfig:
     )
     watch_arrivals: bool = typed.setting(
         False, "Judge ages by arrival on a steady clock too: a clock may freeze, a stamp repeat"
+    )
+    begin_timeout_s: float = typed.setting(
+        10.0,
+        "Longest that a run may take to begin: the first usable observation of an arm that stands",
+        unit="s",
+        minimum=0.1,
     )
     stop_after_s: float = typed.setting(
         0.5, "Hold for so long without a usable observation, then stop", unit="s", minimum=0.0

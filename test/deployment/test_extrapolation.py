@@ -14,7 +14,7 @@ from grpo_ros.deployment.inputs.observation_buffer import ObservationBuffer, Rea
 
 NAMES = (*ARM, FINGER)
 T = 1_000 * MS
-VELOCITY = np.linspace(-0.4, 0.3, 8)
+VELOCITY = np.linspace(-0.4, 0.2, 8)
 
 
 def turned(angle: float, x: float = 0.0) -> Any:
@@ -51,6 +51,14 @@ def test_without_it_inputs_stay_as_they_were_measured() -> None:
     assert reading.scene.joints(NAMES)[0].tolist() == home().tolist()
     assert reading.scene.poses["cube"][0, 0] == 0.5
     assert reading.scene_ns == reading.oldest_ns == T - 14 * MS
+
+
+def test_a_velocity_that_cannot_be_brings_a_joint_no_further_than_the_fastest_that_can() -> None:
+    buffer, contract = filled(extrapolates=True), make_contract()
+    buffer.put_joint_state(T - 2 * MS, NAMES, home(), np.full(8, 1e6))
+    joints = read(buffer, T).scene.joints(ARM)[0].numpy()
+    fastest = np.array([limit.velocity for limit in contract.limits[:7]])
+    np.testing.assert_allclose(joints, home()[:7] + 0.002 * fastest, atol=1e-12)
 
 
 def test_inputs_of_now_are_not_touched() -> None:

@@ -217,3 +217,64 @@ def test_chunks_of_another_shape_are_refused_and_change_nothing(shape: tuple[int
     with pytest.raises(PolicyFileError):
         executor.load(np.zeros(shape))
     assert executor.needs_inference
+
+
+def feed_joint(runner: PolicyRunner, stamp_ns: int, position: float, velocity: float) -> None:
+    """Feed home but for the first joint."""
+    positions, velocities = home(), np.zeros(8)
+    positions[0], velocities[0] = position, velocity
+    runner.buffer.put_joint_state(stamp_ns, NAMES, positions, velocities)
+    runner.buffer.put_pose(stamp_ns, "cube", "base", (0.5, 0.0, 0.02), (0.0, 0.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("position", "velocity", "reason"),
+    [
+        (0.0, 1e6, "moves at 1e+06/s"),
+        (0.0, -0.5, "moves at -0.5/s"),
+        (50.0, 0.0, "is at 50, beyond its limits"),
+    ],
+)
+def test_where_the_arm_cannot_stand_no_run_begins(
+    position: float, velocity: float, reason: str
+) -> None:
+    """Regression: one wrong number of a sensor was commanded, as the point that all begins at."""
+    runner = make_runner(Script(slow_chunk()))
+    feed_joint(runner, 0, position, velocity)
+    answer = runner.tick(10 * MS)
+    assert isinstance(answer, Hold) and answer.kind == "moving" and not len(answer.points)
+    assert f"joint '{ARM[0]}' {reason}" in answer.reason
+    feed_joint(runner, 10 * MS, 0.0, 0.0)
+    assert isinstance(runner.tick(10 * MS + PERIOD_NS), Command)
+
+
+def test_a_run_begins_at_what_is_measured_not_where_a_velocity_would_lead() -> None:
+    runner = make_runner(Script(), extrapolates=True)
+    feed_joint(runner, 0, 0.0, 0.15)
+    command = runner.tick(40 * MS)
+    assert isinstance(command, Command)
+    assert np.array_equal(command.points[0], [0.0, *home()[1:7]])
+
+
+def test_a_run_that_cannot_begin_is_over_after_a_while() -> None:
+    """Regression: the arm moved as soon as an input came back, however long after the start."""
+    runner = make_runner(Script(), begin_timeout_s=0.5)
+    answers = [runner.tick(i * PERIOD_NS) for i in range(12)]
+    assert [answer.kind for answer in answers if isinstance(answer, Hold)] == (
+        ["missing"] * 11 + ["stopped"]
+    )
+    assert "missing for 0.55 s" in runner.reason
+    feed(runner, 12 * PERIOD_NS)
+    assert isinstance(runner.tick(12 * PERIOD_NS), Hold)
+
+
+def test_at_a_share_of_the_speed_no_target_is_followed_faster_than_that() -> None:
+    """Regression: what was far off was caught up with at full speed."""
+    runner = make_runner(Script(), speed=0.1)
+    feed(runner, 0)
+    runner.tick(0)
+    gate, far = runner.gate, home()[None, :7].copy()
+    far[0, 0] += 0.5
+    places = np.array([gate.admit(gate.joint_names, far).points[0, 0] for _ in range(5)])
+    fastest = np.abs(np.diff(places)).max() / gate.period_s
+    assert fastest == pytest.approx(0.1 * runner.contract.limits[0].velocity)

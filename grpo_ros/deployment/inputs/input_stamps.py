@@ -21,9 +21,12 @@ NEVER = -1
 
 @dataclasses.dataclass(frozen=True)
 class NotReady:
-    """Why there is no reading: what is missing, stale, skewed or from the future, by name."""
+    """Why there is no reading: what is missing, stale, skewed or from the future, by name.
 
-    kind: Literal["missing", "stale", "skewed", "future"]
+    Or why there is one and no run may begin from it: the robot moves.
+    """
+
+    kind: Literal["missing", "stale", "skewed", "future", "moving"]
     reason: str
 
 

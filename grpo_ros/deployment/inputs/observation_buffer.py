@@ -84,6 +84,8 @@ class ObservationBuffer:
         self._fits = ImageFits(inputs.images)
         self._rows = {name: np.array([row]) for row, name in enumerate(inputs.names)}
         self._speeds = self._joints.columns(inputs.velocities)
+        limits = {limit.name: limit.velocity for limit in contract.limits}
+        self._fastest = np.array([limits.get(name, np.inf) for name in inputs.joints])
         self.clear()
 
     def clear(self) -> None:
@@ -301,7 +303,8 @@ class ObservationBuffer:
         poses = {name: moving.pose for name, moving in self._poses.items()}
         if self.extrapolates:
             ages_ns = self._stamps.ages_ns(scene_ns)[: len(position)]
-            position = bring_joints(position, velocity, ages_ns)
+            possible = np.clip(velocity, -self._fastest, self._fastest)  # one may be wrong
+            position = bring_joints(position, possible, ages_ns)
             poses = {name: moving.at(scene_ns) for name, moving in self._poses.items()}
         return SceneState(
             self.joint_names,

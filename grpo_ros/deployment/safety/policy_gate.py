@@ -29,8 +29,8 @@ def make_gate(
         period_s: between two commands.
         position_margin: how far joints keep from their position limits, rad or m.
         tip_speed_m_s: cap of the tip's speed beside the robot's own; 0: none.
-        speed: share of the trained speed, which caps a base's twists. Accelerations stay whole:
-            the path in stretched time takes speed^2 of them, and all are there to brake.
+        speed: share of the trained speed, which caps velocities. Accelerations stay whole: the
+            path in stretched time takes speed^2 of them, and all are there to brake.
     """
     limits = [contract.limits[contract.joint_names.index(name)] for name in robot.arm_joints]
     for action in contract.action:
@@ -40,7 +40,10 @@ def make_gate(
             return TwistGate(speed * fastest, acceleration, period_s)
     limits = [
         dataclasses.replace(
-            limit, lower=limit.lower + position_margin, upper=limit.upper - position_margin
+            limit,
+            lower=limit.lower + position_margin,
+            upper=limit.upper - position_margin,
+            velocity=limit.velocity * speed,
         )
         for limit in limits
     ]

@@ -117,6 +117,25 @@ class EventsCfg:
             "velocity_range": {},
             "asset_cfg": SceneEntityCfg("target"),
         },
+        min_step_count_between_reset=3,
+    )
+    weight = EventTermCfg(
+        func=mdp.randomize_rigid_body_mass,
+        mode="startup",
+        params={
+            "asset_cfg": SceneEntityCfg("target"),
+            "mass_distribution_params": (0.5, 2.0),
+            "operation": "scale",
+        },
+    )
+    gains = EventTermCfg(
+        func=mdp.randomize_actuator_gains,
+        mode="reset",
+        params={
+            "asset_cfg": SceneEntityCfg("robot"),
+            "stiffness_distribution_params": (0.5, 2.0),
+            "operation": "scale",
+        },
     )
     push = EventTermCfg(
         func=mdp.push_by_setting_velocity,

@@ -11,6 +11,8 @@ from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.tasks.environment import EnvironmentConfig
 
 MAX_DEPTH = 12
+MODEL_EVENT = "randomize_"
+"""How Isaac Lab calls the functions of its events that write to the engine's model."""
 NEVER_S = 1e9
 """Longer than any episode, and finite: torch draws no number up to infinity."""
 
@@ -80,9 +82,10 @@ def _load(specification: str) -> Any:
 
 
 def _make_repeatable(found: Any) -> list[str]:
-    """Take out what draws from a generator that all environments share; return its names.
+    """Take out what makes members of a group differ, or an episode when repeated; return its names.
 
-    Members of a group would draw different numbers, and an episode others when it is repeated.
+    That is what draws from a generator that all environments share, and what writes to the engine's
+    model (masses, friction, gains), which no row holds.
     """
     changed = []
     for group in vars(found.observations).values():
@@ -94,9 +97,14 @@ def _make_repeatable(found: Any) -> list[str]:
                 term.delay_hold_prob = 1.0
                 changed.append("changes of observation delays")
     for name, term in list(vars(found.events).items()) if found.events else []:
-        if getattr(term, "mode", "") == "interval":
+        if term is None:
+            continue
+        if term.mode != "reset" or _name_of(term.func).startswith(MODEL_EVENT):
             setattr(found.events, name, None)
             changed.append(f"event '{name}'")
+        elif term.min_step_count_between_reset:
+            term.min_step_count_between_reset = 0
+            changed.append(f"resets without event '{name}'")
     if found.curriculum is not None:
         found.curriculum = None
         changed.append("curriculum")
@@ -104,6 +112,11 @@ def _make_repeatable(found: Any) -> list[str]:
         if _hold_command(term, found.episode_length_s):
             changed.append(f"resampling of command '{name}'")
     return list(dict.fromkeys(changed))
+
+
+def _name_of(function: Any) -> str:
+    """Return the name of a term's function, which may be given as "module:name"."""
+    return str(getattr(function, "__name__", function)).rsplit(":", 1)[-1]
 
 
 def _commands(found: Any) -> list[tuple[str, Any]]:

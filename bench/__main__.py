@@ -51,7 +51,16 @@ ONLY_IF_NAMED = (
 
 
 def main(chosen: list[str]) -> int:
-    """Run the benches whose name contains one of `chosen`, or all but the long ones."""
+    """Run the benches whose name contains one of `chosen`, or all but the long ones.
+
+    Returns:
+        0, or 2 where one of `chosen` is in no bench's name.
+    """
+    unknown = [word for word in chosen if not any(word in name for name in BENCHES)]
+    if unknown:
+        names = "".join(f"\n  {name}" for name in BENCHES)
+        print(f"no bench has {' or '.join(unknown)} in its name:{names}", file=sys.stderr)
+        return 2
     torch.set_num_threads(1)
     console = Console()
     console.print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores")

@@ -48,7 +48,7 @@ def newton() -> Iterator[Row]:
 def _demonstrated(simulator: Simulator) -> tuple[torch.Tensor, list[float], list[float]]:
     """Return the demonstrator's outcome (N,), and steps and seconds of each fifth of an episode.
 
-    All environments are stepped to the end of the time limit, so a step is one of N environments.
+    An environment is frozen once its episode is over: what it did not carry out does not count.
     """
     task = simulator.task
     keys = [Key(5, 0, group) for group in range(simulator.num_envs)]
@@ -59,7 +59,7 @@ def _demonstrated(simulator: Simulator) -> tuple[torch.Tensor, list[float], list
         result = simulator.step(action.unsqueeze(1).float())
         if not bool(result.executed.any()):
             break
-        done += simulator.num_envs
+        done += int(result.executed.sum())
         if step % (task.horizon // 5) == 0:
             steps.append(float(done))
             seconds.append(time.perf_counter() - began)

@@ -11,16 +11,16 @@ of a run that was left alone, and so must the hash of its last state: weights, o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,24 +94,23 @@ class Kill:
 
 def straight(variant: str, folder: Path) -> tuple[End, float]:
     """Run to the end; return how it ended, and the seconds from its folder to there."""
-    process = _start(variant, folder)
-    _wait_for_folder(folder, process)
-    began_s = time.monotonic()
-    _finish(process, folder)
+    with _running(variant, folder) as process:
+        _wait_for_folder(folder, process)
+        began_s = time.monotonic()
+        _finish(process, folder)
     return _end(folder), time.monotonic() - began_s
 
 
 def killed(variant: str, folder: Path, after_s: float, expected: End) -> Kill | None:
     """Kill a run, resume it until it is finished; None where it was finished before."""
-    process = _start(variant, folder)
-    _wait_for_folder(folder, process)
-    time.sleep(after_s)
-    if process.poll() is not None:
-        return None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with _running(variant, folder) as process:
+        _wait_for_folder(folder, process)
+        time.sleep(after_s)
+        if process.poll() is not None:
+            return None
     iteration = _last_iteration(folder)
-    _finish(_start(variant, folder), folder)
+    with _running(variant, folder) as process:
+        _finish(process, folder)
     return Kill(variant, after_s, iteration, _end(folder) == expected)
 
 
@@ -136,16 +135,23 @@ def random_kills(
         return list(pool.map(nth, range(num)))
 
 
-def _start(variant: str, folder: Path) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _running(variant: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start or resume a run; on leaving it is killed, whatever it is at, by SIGKILL."""
     command = [sys.executable, "-m", "grpo_ros", "train", *SETTINGS, *VARIANTS[variant]]
     folder.mkdir(exist_ok=True)
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, f"output={folder}"],
             stdout=log,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _runs(folder: Path) -> list[Path]:

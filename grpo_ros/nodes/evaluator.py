@@ -8,10 +8,11 @@ Calls:
     <server>/mark_outcome (std_srvs/SetBool), <server>/get_state (lifecycle_msgs/GetState).
 Subscribes:
     <bridge>/status, <server>/status (diagnostic_msgs/DiagnosticStatus).
-    <arm controller>/joint_trajectory (trajectory_msgs/JointTrajectory), free running: what was
-    commanded is held to the limits.
+    <arm controller>/joint_trajectory (trajectory_msgs/JointTrajectory), free running: what the
+    server sends there is held to the limits.
 Parameters: `EvaluatorConfig`.
-Writes: deployments/<date>.json beside the policy file. Exit code 0: every episode ran to its end.
+Writes: deployments/<date>.json beside the policy file, before and after the comparison.
+Exit code 0: every episode ran to its end, and what was commanded kept the limits.
 
     ros2 run grpo_ros evaluator --ros-args -p policy:=FILE.onnx -p episodes:=200
 """
@@ -38,9 +39,17 @@ from trajectory_msgs.msg import JointTrajectory
 from grpo_ros import typed
 from grpo_ros.deployment.matching import trained_robot
 from grpo_ros.deployment.records.command_audit import CommandAudit
-from grpo_ros.deployment.records.trials import Trial, TrialError, compared, summary, write_report
+from grpo_ros.deployment.records.trials import (
+    Trial,
+    TrialError,
+    compared,
+    summary,
+    write_json,
+    write_report,
+)
 from grpo_ros.deployment.simulation.simulated_task import in_process_outcomes
 from grpo_ros.errors import ConfigurationError, GrpoRosError
+from grpo_ros.export.graph_file import MAX_BYTES, read_graph
 from grpo_ros.export.policy_file import PolicyFile, load_policy_file
 from grpo_ros.nodes.shared import messages, qos
 from grpo_ros.nodes.shared.lifecycle import guarded
@@ -109,21 +118,42 @@ class Evaluator(Node):
             DiagnosticStatus, f"{server}/status", self._on_server, qos.LATCHED
         )
         self.process: Process | None = None
-        self.audit: CommandAudit | None = None
+        self._audit: CommandAudit | None = None
+        self._arm_topic, self._arm_joints = "", tuple[str, ...]()
+
+    # ---------------------------------------------------------------- commands
 
     def listen_to_commands(self, robot: Robot) -> None:
         """Follow the arm's trajectories, to hold them to its limits."""
-        topic = robot.interfaces.arm_trajectory_topic
-        if self.config.lock_step or robot.interfaces.arm_command != "trajectory_topic":
+        self._arm_topic, self._arm_joints = robot.interfaces.arm_trajectory_topic, robot.arm_joints
+        if self.config.lock_step or not self._arm_topic:
             return
-        self.audit = CommandAudit(robot.limits[: len(robot.arm_joints)])
-        self.create_subscription(
-            JointTrajectory, topic, guarded(self, topic, self._on_command), qos.COMMANDS_HEARD
-        )
+        self._audit = CommandAudit(robot.limits[: len(robot.arm_joints)])
+        heard = guarded(self, self._arm_topic, self._on_command)
+        self.create_subscription(JointTrajectory, self._arm_topic, heard, qos.COMMANDS_HEARD)
+
+    def audited(self) -> CommandAudit | None:
+        """Return the audit of the arm's trajectories; None where the server sends none.
+
+        A server whose commands go by an action or a stream does not publish trajectories.
+        """
+        audit = self._audit
+        if audit is None:
+            return None
+        audit.finish()
+        is_heard = audit.num_motions + audit.num_unreadable > 0
+        return audit if is_heard or self.count_publishers(self._arm_topic) else None
+
+    def on_failure(self, *_: str) -> None:
+        """Count a command that cannot be read; why is in the log."""
+        assert self._audit is not None
+        self._audit.num_unreadable += 1
 
     def _on_command(self, message: JointTrajectory) -> None:
-        assert self.audit is not None
-        self.audit.note(messages.to_ns(message.header.stamp), messages.curve_of(message))
+        assert self._audit is not None
+        if tuple(message.joint_names) != self._arm_joints:
+            raise ValueError(f"joints {message.joint_names}, not {self._arm_joints}")
+        self._audit.note(messages.to_ns(message.header.stamp), messages.curve_of(message))
 
     # ---------------------------------------------------------------- trials
 
@@ -155,10 +185,10 @@ class Evaluator(Node):
     def run_trial(self, episode: int, key: tuple[int, ...]) -> Trial:
         """Run one episode and return what was verified; an error is in the trial."""
         try:
-            if self.audit is not None:
-                self.audit.begin()
             if not self.config.lock_step:  # the server waits until what it sent has ended
                 time.sleep(SETTLE_S / self.config.real_time_factor)
+            if self._audit is not None:
+                self._audit.begin()
             begun = json.loads(self._trigger(self._reset))
             if begun["episode"] != episode:
                 raise TrialError(
@@ -266,10 +296,11 @@ def run_trials(node: Evaluator, say: Callable[[str], None]) -> list[Trial]:
     return trials
 
 
-def report(node: Evaluator, policy: PolicyFile, trials: list[Trial], seconds: float) -> Path:
-    """Write the result beside the policy file; return its path."""
+def report(
+    node: Evaluator, policy: PolicyFile, policy_hash: str, trials: list[Trial], seconds: float
+) -> dict[str, Any]:
+    """Return the result of the trials as JSON."""
     config, contract = node.config, policy.contract
-    path = Path(config.policy).resolve()
     result: dict[str, Any] = {
         **summary(trials, config.episodes),
         "simulator": config.simulator,
@@ -280,8 +311,8 @@ def report(node: Evaluator, policy: PolicyFile, trials: list[Trial], seconds: fl
         "seconds": round(seconds, 2),
         "task": contract.task,
         "robot": contract.embodiment,
-        "policy": path.name,
-        "policy_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "policy": Path(config.policy).resolve().name,
+        "policy_sha256": policy_hash,
         "training": {
             name: contract.provenance[name]
             for name in ("algorithm", "seed", "env_steps", "evaluation")
@@ -293,14 +324,29 @@ def report(node: Evaluator, policy: PolicyFile, trials: list[Trial], seconds: fl
             "rmw": get_rmw_implementation_identifier(),
         },
     }
-    if node.audit is not None:
-        node.audit.finish()
-        result["commanded"] = node.audit.report()
-    if config.compare_in_process and trials:
-        keys = held_out_keys(len(trials), config.seed, config.first_episode)
-        expected = in_process_outcomes(policy, keys, path.parent, config.simulator)
-        result["in_process"] = compared(trials, expected)
-    return write_report(path.parent, result)
+    audit = node.audited()
+    if audit is not None:
+        result["commanded"] = audit.report()
+    return result
+
+
+def command_problem(node: Evaluator, trials: list[Trial]) -> str:
+    """Return what is wrong with the trajectories that were sent; empty if nothing is."""
+    audit = node.audited()
+    if audit is None or audit.is_within_limits:
+        return ""
+    if audit.num_motions + audit.num_unreadable:
+        return f"commands exceeded limits: {audit.report()}"
+    periods = sum(trial.periods for trial in trials)
+    return f"no trajectory was heard in {periods} periods with commands" if periods else ""
+
+
+def in_process(
+    config: EvaluatorConfig, policy: PolicyFile, folder: Path, trials: list[Trial]
+) -> dict[str, Any]:
+    """Return the same episodes' outcomes without ROS, beside the deployed ones."""
+    keys = held_out_keys(len(trials), config.seed, config.first_episode)
+    return compared(trials, in_process_outcomes(policy, keys, folder, config.simulator))
 
 
 def _rate(trials: list[Trial]) -> str:
@@ -315,26 +361,31 @@ def evaluate(process: Process) -> int:
     """Run the trials, write the file, say where it is; return the exit code."""
     node: Evaluator = process.node
     node.process = process
-    log = node.get_logger()
+    config, log = node.config, node.get_logger()
     try:
-        if not node.config.policy:
+        if not config.policy:
             raise ConfigurationError("parameter 'policy' is empty", expected="an ONNX file")
-        policy = load_policy_file(node.config.policy)
+        policy_hash = hashlib.sha256(read_graph(Path(config.policy), MAX_BYTES)).hexdigest()
+        policy = load_policy_file(config.policy)
         node.listen_to_commands(trained_robot(policy.contract))
         node.wait_until_ready()
         began = time.monotonic()
         trials = run_trials(node, log.info)
         seconds = time.monotonic() - began
-        path = report(node, policy, trials, seconds)
-    except GrpoRosError as problem:
+        log.info(f"success {_rate(trials)} in {seconds:.1f} s")
+        if fault := command_problem(node, trials):
+            log.error(fault)
+        result = report(node, policy, policy_hash, trials, seconds)
+        folder = Path(config.policy).resolve().parent
+        path = write_report(folder, result)
+        log.info(f"wrote {path}")
+        if config.compare_in_process and not process.stopping.is_set():
+            result["in_process"] = in_process(config, policy, folder, trials)
+            write_json(path, result)
+    except (GrpoRosError, OSError) as problem:
         log.error(str(problem))
         return 1
-    is_complete = len(trials) == node.config.episodes and not any(t.error for t in trials)
-    if node.audit is not None and not node.audit.is_within_limits:
-        log.error(f"commands exceeded limits: {node.audit.report()}")
-        is_complete = False
-    log.info(f"success {_rate(trials)} in {seconds:.1f} s; wrote {path}")
-    return 0 if is_complete else 1
+    return 0 if result["is_complete"] and not fault else 1
 
 
 def main(args: list[str] | None = None) -> int:

@@ -209,7 +209,7 @@ def must_outlive(name: str) -> Callable[..., Any]:
     """Return a handler for a node that has to run until the launch is shut down."""
 
     def on_exit(event: Any, context: Any) -> Sequence[Any]:
-        if not context.is_shutdown or event.returncode != 0:
+        if not context.is_shutdown or event.returncode not in (0, INTERRUPTED):
             raise RuntimeError(f"{name} ended with exit code {event.returncode}")
         return []
 

@@ -35,15 +35,81 @@ def test_a_gated_stream_reaches_its_limits_and_never_exceeds_them() -> None:
     assert report["velocity_share"] == pytest.approx(1.0, abs=1e-6)
     assert report["acceleration_share"] == pytest.approx(1.0, abs=1e-6)
     assert 0.5 <= report["jerk_share"] <= 1.0 + 1e-6
-    assert report["motions"] == 80 and report["largest_jump"] < 1e-9
+    assert report["motions"] == 80
+    assert report["largest_jump"] < 1e-9 and report["largest_velocity_jump"] < 1e-9
 
 
-def test_a_motion_that_does_not_go_on_where_the_one_before_stood_is_found() -> None:
+def still(position: float, velocity: float = 0.0) -> Curve:
+    """A motion of one knot."""
+    return Curve(np.zeros(1), np.full((1, 1), position), np.full((1, 1), velocity))
+
+
+def moving(*knots: tuple[float, float, float]) -> Curve:
+    """A motion through knots of time, position and velocity."""
+    times, positions, velocities = np.array(knots).T
+    return Curve(times, positions[:, None], velocities[:, None])
+
+
+def test_a_stream_that_jumps_at_every_period_is_not_within_limits() -> None:
+    """The accelerations of its pieces are all 0, so no share of a limit tells of it."""
     audit = CommandAudit(LIMITS)
-    pushed(30, audit)
-    audit.note(30 * PERIOD_NS, Curve(np.zeros(1), np.full((1, 1), 0.1), np.zeros((1, 1))))
-    audit.note(31 * PERIOD_NS, Curve(np.zeros(1), np.full((1, 1), 0.4), np.zeros((1, 1))))
-    assert audit.report()["largest_jump"] == pytest.approx(0.3)
+    for i in range(4):
+        audit.note(i * PERIOD_NS, still(0.5 * i))
+    audit.finish()
+    assert audit.report()["largest_jump"] == pytest.approx(0.5)
+    assert max(audit.shares.values()) == 0.0 and not audit.is_within_limits
+
+
+def test_a_motion_that_goes_on_at_another_speed_is_not_within_limits() -> None:
+    audit = CommandAudit(LIMITS)
+    audit.note(0, moving((0.0, 0.0, 1.0), (0.2, 0.2, 1.0), (0.4, 0.3, 0.0)))
+    audit.note(2 * PERIOD_NS, moving((0.0, 0.1, 0.5), (0.2, 0.2, 0.5), (0.4, 0.25, 0.0)))
+    audit.finish()
+    assert audit.report()["largest_velocity_jump"] == pytest.approx(0.5)
+    assert audit.jump < 1e-12 and not audit.is_within_limits
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        moving((0.0, 0.0, 0.0), (0.0001, 0.1, 0.0), (0.1, 0.1, 0.0)),
+        moving((0.0, 0.0, 0.0), (0.05, 0.0, 0.0), (0.05, 0.1, 0.0), (0.1, 0.1, 0.0)),
+        moving((0.0, 0.0, 0.0), (0.0001, 0.0, 1.0), (0.4001, 0.2, 0.0)),
+        moving((0.0, 0.0, 0.0), (0.4, 0.1, 0.5)),
+    ],
+    ids=["leap", "two_places_at_once", "sudden_speed", "ends_in_motion"],
+)
+def test_a_leap_within_a_motion_is_not_within_limits(curve: Curve) -> None:
+    audit = CommandAudit(LIMITS)
+    audit.note(0, curve)
+    audit.finish()
+    assert not audit.is_within_limits, audit.report()
+
+
+def test_a_short_piece_within_limits_is_no_leap() -> None:
+    audit = CommandAudit(LIMITS)
+    audit.note(0, moving((0.0, 0.0, 1.0), (0.0001, 0.0001, 1.0), (0.4001, 0.2001, 0.0)))
+    audit.finish()
+    assert audit.is_within_limits and audit.jump == 0.0, audit.report()
+
+
+def test_what_begins_elsewhere_after_a_reset_is_no_jump() -> None:
+    audit = CommandAudit(LIMITS)
+    audit.note(0, still(0.0))
+    audit.begin()
+    audit.note(PERIOD_NS, still(0.5))
+    audit.finish()
+    assert audit.is_within_limits and audit.jump == 0.0
+
+
+def test_only_what_was_heard_and_read_is_within_limits() -> None:
+    audit = CommandAudit(LIMITS)
+    assert not audit.is_within_limits
+    audit.note(0, still(0.0))
+    audit.finish()
+    assert audit.is_within_limits
+    audit.num_unreadable += 1
+    assert not audit.is_within_limits and audit.report()["unreadable"] == 1
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,10 @@ def test_filters_apply_together(entities: Entities) -> None:
     assert names(region=Sphere(where, 0.04)) == ["table", "cube"]
     with pytest.raises(Refusal, match=r"filter '\('"):
         names(pattern="(")
+    with pytest.raises(Refusal, match="filter '.*': invalid repetition size"):
+        names(pattern="(a{500}){500}")
+    entities.spawn([Spawn(BOX, name="a" * 64)])
+    assert names(pattern="(a|aa)+!") == [], "in a time that a name's length bounds"
 
 
 def test_what_is_not_there_is_named_with_its_nearest(entities: Entities) -> None:

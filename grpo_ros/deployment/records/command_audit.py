@@ -2,9 +2,10 @@
 
 Trajectories are followed exactly, each from its own stamp until the next one's, and sampled at
 1 kHz. Acceleration is that of the cubic pieces; jerk is its difference from sample to sample,
-seams between trajectories included, so a motion that does not go on where the one before stood
-shows as a share far above 1. Pieces shorter than 0.2 ms, which a tick just before a knot leaves,
-are not sampled: whole nanoseconds do not give them an acceleration.
+seams between trajectories included. A motion that does not go on where the one before stood, at
+its speed, is a jump, which is beyond any limit, and so is the end of one that is not at rest.
+Pieces shorter than 0.2 ms, which a tick just before a knot leaves, are not sampled: whole
+nanoseconds do not give them an acceleration. What they move beyond their limits is a jump too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ SHORTEST_S = 2e-4
 ROUNDING = 1e-3
 """Share by which a limit may seem to be exceeded: times are whole nanoseconds, so over 0.2 ms at
 2 rad/s the acceleration is known to 0.3 rad/s^2 at worst, over 4 ms to 0.001."""
+JUMP, VELOCITY_JUMP = 1e-5, 1e-3
+"""Steps of position and velocity, rad or m and per s, that rounding of times may leave."""
 
 
 class CommandAudit:
@@ -39,11 +42,13 @@ class CommandAudit:
             np.array([getattr(limit, name) for limit in limits]) for name in names
         )
         self.num_motions = self.num_samples = 0
+        self.num_unreadable = 0
+        """Commands that could not be followed; each is beyond any limit."""
         self.shares = {"velocity": 0.0, "acceleration": 0.0, "jerk": 0.0}
         self.outside = -np.inf
         """Farthest beyond a position limit, rad or m; negative: within."""
-        self.jump = 0.0
-        """Largest step of position between two motions, rad or m."""
+        self.jump = self.velocity_jump = 0.0
+        """Largest steps of position and velocity, rad or m and per s."""
         self._now: tuple[int, Curve] | None = None
         self._last: Array | None = None
 
@@ -56,10 +61,12 @@ class CommandAudit:
         """Take a motion that begins at a stamp; it ends the one before."""
         if self._now is not None:
             began_ns, before = self._now
-            elapsed_s = (stamp_ns - began_ns) / NANOSECONDS
+            elapsed_s = max(0.0, (stamp_ns - began_ns) / NANOSECONDS)
             self._follow(before, elapsed_s)
-            reached, _ = before.sample(max(0.0, elapsed_s))
-            self.jump = _larger(self.jump, np.abs(curve.positions[0] - reached))
+            position, velocity = before.sample(elapsed_s)
+            self._leap(
+                np.abs(curve.positions[0] - position), np.abs(curve.velocities[0] - velocity)
+            )
         self._now = stamp_ns, curve
         self.num_motions += 1
 
@@ -77,18 +84,26 @@ class CommandAudit:
             **{f"{name}_share": round(share, 6) for name, share in self.shares.items()},
             "beyond_position_limit": round(max(self.outside, -1e6), 6),
             "largest_jump": float(f"{self.jump:.3g}"),
+            "largest_velocity_jump": float(f"{self.velocity_jump:.3g}"),
+            "unreadable": self.num_unreadable,
             "is_within_limits": self.is_within_limits,
         }
 
     @property
     def is_within_limits(self) -> bool:
-        """Whether no limit was exceeded but for rounding."""
-        return self.outside <= ROUNDING and all(
-            share <= 1.0 + ROUNDING for share in self.shares.values()
+        """Whether there was motion, all of it readable, and no limit exceeded but for rounding."""
+        return (
+            self.num_motions > 0
+            and self.num_unreadable == 0
+            and self.outside <= ROUNDING
+            and self.jump <= JUMP
+            and self.velocity_jump <= VELOCITY_JUMP
+            and all(share <= 1.0 + ROUNDING for share in self.shares.values())
         )
 
     def _follow(self, curve: Curve, until_s: float) -> None:
         """Sample a motion over [0, until_s)."""
+        self._follow_steps(curve, until_s)
         times: Array = np.arange(0.0, until_s, SAMPLE_S, dtype=np.float64)
         times = np.asarray(times[_span(curve, times) >= SHORTEST_S])
         if not len(times):
@@ -107,13 +122,28 @@ class CommandAudit:
         self._last = acceleration[-1]
         self.num_samples += len(times)
 
+    def _follow_steps(self, curve: Curve, until_s: float) -> None:
+        """Take what a motion leaps over [0, until_s): its shortest pieces, and its end."""
+        spans = np.diff(curve.times)
+        row = (spans < SHORTEST_S) & (curve.times[:-1] < until_s)
+        span = np.maximum(spans[row], 0.0)[:, None]
+        moved = np.abs(np.diff(curve.positions, axis=0)[row]) - self._velocity * span
+        turned = np.abs(np.diff(curve.velocities, axis=0)[row]) - self._acceleration * span
+        self._leap(moved, turned)
+        if until_s > curve.end_s:
+            self._leap(np.zeros(1), np.abs(curve.velocities[-1]))
+
+    def _leap(self, position: Array, velocity: Array) -> None:
+        self.jump = _larger(self.jump, position)
+        self.velocity_jump = _larger(self.velocity_jump, velocity)
+
     def _take(self, name: str, values: Array, limit: Array) -> None:
         self.shares[name] = _larger(self.shares[name], np.abs(values) / limit)
 
 
 def _larger(largest: float, values: Array) -> float:
     """Return the largest of all; NaN where one of them is NaN: what is none keeps no limit."""
-    return float(np.maximum(largest, values.max()))
+    return float(np.maximum(largest, values.max(initial=-np.inf)))
 
 
 def _span(curve: Curve, times: Array) -> Array:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
+import re2
 import torch
 from torch import Tensor
 
@@ -29,15 +30,6 @@ WORLD_HALF_EXTENT_M = 100.0
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 NAMESPACE = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 FAILED = "RESULT_OPERATION_FAILED"
-POSIX_CLASSES = {
-    "[:alpha:]": "A-Za-z",
-    "[:digit:]": "0-9",
-    "[:alnum:]": "A-Za-z0-9",
-    "[:upper:]": "A-Z",
-    "[:lower:]": "a-z",
-    "[:space:]": r"\s",
-}
-"""Of extended POSIX expressions, what Python's lack."""
 ORIGIN = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
 
 Category = Literal["object", "robot", "static"]
@@ -140,15 +132,15 @@ class Entities:
         """Return the entities that pass all filters.
 
         Raises:
-            Refusal: the pattern is no regular expression.
+            Refusal: the pattern is no regular expression, or too large a one.
         """
-        source = filters.pattern
-        for posix, python in POSIX_CLASSES.items():
-            source = source.replace(posix, python)
+        options = re2.Options()
+        options.log_errors = False
         try:
-            pattern = re.compile(source)
-        except re.error as problem:
-            raise Refusal(FAILED, f"filter '{filters.pattern}': {problem}") from problem
+            pattern = re2.compile(filters.pattern, options)
+        except re2.error as problem:
+            why = b"".join(problem.args).decode(errors="replace")
+            raise Refusal(FAILED, f"filter '{filters.pattern}': {why}") from problem
         return [e for e in self.all() if pattern.search(e.name) and self._passes(e, filters)]
 
     def state(self, name: str) -> tuple[Tensor, Tensor]:

@@ -40,11 +40,6 @@ def panel_html(state: RunState, now_s: float, problem: str = "") -> str:
     return f'<div id="grpo-ros" style="{style}">{"".join(sections)}</div>'
 
 
-def success_text(success: Success) -> str:
-    """Return a rate with its interval, e.g. 0.930 [0.912, 0.944]."""
-    return f"{success.rate:.3f} {interval_text(success)}"
-
-
 def interval_text(success: Success) -> str:
     """Return the interval, e.g. [0.912, 0.944]."""
     return f"[{success.low:.3f}, {success.high:.3f}]"

@@ -24,6 +24,8 @@ from grpo_ros.training.settings import BridgeConfig
 
 PORT = "port"
 """Latched topic of a bridge's node on which it announces itself."""
+ANNOUNCED = {"host": str, "epoch": int, "transport": str, "socket": str, "message_type": str}
+"""What an announcement has to hold, and of which type."""
 HELLO_S = 2.0
 """Deadline of a first answer over messages; asked again until the whole deadline."""
 
@@ -93,7 +95,7 @@ class BatchPort:
                     expected="one host for shared memory",
                     remedy="give both bridge.transport=messages",
                 )
-            connection = local_socket.connect(str(announced["socket"]), timeout_s)
+            connection = local_socket.connect(announced["socket"], timeout_s)
             return SharedMemoryChannel(connection, timeout_s)
         if announced["message_type"] not in CODECS:
             raise BridgeError(
@@ -103,7 +105,7 @@ class BatchPort:
             self._node,
             self._config.attach,
             announced["message_type"],
-            int(announced["epoch"]),
+            announced["epoch"],
             self._present_epoch,
         )
         try:
@@ -120,9 +122,13 @@ class BatchPort:
     def _on_announcement(self, message: String) -> None:
         try:
             announced = json.loads(message.data)
-            {name: announced[name] for name in ("host", "epoch", "transport", "message_type")}
-        except (ValueError, TypeError, KeyError) as problem:
-            self._node.get_logger().warning(f"an announcement cannot be read: {problem!r}")
+            wrong = [k for k, kind in ANNOUNCED.items() if not isinstance(announced[k], kind)]
+            if wrong:
+                raise TypeError(f"of another type: {', '.join(wrong)}")
+        except (ValueError, TypeError, KeyError, RecursionError) as problem:
+            self._node.get_logger().warning(
+                f"an announcement cannot be read: {problem!r}", once=True
+            )
             return
         with self._changed:
             self._announced = announced

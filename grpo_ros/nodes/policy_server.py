@@ -34,6 +34,7 @@ On the way down, whatever the way: stop, wait, bring the robot to rest.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 from collections.abc import Sequence
@@ -87,7 +88,8 @@ class PolicyServer(GuardedLifecycleNode):
         self.config = read_parameters(self, PolicyServerConfig(), read_only=False)
         self.stopping = threading.Event()
         """Set once the process is to end: nothing is waited for any more."""
-        self.control: RunControl | None = None
+        self._made = contextlib.ExitStack()
+        """What frees the things that were made in configure, the last one first."""
         self.black_box = BlackBox(self, 0.0, Path())
         self._forget_what_was_made()
         self._live = LiveRobot(self, lambda: self.stopping.is_set())
@@ -101,19 +103,18 @@ class PolicyServer(GuardedLifecycleNode):
         self.show(OK, "unconfigured")
 
     def _forget_what_was_made(self) -> None:
-        self.control = None
+        self.control: RunControl | None = None
         self._inputs: ObservationInputs | None = None
         self._fault_inputs: FaultInputs | None = None
         self.navigate: Any = None
         self._predicted: PredictedOutput | None = None
-        self._writer: RecordWriter | None = None
 
     # ---------------------------------------------------------------- lifecycle
 
     def configure(self) -> None:
         """Verify the policy, match it with the robot that is there, try one inference."""
         self.config = config = read_parameters(self, PolicyServerConfig(), read_only=False)
-        check_config(config)
+        check_config(config, self.get_clock().ros_time_is_active)
         policy = load_policy_file(config.policy, config.providers)
         robot = load_robot(config.robot) if config.robot else trained_robot(policy.contract)
         check_match(policy.contract, robot)
@@ -124,10 +125,12 @@ class PolicyServer(GuardedLifecycleNode):
         )
         about = provenance(config, policy.contract)
         self.black_box = BlackBox(self, config.black_box_s, folder, about)
+        self._made.callback(self.black_box.close)
         self.control = control = self._make_control(policy, robot, runner)
         self._listen(robot)
         self._check_live(robot)
         self._predicted = PredictedOutput(self, runner)
+        self._made.callback(self._predicted.destroy)
         gc.collect()
         gc.freeze()  # a full collection, which stops every thread, has less to look at
         self.get_logger().info(
@@ -138,14 +141,16 @@ class PolicyServer(GuardedLifecycleNode):
         )
 
     def _make_runner(self, policy: PolicyFile, robot: Robot) -> PolicyRunner:
-        inference = InlineInference if self.config.lock_step else ThreadedInference
+        kind = InlineInference if self.config.lock_step else ThreadedInference
+        inference = kind(policy.infer)
+        self._made.callback(inference.close)
         return PolicyRunner(
             policy.contract,
             policy.infer,
             robot,
             make_controller(policy.contract, robot),
             runner_settings(self.config),
-            inference(policy.infer),
+            inference,
         )
 
     def _make_control(self, policy: PolicyFile, robot: Robot, runner: PolicyRunner) -> RunControl:
@@ -161,18 +166,20 @@ class PolicyServer(GuardedLifecycleNode):
             on_failure=lambda reason: self._require_control().fail(reason),
             on_message=self.black_box.note,
         )
+        self._made.callback(output.destroy)
         path = Path(config.policy).resolve()
         mode = "dry_run" if config.dry_run else "hardware" if config.hardware else "simulated"
         record = RunRecord(path, contract, {"mode": mode, "command": kind})
         outcome = LiveOutcome(contract, path.parent, runner.buffer.body_names)
         control = RunControl(self, config, runner, output, record, outcome)
         if runner.gripper.limit is not None and not config.dry_run:
-            control.use_gripper(robot, self.black_box.note)
+            self._made.callback(control.use_gripper(robot, self.black_box.note).destroy)
         return control
 
     def _listen(self, robot: Robot) -> None:
         control, config = self._require_control(), self.config
         runner = control.runner
+        may_begin_anew = config.lock_step or self.get_clock().ros_time_is_active
         self._inputs = ObservationInputs(
             self,
             runner.contract,
@@ -181,9 +188,10 @@ class PolicyServer(GuardedLifecycleNode):
             config.inputs,
             control.on_input,
             config.lock_step,
-            control.on_jump_back,
+            control.on_jump_back if may_begin_anew else None,
             self.black_box.note,
         )
+        self._made.callback(self._inputs.destroy)
         self._fault_inputs = FaultInputs(
             self,
             robot,
@@ -192,11 +200,18 @@ class PolicyServer(GuardedLifecycleNode):
             control.on_fault_input,
             self.black_box.note,
         )
+        self._made.callback(self._fault_inputs.destroy)
         control.after_run.append(lambda reason: self.black_box.event("stop", reason=reason))
         if config.hardware:
-            self._writer = RecordWriter(control.record, lambda what: self.get_logger().error(what))
+            writer = RecordWriter(control.record, lambda what: self.get_logger().error(what))
+            self._made.callback(self._write_down, writer)
         if runner.is_base and config.goal_body in runner.buffer.body_names:
             self.navigate = self._offer_navigation(control, self._inputs)
+
+    def _write_down(self, writer: RecordWriter) -> None:
+        path = writer.close()
+        if path is not None:
+            self.get_logger().info(f"wrote {path}")
 
     def _offer_navigation(self, control: RunControl, inputs: ObservationInputs) -> Any:
         """Return the action navigate_to_pose; None where its package is not installed."""
@@ -207,7 +222,9 @@ class PolicyServer(GuardedLifecycleNode):
                 f"no navigate_to_pose ({problem}); install ros-jazzy-nav2-msgs to have it"
             )
             return None
-        return NavigateServer(self, control, inputs, self.start_problem)
+        server = NavigateServer(self, control, inputs, self.start_problem)
+        self._made.callback(server.destroy)
+        return server
 
     def _check_live(self, robot: Robot) -> None:
         """Refuse a robot whose topics, types or limits are not those of the policy."""
@@ -230,33 +247,26 @@ class PolicyServer(GuardedLifecycleNode):
         self.show(OK, "holding")
 
     def stop(self) -> None:
-        """Stop the policy, wait, and bring the robot to rest."""
+        """Stop the policy, wait, and bring the robot to rest, whatever fails on the way."""
         if self.control is not None:
             self.control.end_ticks()
-            self.control.halt("the node goes down")
-            self.control.output.finish()
+            try:
+                self.control.halt("the node goes down")
+            except Exception as problem:
+                self.show(ERROR, f"inactive; the stop failed: {type(problem).__name__}: {problem}")
+                raise
+            finally:
+                self.control.output.finish()
         self.show(OK, "inactive")
 
     def cleanup(self) -> None:
         """Forget the policy; write down what was run."""
-        control = self.control
-        for made in (self.navigate, self._inputs, self._fault_inputs):
-            if made is not None:
-                made.destroy()
-        if control is not None:
-            control.output.destroy()
-            if control.gripper is not None:
-                control.gripper.destroy()
-            control.runner.inference.close()
-        path = None if self._writer is None else self._writer.close()
-        if path is not None:
-            self.get_logger().info(f"wrote {path}")
-        if self._predicted is not None:
-            self._predicted.destroy()
-        self.black_box.close()
-        self._forget_what_was_made()
-        gc.unfreeze()  # what was made refers to itself: only a collection frees its policy
-        gc.collect()
+        try:
+            self._made.close()
+        finally:
+            self._forget_what_was_made()
+            gc.unfreeze()  # what was made refers to itself: only a collection frees its policy
+            gc.collect()
         self.show(ERROR if self.failure else OK, self.failure or "unconfigured")
 
     def on_failure(self, where: str, reason: str) -> None:

@@ -165,6 +165,25 @@ def test_a_clock_that_is_set_ends_the_run_with_a_motion_to_rest(
     assert site.control.is_running and again[-1] - again[0] > 0.05
 
 
+@pytest.mark.parametrize("set_ms", [-300, 30, 300, 60_000])
+def test_a_clock_that_is_set_within_a_tick_changes_nothing_in_what_is_sent(
+    site: Site, set_ms: int
+) -> None:
+    """Regression: forward, it was taken for lateness, and a stream leapt along its curve."""
+    path = site.go_on(500)
+
+    def set_clock(_: int) -> None:
+        site.offset_ns += set_ms * MS
+        site.control.before_tick.clear()
+
+    site.control.before_tick.append(set_clock)
+    path += site.go_on(50)
+    assert site.control.is_running
+    path += site.go_on(1_000)
+    assert_smooth(path)
+    assert site.runner.reason == f"the clock was set by {set_ms / 1e3:+.3f} s"
+
+
 def test_a_stop_after_the_clock_was_set_brakes_from_where_the_arm_is(site: Site) -> None:
     """Before the tick that would have seen it."""
     path = site.go_on(530)

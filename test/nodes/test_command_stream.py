@@ -14,8 +14,8 @@ pytest.importorskip("rclpy")
 
 from grpo_ros.deployment.answers import Hold, Motion  # noqa: E402
 from grpo_ros.deployment.safety.curve import Curve  # noqa: E402
-from grpo_ros.nodes.serving import run_control  # noqa: E402
-from grpo_ros.nodes.serving.command_stream import Stream  # noqa: E402
+from grpo_ros.nodes.serving import clock_watch, command_stream, run_control  # noqa: E402
+from grpo_ros.nodes.serving.command_stream import CLOCK_STANDS_S, Stream  # noqa: E402
 from grpo_ros.nodes.serving.run_control import RunControl  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
@@ -49,9 +49,13 @@ class Clocked:
     def streams(self, kind: str, curve: Curve) -> Stream:
         """Return a stream that follows a motion from now on."""
         stream = Stream(self, "commands", kind, 100.0)
-        names = ("joint",)
-        stream.send(Motion(1, 1, self.now_ns, names, curve.positions[1:], curve))
+        self.send(stream, curve)
         return stream
+
+    def send(self, stream: Stream, curve: Curve) -> None:
+        """Let a stream follow a motion from now on."""
+        motion = Motion(1, 1, self.now_ns, ("joint",), curve.positions[1:], curve)
+        stream.send(motion, command_stream.time.monotonic())
 
 
 @pytest.mark.parametrize("is_simulated", [True, False])
@@ -84,6 +88,40 @@ def test_a_simulated_clock_that_jumps_back_ends_a_motion_at_rest() -> None:
     node.tick()
     assert node.sent[-1] == 0.0
     number = len(node.sent)
+    node.tick()
+    assert len(node.sent) == number
+
+
+@pytest.mark.parametrize("kind", ["velocity_stream", "position_stream"])
+def test_a_stream_rests_while_simulated_time_stands_still_and_goes_on_with_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the last velocity was sent for ever, after a stop too."""
+    steady = SimpleNamespace(now_s=50.0)
+    for module in (clock_watch, command_stream):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: steady.now_s))
+    node = Clocked(True)
+    stream = node.streams(kind, LONG)
+    node.now_ns += SECOND // 10
+    node.tick()
+    moving, rest = node.sent[-1], 0.0 if kind == "velocity_stream" else node.sent[-1]
+    steady.now_s += CLOCK_STANDS_S - 0.01
+    node.tick()
+    assert node.sent[-1] == moving
+    steady.now_s += 0.02
+    node.tick()
+    assert node.sent[-1] == rest
+    node.now_ns += SECOND // 100
+    node.tick()
+    assert node.sent[-1] == pytest.approx(moving, abs=0.02) and node.sent[-1] != 0.0
+    rest = 0.0 if kind == "velocity_stream" else node.sent[-1]
+    steady.now_s += 60.0
+    node.tick()
+    node.send(stream, BRAKING)
+    assert node.sent[-2:] == [rest, rest]
+    number = len(node.sent)
+    stream.finish()
+    node.now_ns += SECOND // 100
     node.tick()
     assert len(node.sent) == number
 

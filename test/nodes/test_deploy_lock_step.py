@@ -74,6 +74,7 @@ def test_free_running_trials_are_counted_and_compared(tmp_path: Path) -> None:
     assert (report["episodes"], report["mode"]) == (2, "free_running")
     assert [trial["steps"] for trial in report["trials"]] == [12, 12]
     assert len(report["in_process"]["outcomes"]) == 2
+    assert report["commanded"]["motions"] > 0 and report["commanded"]["is_within_limits"]
 
 
 @pytest.fixture

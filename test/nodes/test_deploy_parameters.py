@@ -233,11 +233,17 @@ def test_the_exit_status_of_a_launch_is_that_of_its_nodes() -> None:
         launching.decides("evaluator")(Ended(1), context)
     with pytest.raises(RuntimeError, match="policy_server ended with exit code 0"):
         launching.must_outlive("policy_server")(Ended(0), context)
+    with pytest.raises(RuntimeError, match="policy_server ended with exit code 130"):
+        launching.must_outlive("policy_server")(Ended(130), context)
     assert len(launching.decides("evaluator")(Ended(0), context)) == 1
     with pytest.raises(RuntimeError, match="130"):
         launching.decides("evaluator")(Ended(130), context)
     context._set_is_shutdown(True)
-    assert launching.decides("evaluator")(Ended(130), context) == []
+    for handler in (launching.decides, launching.must_outlive):
+        assert handler("a node")(Ended(0), context) == []
+        assert handler("a node")(Ended(130), context) == [], "it was still importing"
+        with pytest.raises(RuntimeError, match="a node ended with exit code 1"):
+            handler("a node")(Ended(1), context)
 
 
 def test_what_is_recorded_begins_first_and_its_end_does_not_end_the_run(tmp_path: Path) -> None:

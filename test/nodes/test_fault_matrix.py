@@ -99,6 +99,43 @@ def test_when_all_inputs_end_it_stops_by_name(server: ServedPolicy, robot: Playe
     assert_sound(robot)
 
 
+def stamped(name: str, late_s: float) -> Callable[[PlayedRobot], JointState]:
+    def make(robot: PlayedRobot) -> JointState:
+        stamp_ns = robot.now_ns() - round(late_s * messages.NANOSECONDS)
+        position = dict(zip(ROBOT.arm_joints, robot.position, strict=True)).get(name, 0.0)
+        return messages.joint_state(stamp_ns, (name,), [position], [0.0])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "number"),
+    [
+        (stamped("a_wheel", 1.7e9), 20),
+        (stamped("fr3_joint1", 1.5), 20),
+        (stamped("fr3_joint1", -5.0), 1),
+    ],
+    ids=["another joint", "a late driver", "far ahead"],
+)
+def test_a_joint_state_with_an_odd_stamp_is_not_used_and_the_run_goes_on(
+    server: ServedPolicy,
+    robot: PlayedRobot,
+    make: Callable[[PlayedRobot], JointState],
+    number: int,
+) -> None:
+    """R4: it was taken for time that begins anew, which ended the run without braking."""
+    server.run(robot)
+    for _ in range(number):
+        robot._joints.publish(make(robot))
+        time.sleep(0.01)
+    periods = len(robot.commands())
+    until(lambda: len(robot.commands()) > periods + 10, "commands")
+    summary = server.stop()
+    assert summary["phase"] == "running"
+    assert (summary["held"].get("future", 0) > 0) == (number == 1)
+    assert_sound(robot)
+
+
 # ------------------------------------------------------------------ R3: no numbers
 
 

@@ -208,6 +208,13 @@ def test_a_policy_with_a_gripper_is_refused_where_its_action_is_absent(
     assert "no gripper action 'absent/gripper_cmd'" in server.said()
 
 
+def test_simulated_time_is_refused_on_hardware(server: ServedPolicy, robot: PlayedRobot) -> None:
+    """D11: a robot would go on while /clock stands still."""
+    assert not server.configure(hardware=True, use_sim_time=True)
+    assert server.state == "unconfigured"
+    server.says(ERROR, "use_sim_time with hardware", "set use_sim_time to false")
+
+
 def test_velocities_streamed_to_hardware_without_a_watchdog_are_refused(
     server: ServedPolicy, robot: PlayedRobot
 ) -> None:

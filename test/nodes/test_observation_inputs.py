@@ -322,6 +322,27 @@ def test_time_that_begins_anew_is_reported_and_all_is_forgotten(lab: Lab) -> Non
     assert buffer.read(1 * MS) == NotReady("missing", "no pose of 'cube'")
 
 
+def test_an_old_stamp_of_a_joint_that_nothing_needs_is_passed_over(lab: Lab) -> None:
+    """Regression: a second driver's message forgot all inputs and ended the run."""
+    jumps: list[bool] = []
+    buffer = lab.listen(ARM, JOINTS, on_jump_back=lambda: jumps.append(True))
+    lab.stored("joint_states", joint_state())
+    lab.send("joint_states", messages.joint_state(1 * MS, ("a_wheel",), [0.1], [0.0]))
+    lab.stored("joint_states", joint_state(T + 10 * MS))
+    assert jumps == [] and not buffer.rejected
+
+
+def test_in_real_time_old_stamps_are_refused_and_one_far_ahead_blocks_nothing(lab: Lab) -> None:
+    buffer = lab.listen(ARM, JOINTS)
+    lab.stored("joint_states", joint_state())
+    lab.refused("joint_states", joint_state(T - 1_500 * MS), "out_of_order")
+    lab.stored("joint_states", joint_state(T + 5_000 * MS))
+    ahead = buffer.read(T)
+    assert isinstance(ahead, NotReady) and ahead.kind == "future"
+    lab.stored("joint_states", joint_state(T + 10 * MS))
+    assert isinstance(buffer.read(T + 10 * MS), Reading)
+
+
 # -------------------------------------------------------------------- transforms
 
 

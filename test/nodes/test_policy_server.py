@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 
@@ -29,6 +32,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from grpo_ros.contract import Contract  # noqa: E402
+from grpo_ros.deployment.policy_runner import PolicyRunner  # noqa: E402
 from grpo_ros.nodes.policy_server import PolicyServer  # noqa: E402
 from grpo_ros.nodes.shared import messages, qos  # noqa: E402
 from grpo_ros.nodes.shared.process import destroy  # noqa: E402
@@ -220,6 +224,75 @@ def test_a_policy_is_freed_where_the_node_is_cleaned_up(
         runner = weakref.ref(node.control.runner)
         assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
         assert runner() is None
+    finally:
+        destroy(node)
+
+
+def fail(*_: object) -> None:
+    raise RuntimeError("for a test")
+
+
+def without_gripper_action(folder: Path) -> str:
+    """Return a folder with the robot's description, in which the gripper has no action."""
+    shutil.copytree(ROBOT.urdf_path.parent, folder)
+    path = folder / "robot.yaml"
+    tree = yaml.safe_load(path.read_text())
+    tree["interfaces"]["gripper_action"] = ""
+    path.write_text(yaml.safe_dump(tree))
+    return str(folder)
+
+
+def held_by(node: PolicyServer) -> tuple[int, ...]:
+    """Return how much of each kind a node has made."""
+    made = (node.publishers, node.subscriptions, node.timers, node.waitables)
+    threads = [thread for thread in threading.enumerate() if thread.name == "inference"]
+    return (*(len(list(kind)) for kind in made), len(threads))
+
+
+@pytest.mark.parametrize("what", ["gripper", "warm_up"])
+def test_a_configure_that_fails_leaves_nothing_behind(
+    server: ServedPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Regression: a publisher that stayed was taken for another node that commands."""
+    given = {"policy": str(server.policy), "command": "position_stream"}
+    expected = "for a test"
+    if what == "gripper":
+        given["policy"] = str(export_orbit(tmp_path / "gripper.onnx", has_gripper=True))
+        given["robot"] = without_gripper_action(tmp_path / "robot")
+        expected = "no action for its gripper.*expected interfaces.gripper_action"
+    else:
+        monkeypatch.setattr(PolicyRunner, "warm_up", fail)
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = PolicyServer(parameter_overrides=overrides)
+    try:
+        before = held_by(node)
+        for _ in range(2):
+            assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+            assert held_by(node) == before
+            assert re.search(expected, node.failure), node.failure
+    finally:
+        destroy(node)
+
+
+def test_a_way_down_on_which_something_fails_ends_at_rest_and_inactive(
+    server: ServedPolicy, robot: PlayedRobot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: no motion was played to its end, and an active node had no ticks."""
+    assert server.state == "unconfigured", "it would command the same arm"
+    node = PolicyServer(parameter_overrides=[Parameter("policy", value=str(server.policy))])
+    finished: list[bool] = []
+    try:
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, node.failure
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS, node.failure
+        monkeypatch.setattr(node.control.output, "finish", lambda: finished.append(True))
+        monkeypatch.setattr(node.control.runner, "stop", fail)
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert node.state_label == "inactive" and finished == [True]
+        assert node.start_problem() == "the node is inactive: stop: RuntimeError: for a test"
+        assert node._status._latest[:2] == (
+            ERROR,
+            "inactive; the stop failed: RuntimeError: for a test",
+        )
     finally:
         destroy(node)
 

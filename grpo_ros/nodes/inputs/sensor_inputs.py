@@ -36,8 +36,8 @@ class SensorInputs:
         robot: that is measured.
         tree: that knows where a laser is mounted.
         scan_range_m: what a beam that met nothing read in training; 0: what the contract says.
-        on_jump_back: called before a joint state that is older by more than `JUMP_BACK_NS` than
-            the last one; None: it is refused as out of order.
+        on_jump_back: called before a state of needed joints that is older by more than
+            `JUMP_BACK_NS` than the last one; None: it is refused as out of order.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class SensorInputs:
     def _put_joints(
         self, names: list[str], position: Array, velocity: Array, stamp_ns: int, arrival_s: float
     ) -> bool:
-        self._look_back(stamp_ns)
         driver = self._robot.driver_gripper
         if driver is not None:
             names, position, velocity = driver.states_from_driver(names, position, velocity)
+        self._look_back(stamp_ns, names)
         return self._buffer.put_joint_state(stamp_ns, names, position, velocity, arrival_s)
 
     def _put_odometry(self, message: Odometry, stamp_ns: int, arrival_s: float) -> bool:
@@ -95,16 +95,18 @@ class SensorInputs:
             sine * speed.x + cosine * speed.y,
             twist.angular.z,
         ]
-        self._look_back(stamp_ns)
         names = list(self._robot.arm_joints)
+        self._look_back(stamp_ns, names)
         known = float(self._buffer.position(names[2:])[0])
         if math.isfinite(known):  # the joint turns on, where the angle begins anew
             yaw += 2.0 * math.pi * round((known - yaw) / (2.0 * math.pi))
         place = np.array([pose.position.x, pose.position.y, yaw])
         return self._buffer.put_joint_state(stamp_ns, names, place, np.array(velocity), arrival_s)
 
-    def _look_back(self, stamp_ns: int) -> None:
-        if self._on_jump_back and stamp_ns < self._buffer.newest_joint_ns - JUMP_BACK_NS:
+    def _look_back(self, stamp_ns: int, names: list[str]) -> None:
+        if self._on_jump_back is None or stamp_ns >= self._buffer.newest_joint_ns - JUMP_BACK_NS:
+            return
+        if not set(names).isdisjoint(self._buffer.joint_names):
             self._on_jump_back()
 
     # ---------------------------------------------------------------- laser

@@ -128,7 +128,7 @@ class Replay:
             config.inputs,
             self._on_input,
             config.lock_step,
-            self._on_jump_back,
+            None if config.hardware else self._on_jump_back,
             steady=self._steady,
         )
         self.fault_inputs = FaultInputs(
@@ -300,7 +300,7 @@ class Replay:
         if not self._is_running():
             return
         first_ns = self._first_ns = now_ns if self._first_ns is None else self._first_ns
-        answer = runner.tick(now_ns, None if self.config.lock_step else self._now_s)
+        answer = runner.tick(now_ns, self._now_s)
         self._num_ticks += 1
         self._keep(answer)
         if isinstance(answer, Hold):

@@ -1,4 +1,4 @@
-"""Whether somebody set a wall clock: it then departs from the steady one."""
+"""Whether somebody set a wall clock, and for how long simulated time has stood still."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ class ClockWatch:
         before_ns, self._offset_ns = self._offset_ns, offset_ns
         set_ns = 0 if before_ns is None else offset_ns - before_ns
         return set_ns if abs(set_ns) > CLOCK_SET_NS else 0
+
+
+class StillWatch:
+    """Says for how long a clock has stood still; it has to be looked at again and again."""
+
+    def __init__(self) -> None:
+        self._seen_ns, self._moved_s = -1, 0.0
+
+    def still_s(self, now_ns: int) -> float:
+        """Return for how long the clock has shown this time, s of the steady one."""
+        steady_s = time.monotonic()
+        if now_ns != self._seen_ns:
+            self._seen_ns, self._moved_s = now_ns, steady_s
+        return steady_s - self._moved_s
 
 
 def clock_offset_ns(clock: Any) -> int:

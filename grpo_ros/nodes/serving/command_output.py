@@ -26,8 +26,8 @@ class CommandOutput(Protocol):
     def problem(self) -> str:
         """Return what keeps it from being used now; empty if nothing does."""
 
-    def send(self, motion: Motion) -> None:
-        """Send a motion."""
+    def send(self, motion: Motion, began_s: float) -> None:
+        """Send a motion; `began_s`: when its stamp was read, on the steady clock."""
 
     def finish(self) -> None:
         """Bring the robot to rest where the interface does not do so by itself."""

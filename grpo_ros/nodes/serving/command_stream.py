@@ -15,11 +15,14 @@ from std_msgs.msg import Float64MultiArray
 
 from grpo_ros.deployment.answers import Motion
 from grpo_ros.nodes.recording.noting import OnMessage, pass_over, type_name
+from grpo_ros.nodes.serving.clock_watch import StillWatch
 from grpo_ros.nodes.serving.listeners import publisher_problem
 from grpo_ros.nodes.serving.trajectory_output import TRAJECTORY, as_trajectory
 from grpo_ros.nodes.shared import messages, qos
 
 LONGEST_STOP_S = 2.0
+CLOCK_STANDS_S = 1.5
+"""Simulated time that has not moved for so long stands still; a slow one comes once a second."""
 MOTION = "/motion"
 """Added to the name of a stream: the trajectories behind it, as they are noted."""
 
@@ -28,7 +31,8 @@ class Stream:
     """Publishes samples of the motion at a rate of its own.
 
     A stream that ends leaves the robot at its last sample: position commands hold there, velocity
-    commands go on until the driver's own watchdog stops them.
+    commands go on until the driver's own watchdog stops them. While simulated time stands still
+    it sends rest, and then goes on where the motion stood.
 
     Args:
         node: that publishes. name: of the topic.
@@ -55,7 +59,8 @@ class Stream:
         self.beside: dict[str, float] = {}
         """joint_command: positions of joints that go along with the arm's, as a gripper's."""
         self._motion: Motion | None = None
-        self._late_s = self._sent_s = 0.0
+        self._began_s = 0.0
+        self._still_watch = StillWatch()
         self._position: Any = None
         self._rate_hz = rate_hz
         wall = rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME)
@@ -67,7 +72,7 @@ class Stream:
         """See CommandOutput."""
         return publisher_problem(self.node, self.name, self.type_name)
 
-    def send(self, motion: Motion) -> None:
+    def send(self, motion: Motion, began_s: float) -> None:
         """See CommandOutput."""
         if motion.curve is not None:
             make = functools.partial(as_trajectory, motion)
@@ -75,9 +80,9 @@ class Stream:
         if self._rate_hz is None and len(motion.points):
             self._publish(motion.names, motion.points[0], motion.points[0], motion.stamp_ns)
         elif motion.curve is not None:
-            late_s = (self._now_ns() - motion.stamp_ns) / messages.NANOSECONDS
-            self._late_s, self._sent_s = max(0.0, late_s), time.monotonic()
-            self._motion = motion
+            self._motion, self._began_s = motion, began_s
+            if self._clock_stands():  # no tick comes then: this is a stop
+                self.stand()
             self._tick()
 
     def finish(self) -> None:
@@ -89,8 +94,8 @@ class Stream:
         if motion is None:
             return
         now_ns, elapsed_s = self._now_ns(), self._elapsed_s(motion)
-        played_s = 0.0
-        while self._motion is not None and elapsed_s >= 0.0 and played_s < LONGEST_STOP_S:
+        is_lost, played_s = elapsed_s < 0.0 or self._clock_stands(), 0.0
+        while self._motion is not None and not is_lost and played_s < LONGEST_STOP_S:
             self._sample(
                 motion, elapsed_s + played_s, now_ns + round(played_s * messages.NANOSECONDS)
             )
@@ -100,10 +105,9 @@ class Stream:
 
     def stand(self) -> None:
         """Send rest where the last sample led, unless the motion has ended."""
-        motion, self._motion = self._motion, None
-        if motion is not None and motion.curve is not None:
-            position = motion.curve.positions[0] if self._position is None else self._position
-            self._publish(motion.names, position, np.zeros_like(position), self._now_ns())
+        if self._motion is not None:
+            self._rest(self._motion)
+            self._motion = None
 
     def destroy(self) -> None:
         """See CommandOutput."""
@@ -117,8 +121,15 @@ class Stream:
         elapsed_s = self._elapsed_s(self._motion)
         if elapsed_s < 0.0:
             self.stand()
+        elif self._clock_stands():
+            self._rest(self._motion)
         else:
             self._sample(self._motion, elapsed_s, self._now_ns())
+
+    def _rest(self, motion: Motion) -> None:
+        assert motion.curve is not None, "only motions with a curve are kept"
+        position = motion.curve.positions[0] if self._position is None else self._position
+        self._publish(motion.names, position, np.zeros_like(position), self._now_ns())
 
     def _sample(self, motion: Motion, elapsed_s: float, now_ns: int) -> None:
         assert motion.curve is not None, "only motions with a curve are kept"
@@ -135,9 +146,16 @@ class Stream:
 
         The wall clock may be set at any moment, so real time is that of the steady one.
         """
-        if self.node.get_clock().ros_time_is_active:
+        if self._is_simulated:
             return (self._now_ns() - motion.stamp_ns) / messages.NANOSECONDS
-        return self._late_s + time.monotonic() - self._sent_s
+        return time.monotonic() - self._began_s
+
+    def _clock_stands(self) -> bool:
+        return self._is_simulated and self._still_watch.still_s(self._now_ns()) > CLOCK_STANDS_S
+
+    @property
+    def _is_simulated(self) -> bool:
+        return bool(self.node.get_clock().ros_time_is_active)
 
     def _publish(
         self, names: tuple[str, ...], position: Any, velocity: Any, stamp_ns: int

@@ -49,6 +49,13 @@ class FaultInputs:
         self._topics: list[tuple[str, str]] = []
         self.remedies: dict[str, str] = {}
         """Full name of a topic -> what it is and what to do where nobody publishes it."""
+        mode = robot.safety.robot_mode
+        if mode is not None and config.watch_mode:
+            kind = message_type(mode.type)
+            read = field_reader(kind, mode.type, mode.field)
+            # What is published on change only was published long before this node was there.
+            profile = qos.LATCHED if mode.latched else qos.SENSOR
+            self._listen(kind, mode.topic, lambda message: self._on_mode(read(message)), profile)
         if config.enable_topic:
             self._listen(Bool, config.enable_topic, self._on_enable, qos.SENSOR)
             switch, rate_hz = self._topics[-1][0], math.ceil(4.0 / config.enable_timeout_s)
@@ -57,13 +64,6 @@ class FaultInputs:
                 f"{rate_hz} {switch} std_msgs/msg/Bool '{{data: true}}'; an empty "
                 "runner.faults.enable_topic (deploy.launch.py: enable_topic:=none) asks for none"
             )
-        mode = robot.safety.robot_mode
-        if mode is not None and config.watch_mode:
-            kind = message_type(mode.type)
-            read = field_reader(kind, mode.type, mode.field)
-            # What is published on change only was published long before this node was there.
-            profile = qos.LATCHED if mode.latched else qos.SENSOR
-            self._listen(kind, mode.topic, lambda message: self._on_mode(read(message)), profile)
         external = robot.safety.external_torque
         if external is not None and config.watch_torque:
             self._listen(JointState, external.topic, self._on_torque, qos.SENSOR)

@@ -11,6 +11,7 @@ from control_msgs.action import GripperCommand, ParallelGripperCommand
 from rclpy.action import ActionClient
 
 from grpo_ros.deployment.answers import Command, GripperTarget
+from grpo_ros.errors import ConfigurationError
 from grpo_ros.nodes.recording.noting import OnMessage, type_name
 from grpo_ros.nodes.serving.command_output import CommandOutput
 from grpo_ros.nodes.serving.command_stream import Stream
@@ -30,6 +31,9 @@ class GripperCommander:
         send: sends a command's arm targets.
         refuse: called with what went wrong.
         on_message: is shown the command of each goal.
+
+    Raises:
+        ConfigurationError: the robot's YAML names no action.
     """
 
     def __init__(
@@ -43,6 +47,12 @@ class GripperCommander:
     ) -> None:
         assert robot.driver_gripper is not None
         self.name, self.lock_step = robot.interfaces.gripper_action, lock_step
+        if not self.name:
+            raise ConfigurationError(
+                f"robot '{robot.name}' has no action for its gripper, which the policy commands",
+                expected="interfaces.gripper_action in its robot.yaml",
+                remedy="name it, or command the gripper with the arm: command joint_command",
+            )
         self._send, self._refuse, self._driver = send, refuse, robot.driver_gripper
         self._is_parallel = robot.interfaces.gripper_command == "parallel_gripper_command"
         kind = ParallelGripperCommand if self._is_parallel else GripperCommand

@@ -56,17 +56,33 @@ class PolicyServerConfig:
     )
 
 
-def check_config(config: PolicyServerConfig) -> None:
+def check_config(config: PolicyServerConfig, is_simulated: bool) -> None:
     """Raise ConfigurationError for parameters that contradict each other.
 
+    Args:
+        config: of the node.
+        is_simulated: whether its time comes on /clock.
+
     Raises:
-        ConfigurationError: no policy, or lock step on hardware.
+        ConfigurationError: no policy; lock step or simulated time on hardware; commands that begin
+            anew at what is measured.
     """
     if not config.policy:
         raise ConfigurationError("parameter 'policy' is empty", expected="an ONNX file")
     if config.hardware and config.lock_step:
         raise ConfigurationError(
             "lock_step with hardware", expected="one of them: a real robot waits for nobody"
+        )
+    if config.hardware and is_simulated:
+        raise ConfigurationError(
+            "use_sim_time with hardware",
+            expected="one of them: a real robot goes on while /clock stands still",
+            remedy="set use_sim_time to false; deploy.launch.py does, where it is left out",
+        )
+    if config.runner.follow_measured and not config.dry_run:
+        raise ConfigurationError(
+            "runner.follow_measured without dry_run",
+            expected="both: a robot that moves would be commanded to stand at each chunk",
         )
 
 
@@ -94,7 +110,10 @@ def command_kind(config: PolicyServerConfig, robot: Robot, is_base: bool) -> str
 
 
 def runner_settings(config: PolicyServerConfig) -> RunnerConfig:
-    """Return the runner's settings; a simulated robot has no driver that reports faults."""
+    """Return the runner's settings.
+
+    A simulated robot has no driver that reports faults; in lock step inputs wait for each other.
+    """
     runner = config.runner
     faults = runner.faults
     if not config.hardware:
@@ -105,5 +124,5 @@ def runner_settings(config: PolicyServerConfig) -> RunnerConfig:
         runner,
         faults=faults,
         follow_measured=runner.follow_measured or config.dry_run,
-        watch_arrivals=runner.watch_arrivals or config.hardware,
+        watch_arrivals=not config.lock_step and (runner.watch_arrivals or config.hardware),
     )

@@ -19,7 +19,7 @@ from grpo_ros.deployment.policy_runner import PolicyRunner
 from grpo_ros.deployment.records.live_outcome import LiveOutcome
 from grpo_ros.deployment.records.run_record import RunRecord
 from grpo_ros.nodes.recording.noting import OnMessage
-from grpo_ros.nodes.serving.clock_watch import ClockWatch
+from grpo_ros.nodes.serving.clock_watch import ClockWatch, StillWatch
 from grpo_ros.nodes.serving.command_output import CommandOutput
 from grpo_ros.nodes.serving.gripper_commander import (
     GripperCommander,
@@ -29,6 +29,7 @@ from grpo_ros.nodes.serving.gripper_commander import (
 from grpo_ros.nodes.serving.policy_config import PolicyServerConfig
 from grpo_ros.nodes.serving.policy_health import PolicyHealth
 from grpo_ros.nodes.shared import messages
+from grpo_ros.nodes.shared.lifecycle import guarded
 from grpo_ros.robots.robot import Robot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -75,16 +76,19 @@ class RunControl:
         self._timer: Any = None
         self._last_tick_ns = -1
         self._last_motion: Motion | None = None
-        self._clock_watch = ClockWatch()
-        self._clock_ns, self._clock_moved_s = -1, 0.0
+        self._clock_watch, self._still_watch = ClockWatch(), StillWatch()
+        self._read_s = 0.0
+        """When the clock was read last, on the steady one."""
 
     @property
     def is_running(self) -> bool:
         """Whether a run is under way."""
         return self.runner.phase == "running"
 
-    def use_gripper(self, robot: Robot, on_message: OnMessage) -> None:
-        """Send the gripper's commands too."""
+    def use_gripper(
+        self, robot: Robot, on_message: OnMessage
+    ) -> GripperCommander | StreamedGripper:
+        """Send the gripper's commands too, by what is returned."""
         self.gripper = make_gripper(
             self.node,
             robot,
@@ -94,6 +98,7 @@ class RunControl:
             self.fail,
             on_message,
         )
+        return self.gripper
 
     # ---------------------------------------------------------------- beginning and ending
 
@@ -123,7 +128,7 @@ class RunControl:
         self.runner.start(now_ns, **due)
         run = self.runner.input.run
         self.node.black_box.event("start", not_before_ns=now_ns, run=run, **due)
-        self._last_motion, self._clock_ns = None, -1
+        self._last_motion = None
         self.record.begin()
         self.node.show(OK, "running")
         if self.config.lock_step:
@@ -167,13 +172,16 @@ class RunControl:
         self.node.show(ERROR, reason)
 
     def _end_run(self) -> None:
+        """Tell everybody that the run has ended; what one of them raises is logged."""
+        for call in (self._write_down, *self.after_run):
+            guarded(self.node, "after a run", call)(self.runner.reason)
+
+    def _write_down(self, reason: str) -> None:
         runner = self.runner
         if self.config.judge and self.outcome.verdict is not None:
             self.record.mark(self.outcome.verdict, "predicate")
-        self.record.end(runner.reason, runner.num_periods, runner.gate.counts, runner.held)
+        self.record.end(reason, runner.num_periods, runner.gate.counts, runner.held)
         self.outcome.forget()
-        for call in self.after_run:
-            call(runner.reason)
 
     # ---------------------------------------------------------------- what drives it
 
@@ -236,20 +244,16 @@ class RunControl:
         problem = "" if self.config.dry_run else self.output.problem()
         if problem:
             self.fail(problem)
-        elif self._is_simulated and not self.config.lock_step and self._clock_stands():
-            self.node.show(WARN, "no time comes on /clock: the motion that was sent ends at rest")
+        elif self._clock_stands():
+            self.node.show(WARN, "no time comes on /clock: the run goes on once it does")
 
     def _clock_stands(self) -> bool:
-        """Whether simulated time has stood still for some time."""
-        before_ns, self._clock_ns = self._clock_ns, self._now_ns()
-        if self._clock_ns != before_ns:
-            self._clock_moved_s = time.monotonic()
-        return time.monotonic() - self._clock_moved_s > CLOCK_STANDS_S
+        """Whether ticks wait for simulated time that has stood still for long."""
+        waits = self._is_simulated and not self.config.lock_step
+        return waits and self._still_watch.still_s(self._now_ns()) > CLOCK_STANDS_S
 
     def on_jump_back(self) -> None:
         """Forget inputs of a time that is yet to come, e.g. after the simulator was restarted."""
-        if self._watch_clock():
-            return
         num_clocks = self.node.count_publishers("/clock")
         remedy = (
             f"; {num_clocks} nodes publish /clock: give each simulation its own ROS_DOMAIN_ID"
@@ -278,19 +282,21 @@ class RunControl:
     def _now_ns(self) -> int:
         """Return the time of the clock, having looked whether somebody set it."""
         self._watch_clock()
-        return int(self.node.get_clock().now().nanoseconds)
+        now_ns = int(self.node.get_clock().now().nanoseconds)
+        self._read_s = time.monotonic()
+        return now_ns
 
-    def _watch_clock(self) -> bool:
-        """End the run if the wall clock was set since this was last called; return whether it was.
+    def _watch_clock(self) -> None:
+        """End the run if the wall clock was set since this was last called.
 
         The robot goes on along what was sent meanwhile, so that it can be brought to rest from
         where it is.
         """
         if self.config.lock_step or self._is_simulated:
-            return False
+            return
         set_ns = self._clock_watch.set_ns(self.node.get_clock())
         if not set_ns:
-            return False
+            return
         reason = f"the clock was set by {set_ns / messages.NANOSECONDS:+.3f} s"
         self.node.get_logger().warning(f"{reason}; inputs are forgotten")
         self.runner.course.shift(set_ns)
@@ -299,7 +305,6 @@ class RunControl:
         if self.is_running:
             self.halt(reason, "stopped")
             self.node.show(ERROR, reason)
-        return True
 
     def begin_time(self) -> None:
         """Let any stamp be newer than the last tick's."""
@@ -315,14 +320,14 @@ class RunControl:
 
     def _tick(self, now_ns: int) -> None:
         runner = self.runner
-        if now_ns < self._last_tick_ns:
+        if now_ns < self._last_tick_ns and self._is_simulated:
             self.on_jump_back()
         self._last_tick_ns = now_ns
         for call in self.before_tick:
             call(now_ns)
         self.node.black_box.tick(now_ns)  # after what was called, which may give inputs
         was_at_rest, was_running = runner.gate.is_at_rest, self.is_running
-        answer = runner.tick(now_ns, None if self.config.lock_step else time.monotonic())
+        answer = runner.tick(now_ns, time.monotonic())
         if isinstance(answer, Command):
             self._command(answer)
             self._judge()
@@ -385,7 +390,7 @@ class RunControl:
     def _publish(self, motion: Motion) -> None:
         self._last_motion = motion
         if not self.config.dry_run:
-            self.output.send(motion)
+            self.output.send(motion, self._read_s)
 
     def _repeat_last(self) -> None:
         """Lock step: the same observation again means that its command was lost."""

@@ -69,7 +69,7 @@ class TrajectoryTopic:
         """See CommandOutput."""
         return publisher_problem(self.node, self.name, self.type_name)
 
-    def send(self, motion: Motion) -> None:
+    def send(self, motion: Motion, began_s: float) -> None:
         """See CommandOutput."""
         message = as_trajectory(motion, self._period_ns)
         if message is not None:
@@ -110,7 +110,7 @@ class TrajectoryAction:
             return f"no action server '{self.name}' ({self.type_name})"
         return ""
 
-    def send(self, motion: Motion) -> None:
+    def send(self, motion: Motion, began_s: float) -> None:
         """See CommandOutput."""
         trajectory = None if motion.is_known else as_trajectory(motion)
         if trajectory is None:

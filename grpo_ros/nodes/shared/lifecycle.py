@@ -66,9 +66,9 @@ class GuardedLifecycleNode(LifecycleNode):
         return self._and_super(result, super().on_activate, state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop, wait, safe command; then inactive."""
-        result = self._attempt("stop", self.stop)
-        return self._and_super(result, super().on_deactivate, state)
+        """Stop, wait, safe command; then inactive, whatever failed: nothing produces any more."""
+        self._attempt("stop", self.stop)
+        return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what configure made."""

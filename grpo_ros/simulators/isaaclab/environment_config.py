@@ -82,10 +82,10 @@ def _load(specification: str) -> Any:
 
 
 def _make_repeatable(found: Any) -> list[str]:
-    """Take out what makes members of a group differ, or an episode when repeated; return its names.
+    """Take out what makes members of a group, or a repeated episode, differ; return its names.
 
-    That is what draws from a generator that all environments share, and what writes to the engine's
-    model (masses, friction, gains), which no row holds.
+    That is what draws from a generator that all environments share, and what writes to the
+    engine's model (masses, friction, gains), which no row holds.
     """
     changed = []
     for group in vars(found.observations).values():

@@ -102,15 +102,15 @@ class Meter:
     @property
     def spent_s(self) -> float:
         """All of it so far."""
-        return self._hooks_s + sum(_run_s(thread) for thread in self._threads)
-
-    def watch(self, trainer: Trainer) -> None:
-        """Time a trainer's hooks."""
-        self._threads += [
+        writers = [
             str(thread.native_id)
             for thread in threading.enumerate()
             if type(thread).__module__.startswith("tensorboard")
         ]
+        return self._hooks_s + sum(_run_s(thread) for thread in (*self._threads, *writers))
+
+    def watch(self, trainer: Trainer) -> None:
+        """Time a trainer's hooks."""
         places: list[tuple[Any, Sequence[str]]] = [
             (trainer.observers, ("on_step", "on_groups", "on_iteration", "on_progress")),
             (trainer.run_record, ("iteration",)),

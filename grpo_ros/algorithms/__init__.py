@@ -1,11 +1,7 @@
 """How a policy learns: behaviour cloning, GRPO, PPO and hybrids of both."""
 
 from grpo_ros.algorithms.base import Algorithm
-from grpo_ros.algorithms.behaviour_cloning import (
-    BehaviourCloningConfig,
-    BehaviourCloningResult,
-    fit,
-)
+from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig, fit
 from grpo_ros.algorithms.grpo import Grpo, GrpoConfig
 from grpo_ros.algorithms.hybrid import Hybrid, HybridSettings
 from grpo_ros.algorithms.mixing import HybridConfig
@@ -16,7 +12,6 @@ __all__ = [
     "Algorithm",
     "AlgorithmConfig",
     "BehaviourCloningConfig",
-    "BehaviourCloningResult",
     "Grpo",
     "GrpoConfig",
     "Hybrid",

@@ -49,12 +49,10 @@ def load_adam_state(
                     expected=f"a tensor of shape {tuple(shape)}",
                     remedy="resume with the policy that the checkpoint was made with",
                 )
-        device = parameter.device
+        placed = {entry: value.clone().to(parameter.device) for entry, value in found.items()}
         optimizer.state[parameter] = {
-            entry: value.clone()
-            if entry == "step"
-            else placed_like(value.clone().to(device), parameter.detach())
-            for entry, value in found.items()
+            entry: value if entry == "step" else placed_like(value, parameter.detach())
+            for entry, value in placed.items()
         }
     if remaining:
         raise CheckpointError(

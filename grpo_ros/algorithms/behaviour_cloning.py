@@ -48,23 +48,6 @@ class BehaviourCloningConfig:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class BehaviourCloningResult:
-    """How a fit ended.
-
-    Attributes:
-        num_steps: gradient steps of the weights that were kept.
-        loss: mean over the last `report_every` steps that were taken.
-        success: last measured success of the kept weights; None where nothing was measured.
-        has_stopped_early: whether maximum_success ended it.
-    """
-
-    num_steps: int
-    loss: float
-    success: float | None = None
-    has_stopped_early: bool = False
-
-
 def fit(
     policy: ChunkPolicy,
     obs: Mapping[str, Tensor],
@@ -76,7 +59,7 @@ def fit(
     progress: Progress | None = None,
     measure: Measure | None = None,
     ranks: Ranks = ONE_RANK,
-) -> BehaviourCloningResult:
+) -> None:
     """Fit the policy's statistics, then the policy, to D demonstrated decisions.
 
     Every rank has all of them. A batch is drawn whole on each, with its noise; each computes with
@@ -119,7 +102,7 @@ def fit(
         )
         limit = _SuccessLimit(config.maximum_success, measure)
         recent: list[Tensor] = []
-        loss, num_steps = math.nan, config.num_steps
+        num_steps = config.num_steps
         for done in range(1, num_steps + 1):
             cosine = 0.5 * (1.0 + math.cos(math.pi * (done - 1) / num_steps))
             optimizer.param_groups[0]["lr"] = config.learning_rate * cosine
@@ -143,9 +126,9 @@ def fit(
                 if progress is not None:
                     progress(done, num_steps, loss)
             is_due = done % config.measure_every == 0 or done == num_steps
-            if is_due and limit.is_exceeded(policy, done):
-                return BehaviourCloningResult(limit.restore(policy), loss, limit.success, True)
-        return BehaviourCloningResult(num_steps, loss, limit.success)
+            if is_due and limit.is_exceeded(policy):
+                limit.restore(policy)
+                break
 
 
 def _perceived(
@@ -183,23 +166,19 @@ class _SuccessLimit:
     def __init__(self, maximum_success: float, measure: Measure | None) -> None:
         self.maximum_success = maximum_success
         self.measure = measure if maximum_success < 1.0 else None
-        self.success: float | None = None
-        self._num_steps = 0
         self._weights: dict[str, Any] | None = None
 
-    def is_exceeded(self, policy: ChunkPolicy, num_steps: int) -> bool:
+    def is_exceeded(self, policy: ChunkPolicy) -> bool:
         """Measure, where that is wanted; keep the weights if success is not above the maximum."""
         if self.measure is None:
             return False
         success = self.measure()
         if success > self.maximum_success and self._weights is not None:
             return True
-        self.success, self._num_steps = success, num_steps
         self._weights = copy.deepcopy(policy.state_dict())
         return success > self.maximum_success
 
-    def restore(self, policy: ChunkPolicy) -> int:
-        """Put the kept weights back; returns the gradient steps that they had taken."""
+    def restore(self, policy: ChunkPolicy) -> None:
+        """Put the kept weights back."""
         if self._weights is not None:
             policy.load_state_dict(self._weights)
-        return self._num_steps

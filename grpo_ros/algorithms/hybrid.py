@@ -85,7 +85,7 @@ class Hybrid(Updater):
         metrics = self.improve(rollout, estimate, key) | {"group_weight": weight}
         metrics |= self.estimator.fit(judged, key)
         self.mixing.observe(
-            float(self.ranks.gather(rollout.outcome).nan_to_num().mean()),
+            float(self.ranks.gather(rollout.begun_as_episodes().outcome).nan_to_num().mean()),
             metrics["explained_variance"],
             metrics.get("zero_variance_fraction"),
         )

@@ -1,4 +1,4 @@
-"""Rollouts of several ranks: how one is cut up, made as long as the others, and summed up."""
+"""Rollouts of several ranks: how one is made as long as the others, and summed up."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ import torch
 from grpo_ros.distributed.ranks import Ranks
 from grpo_ros.policies.base import ActionSample
 from grpo_ros.training.rollout import Rollout
-
-
-def own_groups(rollout: Rollout, ranks: Ranks) -> Rollout:
-    """Return a rank's share of a rollout's groups."""
-    groups = ranks.share(rollout.num_groups)
-    return rollout.with_groups(range(groups.start, groups.stop))
 
 
 def of_one_length(rollout: Rollout, ranks: Ranks) -> Rollout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from grpo_ros.errors import ConfigurationError
 from grpo_ros.experiments.comparison import more_seeds, paired, success
 from grpo_ros.experiments.protocol import INCOMPLETE, INTERRUPTED, say
 from grpo_ros.experiments.report import write_report
-from grpo_ros.experiments.results import FILE, Results, collect, episodes_of
+from grpo_ros.experiments.results import FILE, Result, Results, collect, episodes_of
 from grpo_ros.experiments.run_of_cell import runs_folder
 from grpo_ros.experiments.run_queue import RunQueue, free_cores
 from grpo_ros.experiments.study import Arm, Scenario, Study
@@ -36,6 +37,8 @@ CURVE_SHARE = 1.25
 """What a run's curve adds to the time of its rollouts and updates."""
 HOPELESS = 0.02
 """Success below which nothing is compared."""
+LEAST_STEP_S = 1e-9
+"""Below what any environment step takes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Cost:
 
     Attributes:
         fixed_s: whatever its steps: imports, demonstrations, cloning, measurements.
-        step_s: per environment step of both.
+        step_s: per environment step of both; 0 where neither took any.
     """
 
     fixed_s: float
@@ -100,18 +103,21 @@ def run_pilot(
     """
     cores, output = free_cores(workers), Path(folder or f"advice/{task}")
     budget = load_config([f"task={task}", *settings]).collection.env_steps
-    short = steps or max(1, round(CALIBRATION_SHARE * budget))
+    most = budget if steps is None else steps
+    short = min(most, max(1, round(CALIBRATION_SHARE * most)))
     interrupts = Interrupts()
 
     def run(study: Study, folder: Path) -> int:
         """Run a study; return 0, or the exit code where not all of it is done."""
         queue = RunQueue(study.cells(), folder, cores, say)
         interrupts.attach(queue.stop, can_keep=lambda: True)
+        if interrupts.has_come:  # before this queue was there
+            queue.stop()
         is_done = queue.run()
         return INTERRUPTED if interrupts.has_come else 0 if is_done else INCOMPLETE
 
     first = pilot_study(task, short, settings)
-    plan, code = _planned(output, first, run, limit_s, steps or budget, len(cores))
+    plan, code = _planned(output, first, run, limit_s, most, len(cores))
     study = dataclasses.replace(pilot_study(task, plan.steps, settings), seeds=plan.pairs)
     if code == 0:
         say(f"{plan.pairs} pairs of runs of {plan.steps:,} environment steps")
@@ -120,8 +126,7 @@ def run_pilot(
         say("interrupted; the same command goes on")
     if code:
         return code
-    command = " ".join(["grpo-ros advise --task", task, *settings])
-    results = collect(study, study.cells(), output, command)
+    results = collect(study, study.cells(), output, command(task, limit_s, steps, settings))
     advice = judge(results, task)
     path = output / "advice.json"
     write_atomically(path, (json.dumps(typed.encode(advice), indent=1) + "\n").encode())
@@ -133,6 +138,13 @@ def run_pilot(
     return 0
 
 
+def command(task: str, limit_s: float, steps: int | None, settings: Sequence[str]) -> str:
+    """Return the command that asks for the same pilot."""
+    parts = ["grpo-ros", "advise", "--task", task, "--minutes", f"{limit_s / 60.0:g}"]
+    parts += ["--steps", str(steps)] if steps is not None else []
+    return shlex.join([*parts, *settings])
+
+
 def pilot_study(task: str, steps: int, settings: Sequence[str]) -> Study:
     """Return a pilot's pairs of runs of so many environment steps; how many is decided later.
 
@@ -142,21 +154,25 @@ def pilot_study(task: str, steps: int, settings: Sequence[str]) -> Study:
         settings: of the user.
 
     Raises:
-        ConfigurationError: the task is unknown, or a setting.
+        ConfigurationError: the task is unknown, or a setting, or one chooses what is compared.
     """
     if steps < 1:
         raise ConfigurationError(f"'steps' = {steps}", expected="at least 1")
     measured = ("evaluation.final_episodes=400", "evaluation.episodes=128")
-    return Study(
+    study = Study(
         f"Pilot of {task}",
         # As a scenario's setting, steps stand above those that the user gives as the most.
         {task: Scenario(task, env_steps=steps, settings=(f"collection.env_steps={steps}",))},
-        {PPO: Arm(title="PPO", settings=("algorithm=ppo",)), GRPO: Arm(2, title="GRPO")},
+        {
+            PPO: Arm(title="PPO", settings=("algorithm=ppo",)),
+            GRPO: Arm(2, title="GRPO", settings=("algorithm=grpo",)),
+        },
         seeds=1,
-        settings=("film=false", "failures.keep_mb=0", *measured, *settings),
+        settings=("film=false", "failures.keep_mb=0", *measured),
         limits="A pilot: runs are short, and who leads early need not lead in the end.",
         first_seed=FIRST_SEED,
-    ).checked()
+    )
+    return study.narrowed(settings=settings).checked()
 
 
 def plan(limit_s: float, cost: Cost, budget: int, num_cores: int) -> Plan:
@@ -174,13 +190,24 @@ def plan(limit_s: float, cost: Cost, budget: int, num_cores: int) -> Plan:
     whole_s = limit_s * num_cores
     for pairs in (PAIRS, *range(PAIRS - 1, MINIMUM_PAIRS - 1, -1)):
         each_s = whole_s / pairs - cost.fixed_s
-        steps = min(budget, math.floor(each_s / cost.step_s))
+        steps = min(budget, math.floor(each_s / max(cost.step_s, LEAST_STEP_S)))
         if steps >= CALIBRATION_SHARE * budget:
             break
     else:
         return Plan(MINIMUM_PAIRS, max(1, round(CALIBRATION_SHARE * budget)))
     fitting = math.floor(whole_s / (cost.fixed_s + cost.step_s * steps) + 1e-9)
     return Plan(min(MAXIMUM_PAIRS, max(pairs, fitting)), steps)
+
+
+def cost_of(pair: Sequence[Result], took_s: float) -> Cost:
+    """Return what a pair of runs that took so long in all says of another.
+
+    A run whose clone already solves the curve takes no steps: its steps would cost the other's.
+    """
+    steps_s = [r.points[-1].wall_s / r.env_steps for r in pair if r.points[-1].wall_s > 0.0]
+    step_s = CURVE_SHARE * len(pair) * sum(steps_s) / max(1, len(steps_s))
+    steps = sum(r.env_steps for r in pair) / len(pair)
+    return Cost(max(0.0, took_s - step_s * steps), step_s)
 
 
 def judge(results: Results, task: str) -> Advice:
@@ -235,7 +262,12 @@ def _planned(
 ) -> tuple[Plan, int]:
     """Run a first pair, unless a plan was made before; return the plan and the exit code."""
     path, folder = output / "plan.json", output / "first"
-    asked = {"limit_s": limit_s, "budget": budget, "settings": list(first.settings)}
+    asked = {
+        "tasks": list(first.scenarios),
+        "limit_s": limit_s,
+        "budget": budget,
+        "settings": list(first.settings),
+    }
     try:
         found = json.loads(path.read_text())
         if {name: found[name] for name in asked} == asked:
@@ -249,10 +281,8 @@ def _planned(
     took_s = (time.monotonic() - began_s) * min(2, num_cores)
     if code:
         return Plan(1, 1), code
-    runs = collect(first, first.cells(), folder, "").runs
-    step_s = CURVE_SHARE * sum(r.points[-1].wall_s / max(1, r.env_steps) for r in runs)
-    steps = sum(r.env_steps for r in runs) / len(runs)
-    made = plan(limit_s, Cost(max(0.0, took_s - step_s * steps), step_s), budget, num_cores)
+    cost = cost_of(collect(first, first.cells(), folder, "").runs, took_s)
+    made = plan(limit_s, cost, budget, num_cores)
     text = json.dumps({**asked, **dataclasses.asdict(made)}) + "\n"
     write_atomically(path, text.encode())
     return made, 0

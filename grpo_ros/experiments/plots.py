@@ -11,6 +11,7 @@ from typing import Any
 from grpo_ros.experiments.comparison import Curve, band
 from grpo_ros.experiments.findings import CONTROL, GROUP_ARMS, GRPO, PPO
 from grpo_ros.experiments.results import Results
+from grpo_ros.report.curves import step_label
 
 COLOURS = (
     "#2464a8", "#d9822b", "#2e9e5b", "#c0504d", "#7a5ba6", "#3aa3b0", "#a07a3d", "#d36fa1",
@@ -109,7 +110,7 @@ def _share_success(axes: Sequence[Any]) -> None:
     bottom = math.floor(lowest * 10.0) / 10.0 if math.isfinite(lowest) else 0.0
     for axis in axes:
         axis.set_ylim(max(bottom, 0.0) - 0.02, 1.02)
-        axis.xaxis.set_major_formatter(_thousands)
+        axis.xaxis.set_major_formatter(step_label)
     axes[0].set_ylabel("success")
 
 
@@ -128,7 +129,7 @@ def group_plot(results: Results, scenario: str) -> str:
                 _draw(axis, curve, results.study.title_of(arm), colours[arm])
             axis.set_title(label, fontsize=9.5)
             axis.set_xlabel("environment steps")
-            axis.xaxis.set_major_formatter(_thousands)
+            axis.xaxis.set_major_formatter(step_label)
             axis.set_ylim(bottom=0.0)
         if axes[1].get_legend_handles_labels()[0]:
             axes[1].legend(frameon=False, fontsize=8)
@@ -155,7 +156,7 @@ def reward_plot(results: Results, scenario: str, arm: str = GRPO) -> str:
         axes[0].set_ylim(0.0, 1.0)
         axes[0].set_title(f"groups of {results.study.title_of(arm)}", fontsize=9.5)
         axes[0].set_xlabel("environment steps")
-        axes[0].xaxis.set_major_formatter(_thousands)
+        axes[0].xaxis.set_major_formatter(step_label)
         return _svg(figure)
 
 
@@ -191,9 +192,3 @@ def _colours(arms: Sequence[str]) -> dict[str, str]:
     others = [arm for arm in arms if arm not in fixed]
     free = COLOURS[2:]
     return fixed | {arm: free[index % len(free)] for index, arm in enumerate(others)}
-
-
-def _thousands(value: float, _: int) -> str:
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:g} M"
-    return f"{value / 1e3:g} k" if abs(value) >= 1e3 else f"{value:g}"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from grpo_ros import typed
-from grpo_ros.configuration import Layer, config_hash, deciding_settings
+from grpo_ros.configuration import Layer, deciding_settings
 from grpo_ros.errors import ExperimentError
-from grpo_ros.experiments.run_of_cell import finished_run, hash_of_layer
+from grpo_ros.experiments.run_of_cell import data_of, finished_run, hash_of_layer, identity
 from grpo_ros.experiments.study import Cell, Study
 from grpo_ros.files import write_atomically
 from grpo_ros.report.run_files import RunFiles, read_run
+from grpo_ros.training.run_directory import RunDirectory
 
 SCHEMA = 2
 FILE = "results.json"
@@ -71,6 +72,7 @@ class Result:
         versions: that results depend on.
         decisions: that the algorithm took on the way, with reasons.
         config: the settings that decide a result, as a tree.
+        demonstrations_sha256: of the data that was cloned; empty where the task's script gave it.
     """
 
     scenario: str
@@ -85,6 +87,7 @@ class Result:
     versions: Mapping[str, str]
     decisions: tuple[str, ...] = ()
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    demonstrations_sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -187,15 +190,15 @@ class Recorded:
     """
 
     def __init__(self, path: Path) -> None:
-        self._runs: dict[tuple[str, str], Result] = {}
+        self._runs: dict[tuple[str, str, str], Result] = {}
         if path.exists():
             found = Results.read(path)
             for run in (*found.others, *found.runs):
                 self._runs[_key(run)] = run
 
     def of(self, cell: Cell) -> Result | None:
-        """Return the run of a cell with the settings that it has today."""
-        return self._runs.get((cell.name, config_hash(cell.config())))
+        """Return the run of a cell with the settings and the data that it has today."""
+        return self._runs.get((cell.name, *identity(cell)))
 
     def without(self, runs: Sequence[Result]) -> tuple[Result, ...]:
         """Return the runs that are not among these, neither they nor such with their settings."""
@@ -203,11 +206,11 @@ class Recorded:
         return tuple(run for key, run in self._runs.items() if key not in taken)
 
 
-def _key(run: Result) -> tuple[str, str]:
-    """Return what tells a run from others: its cell, and its settings as understood today."""
+def _key(run: Result) -> tuple[str, str, str]:
+    """Return what tells a run from others: cell, settings as understood today, and data."""
     understood = hash_of_layer(Layer(FILE, run.config))
     settings = understood or json.dumps(run.config, sort_keys=True)
-    return run.name, settings
+    return run.name, settings, run.demonstrations_sha256
 
 
 def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> Results:
@@ -218,13 +221,13 @@ def collect(study: Study, cells: Sequence[Cell], output: Path, command: str) -> 
     Raises:
         ExperimentError: results.json is damaged or of another schema; or runs of a scenario were
             judged by different episodes.
+        DemonstrationError: there are no demonstrations where a cell says.
     """
     recorded = Recorded(output / FILE)
     runs, missing, wanted = [], [], {cell.name for cell in cells}
     for cell in study.cells():
         run = finished_run(cell, output)
-        found = _result(cell, read_run(run.path)) if run is not None else None
-        found = found or recorded.of(cell)
+        found = _result(cell, run) if run is not None else recorded.of(cell)
         if found is not None:
             runs.append(found)
         elif cell.name in wanted:
@@ -247,18 +250,16 @@ def _require_same_episodes(runs: Sequence[Result]) -> None:
             )
 
 
-def _result(cell: Cell, files: RunFiles) -> Result | None:
-    """Return what a run's files say; None where one is absent or damaged."""
+def _result(cell: Cell, run: RunDirectory) -> Result:
+    """Return what the files of a finished run say."""
+    files = read_run(run.path)
     evaluation = files.evaluation
-    outcomes = files.outcomes.get("outcome")
-    if not isinstance(outcomes, list) or "start" not in evaluation:
-        return None
     decisions = [str(line.get("decision", "")) for line in files.decisions]
     return Result(
         cell.scenario,
         cell.arm,
         cell.seed,
-        "".join("1" if outcome else "0" for outcome in outcomes),
+        "".join("1" if outcome else "0" for outcome in files.outcomes["outcome"]),
         int(evaluation["start"]["successes"]),
         int(evaluation["env_steps"]),
         int(evaluation["gradient_steps"]),
@@ -267,6 +268,7 @@ def _result(cell: Cell, files: RunFiles) -> Result | None:
         {str(k): str(v) for k, v in evaluation.get("versions", {}).items()},
         tuple(decisions),
         deciding_settings(cell.config()),
+        data_of(run),
     )
 
 

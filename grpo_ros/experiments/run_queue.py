@@ -53,6 +53,7 @@ class RunQueue:
 
     Raises:
         ExperimentError: the study's results.json is damaged or of another schema.
+        DemonstrationError: there are no demonstrations where a cell says.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class RunQueue:
         self._waiting = [
             cell
             for cell in cells
-            if recorded.of(cell) is None and finished_run(cell, output) is None
+            if recorded.of(cell) is None and finished_run(cell, output, say) is None
         ]
         self._budgets = {cell.name: cell.config().collection.env_steps for cell in cells}
         self._num, self._num_done = len(cells), len(cells) - len(self._waiting)
@@ -75,10 +76,8 @@ class RunQueue:
         self._said_s = 0.0
 
     def stop(self) -> None:
-        """Ask all runs to save and end, and start no more."""
+        """Start no more runs, and have those under way save and end."""
         self._is_stopping = True
-        for worker in self._workers:
-            _signal(worker.process, signal.SIGINT)
 
     def run(self) -> bool:
         """Run all cells; return whether all are finished.
@@ -87,7 +86,7 @@ class RunQueue:
         """
         self.say(self.progress())
         try:
-            while (self._waiting and not self._is_stopping) or self._workers:
+            while not self._is_stopping and (self._waiting or self._workers):
                 self._start_some()
                 time.sleep(POLL_S)
                 for worker in [w for w in self._workers if w.process.poll() is not None]:
@@ -161,7 +160,7 @@ class RunQueue:
 
     def _ended(self, worker: _Worker) -> None:
         cell, took_s = worker.cell, time.monotonic() - worker.began_s
-        if finished_run(cell, self.output) is not None:
+        if finished_run(cell, self.output, self.say) is not None:
             self._num_done += 1
             steps = max(1, self._budgets[cell.name] - worker.done_before) + OVERHEAD_STEPS
             self._speeds.setdefault((cell.scenario, cell.arm), []).append(took_s / steps)
@@ -180,17 +179,19 @@ class RunQueue:
             self.say(f"{cell.name} failed with code {code} (see {log})")
 
     def _end_all(self) -> None:
-        """Wait for the runs under way, which were asked to end; kill what does not."""
+        """Ask the runs under way to save and end, and wait; kill what does not."""
+        self.stop()
         for worker in self._workers:
             _signal(worker.process, signal.SIGINT)
         deadline = time.monotonic() + STOP_S
-        for worker in self._workers:
+        while self._workers:
+            worker = self._workers.pop()
             try:
                 worker.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 _signal(worker.process, signal.SIGKILL)
                 worker.process.wait()
-        self._workers.clear()
+            self._ended(worker)
 
 
 def free_cores(wanted: int | None) -> list[int]:

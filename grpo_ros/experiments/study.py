@@ -7,11 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from grpo_ros import presets, typed
-from grpo_ros.configuration import load_config, read_layer
+from grpo_ros.configuration import SHORT_NAMES, load_config, read_layer
 from grpo_ros.errors import ConfigurationError, nearest
-from grpo_ros.training.settings import TrainConfig
+from grpo_ros.training.settings import SECTIONS_BY_SELECTOR, TrainConfig
 
 KIND = "studies"
+COMPARED = ("task", "algorithm")
+"""Settings that tell the runs of a study apart, whatever its arms set."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +112,11 @@ class Study:
         """Return the study with some tasks, another number of seeds, and more settings.
 
         Raises:
-            ConfigurationError: no scenario has such a task or name.
+            ConfigurationError: no scenario has such a task or name, there would be no seeds, or a
+                setting would change what an arm is.
         """
+        if seeds is not None and seeds < 1:
+            raise ConfigurationError(f"'seeds' = {seeds}", expected="at least 1")
         scenarios = dict(self.scenarios)
         if tasks:
             chosen = {name for task in tasks for name in self._scenarios_of(task)}
@@ -130,6 +135,8 @@ class Study:
             for name, arm in arms.items()
             if any(self._is_tried(name, scenario) for scenario in scenarios)
         }
+        for setting in settings:
+            _refuse_compared(setting, arms)
         return dataclasses.replace(
             self,
             scenarios=scenarios,
@@ -228,3 +235,39 @@ def load_study(name: str) -> Study:
             )
         path = found
     return typed.decode(Study, read_layer(path).tree, path="study").checked()
+
+
+def _refuse_compared(setting: str, arms: Mapping[str, Arm]) -> None:
+    """Raise ConfigurationError where a setting for all runs is one that tells arms apart."""
+    if any(_is_of_one_key(setting, f"{key}=") for key in COMPARED):
+        raise ConfigurationError(
+            f"'{setting}' for all runs of a study",
+            expected="no task and no algorithm: these are what it compares",
+            remedy="choose among its tasks, or write a study of your own",
+        )
+    for name, arm in arms.items():
+        for its in arm.settings:
+            if _is_of_one_key(setting, its):
+                raise ConfigurationError(
+                    f"'{setting}' for all runs of a study, whose arm '{name}' has '{its}'",
+                    expected="settings that no arm has: it would hold for some arms alone",
+                    remedy="write a study of your own",
+                )
+
+
+def _is_of_one_key(setting: str, other: str) -> bool:
+    """Return whether two settings are of the same key, or one of a part of the other's."""
+    return any(
+        f"{one}.".startswith(f"{two}.") or f"{two}.".startswith(f"{one}.")
+        for one in _keys(setting)
+        for two in _keys(other)
+    )
+
+
+def _keys(setting: str) -> list[str]:
+    """Return the dotted keys that a setting may be of: `task.x` is x of any task."""
+    key = setting.partition("=")[0].rstrip(": ").strip()
+    key = SHORT_NAMES.get(key, key)
+    selector, dot, rest = key.partition(".")
+    sections = SECTIONS_BY_SELECTOR.get(selector, ()) if dot else ()
+    return [f"{section}.{rest}" for section in sections] or [key]

@@ -47,7 +47,7 @@ from grpo_ros.nodes.shared.process import leave
 from grpo_ros.nodes.training.batch_port import BatchPort
 from grpo_ros.nodes.training.learner_interface import Learner
 from grpo_ros.nodes.training.training_view import TrainingView
-from grpo_ros.report.summary import summary_line
+from grpo_ros.report.summary import interrupted_line, summary_line
 from grpo_ros.training.observer import RunSummary
 from grpo_ros.training.settings import TrainConfig
 
@@ -74,12 +74,11 @@ def main(args: Sequence[str] | None = None) -> int:
             check_is_for_learner(Path(options.config))
         config = load_config(options.settings, options.config, given_parameters(node))
         declare_parameters(node, config)
-        line = _train(config, node, view, interrupts, options.paused)
-        code = 0
+        code, line = _train(config, node, view, interrupts, options.paused)
     except GrpoRosError as problem:
         line = str(problem)
-    except SystemExit as end:  # interrupted, with nothing that could be saved
-        code, line = int(end.code or 1), "interrupted before there was anything to save"
+    except SystemExit as end:
+        code, line = int(end.code or 1), interrupted_line(None)
     except Exception as problem:
         line = f"{type(problem).__name__}: {problem}"
         node.get_logger().error(traceback.format_exc())
@@ -97,8 +96,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _train(
     config: TrainConfig, node: Learner, view: TrainingView, interrupts: Interrupts, paused: bool
-) -> str:
-    """Run the trainer; return the last line."""
+) -> tuple[int, str]:
+    """Run the trainer; return the exit code and the last line."""
     from grpo_ros.training.trainer import Trainer
 
     is_attached = config.bridge.placement == "separate" and config.bridge.attach
@@ -110,9 +109,11 @@ def _train(
     interrupts.attach(trainer.requests.stop, can_keep=lambda: bool(trainer.start))
     try:
         summary: RunSummary = trainer.run()
+    except SystemExit as end:
+        return int(end.code or 1), interrupted_line(trainer.run_directory)
     finally:
         view.close()
-    return summary_line(summary)
+    return 0, summary_line(summary)
 
 
 def _options(argv: Sequence[str]) -> Any:

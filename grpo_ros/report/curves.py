@@ -26,7 +26,7 @@ def curves(run: RunFiles) -> str:
             axis.set_xlabel("environment steps")
             axis.grid(alpha=0.25, linewidth=0.6)
             axis.spines[["top", "right"]].set_visible(False)
-            axis.xaxis.set_major_formatter(_steps)
+            axis.xaxis.set_major_formatter(step_label)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
@@ -118,7 +118,8 @@ def _spread(axis: Any, run: RunFiles) -> None:
     axis.set_title("Exploration")
 
 
-def _steps(value: float, _: int) -> str:
+def step_label(value: float, _: int) -> str:
+    """Return a tick of an axis of steps, as 250 k or 1.5 M."""
     if abs(value) >= 1e6:
         return f"{value / 1e6:g} M"
     return f"{value / 1e3:g} k" if abs(value) >= 1e3 else f"{value:g}"

@@ -19,8 +19,7 @@ class RunFiles:
 
     Attributes:
         path: the folder.
-        config, contract, evaluation, status: of config.yaml, contract.json, evaluation.json and
-            status.json.
+        config, contract, evaluation: of config.yaml, contract.json and evaluation.json.
         metrics, timing: one mapping per iteration.
         decisions: one mapping per change of the way of learning.
         outcomes: of outcomes.json.
@@ -31,7 +30,6 @@ class RunFiles:
     config: Mapping[str, Any]
     contract: Mapping[str, Any]
     evaluation: Mapping[str, Any]
-    status: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
     timing: Sequence[Mapping[str, Any]]
     films: Mapping[str, bytes]
@@ -56,7 +54,6 @@ def read_run(path: Path) -> RunFiles:
         _yaml(path / "config.yaml"),
         _json(path / "contract.json"),
         _json(path / "evaluation.json"),
-        _json(path / "status.json"),
         read_json_lines(path / "metrics.jsonl"),
         read_json_lines(path / "timing.jsonl"),
         films,

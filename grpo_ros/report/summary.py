@@ -1,8 +1,10 @@
-"""One line on how a run ended and what it wrote."""
+"""One line on how far a run is, or on how it ended and what it wrote."""
 
 from __future__ import annotations
 
+from grpo_ros.training.checkpoint import has_checkpoint
 from grpo_ros.training.observer import Progress, RunSummary
+from grpo_ros.training.run_directory import RunDirectory
 
 
 def summary_line(summary: RunSummary) -> str:
@@ -21,6 +23,16 @@ def summary_line(summary: RunSummary) -> str:
     return (
         f"finished: success {successes / max(1, episodes):.3f} [{low:.3f}, {high:.3f}] "
         f"({successes}/{episodes} held-out episodes); wrote {' '.join(files)}"
+    )
+
+
+def interrupted_line(run: RunDirectory | None) -> str:
+    """Return the last line of a training command that a signal ended at once; None: no run yet."""
+    if run is None or not has_checkpoint(run.checkpoints):
+        return "interrupted before there was anything to save"
+    return (
+        "interrupted at once, without what came after the last checkpoint; "
+        f"resume with resume:={run.path} (or resume:=auto)"
     )
 
 

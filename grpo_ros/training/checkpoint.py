@@ -158,6 +158,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether there is one, if only one that was being replaced when a process died."""
+    return bool(checkpoints(folder)) or any(folder.glob(f".[0-9]*{FORMER}"))
+
+
 def drop_unfinished(folder: Path) -> None:
     """Put in order what a process left that was killed while it wrote a checkpoint.
 

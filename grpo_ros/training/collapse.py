@@ -34,14 +34,18 @@ class CollapseAlarm:
     def __init__(self) -> None:
         self._first: list[float] = []
         self._recent: deque[tuple[float, float, float, float]] = deque(maxlen=WINDOW)
+        self._reason = ""
 
     def observe(self, metrics: Mapping[str, Any]) -> str:
         """Take one iteration's metrics; return why there is an alarm, or "".
 
-        Iterations without groups are passed over: nothing can be said of them.
+        Iterations without groups say nothing of it, so the alarm stays as it was.
         """
-        if any(name not in metrics for name in NEEDED):
-            return ""
+        if all(name in metrics for name in NEEDED):
+            self._reason = self._judged(metrics)
+        return self._reason
+
+    def _judged(self, metrics: Mapping[str, Any]) -> str:
         entropy, diversity, same, success = (float(metrics[name]) for name in NEEDED)
         if len(self._first) < WINDOW:
             self._first.append(diversity)

@@ -82,19 +82,13 @@ class Evaluation:
         )
 
 
-def evaluate(
-    simulator: Simulator,
-    decide: Decide,
-    keys: list[Key],
-    on_batch: Callable[[int], None] | None = None,
-) -> Evaluation:
+def evaluate(simulator: Simulator, decide: Decide, keys: list[Key]) -> Evaluation:
     """Run one episode from each key's initial state and verify its outcome.
 
     Args:
         simulator: its environments are used in batches; results do not depend on its size.
         decide: gives the deployed action.
         keys: of initial states, e.g. `held_out_keys(1000)`; none give no outcomes.
-        on_batch: called with the number of episodes done.
     """
     if not keys:
         return Evaluation(torch.zeros(0, dtype=torch.bool), torch.zeros(0), torch.zeros(0).long())
@@ -122,6 +116,4 @@ def evaluate(
         outcomes.append(result.outcome[ids])
         scores.append(result.score[ids])
         steps.append(count[ids])
-        if on_batch is not None:
-            on_batch(start + len(ids))
     return Evaluation(torch.cat(outcomes), torch.cat(scores), torch.cat(steps))

@@ -16,8 +16,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float]:
     Where groups start elsewhere too, they are of those that start as episodes do, if any do.
     """
     num_env_steps = rollout.num_env_steps
-    if rollout.starts is not None and bool((rollout.starts == 0).any()):
-        rollout = rollout.with_groups(torch.nonzero(rollout.starts == 0).flatten())
+    rollout = rollout.begun_as_episodes()
     share = torch.tensor([q / 100.0 for q in QUANTILES])
     quantiles = torch.quantile(rollout.score.float().nan_to_num(), share).tolist()
     return {

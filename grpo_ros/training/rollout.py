@@ -97,6 +97,12 @@ class Rollout:
         part = self.changed(lambda value: value[rows])
         return dataclasses.replace(part, num_groups=len(chosen), starts=starts)
 
+    def begun_as_episodes(self) -> Rollout:
+        """Return the groups that start as episodes do; all, where none does."""
+        if self.starts is None or not bool((self.starts == 0).any()):
+            return self
+        return self.with_groups(torch.nonzero(self.starts == 0).flatten())
+
     def lengthened(self, num_decisions: int) -> Rollout:
         """Return the rollout with at least so many decisions.
 

@@ -16,7 +16,7 @@ from typing import Any
 from grpo_ros.errors import TrainingError
 from grpo_ros.files import read_json_lines, write_atomically
 from grpo_ros.training import run_lock
-from grpo_ros.training.checkpoint import checkpoints
+from grpo_ros.training.checkpoint import has_checkpoint
 
 FINISHED = "finished"
 CONFIG_FILE, CONTRACT_FILE = "config.yaml", "contract.json"
@@ -211,7 +211,7 @@ def find_resumable(
             continue
         if status.get("config_hash") != config_hash:
             skipped.append(f"{path.name}: another configuration")
-        elif not checkpoints(run.checkpoints):
+        elif not has_checkpoint(run.checkpoints):
             skipped.append(f"{path.name}: no checkpoint")
         elif run.is_held_elsewhere:
             skipped.append(f"{path.name}: held by process {status.get('pid')}")

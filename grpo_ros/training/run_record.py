@@ -37,8 +37,8 @@ class RunRecord:
         self.latest: Evaluation | None = None
         self.elapsed_s = 0.0
         self._collapse, self._alarm = CollapseAlarm(), ""
-        folder = str(run.path / "tensorboard")
-        self._tensorboard = SummaryWriter(folder) if is_written else None
+        self._is_written = is_written
+        self._tensorboard: SummaryWriter | None = None
 
     def resume(self) -> None:
         """Go on from where the run's files end: with the time, and with what alarms rest on."""
@@ -63,7 +63,7 @@ class RunRecord:
             histograms: of rewards and advantages, by name.
             timing: what is not: `collect_s`, `update_s`, `cpu_s` (of both) and any others.
         """
-        if self._tensorboard is None:
+        if not self._is_written:
             return
         run, iteration, env_steps = self._run, metrics["iteration"], metrics["env_steps"]
         alarm = self._collapse.observe(metrics)
@@ -73,10 +73,11 @@ class RunRecord:
         counts = {name: list(each.counts) for name, each in known.items()}
         run.append(run.metrics, {**metrics, **counts})
         run.append(run.timing, {"iteration": iteration, **timing, "elapsed_s": self.elapsed_s})
+        tensorboard = self._opened(env_steps)
         for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, value, env_steps)
+            tensorboard.add_scalar(name, value, env_steps)
         for name, each in known.items():
-            add_histogram(self._tensorboard, name, each, env_steps)
+            add_histogram(tensorboard, name, each, env_steps)
         iteration_s = timing["collect_s"] + timing["update_s"]
         self._observer.on_histograms(known)
         self._observer.on_iteration(metrics, self._progress(metrics, iteration_s))
@@ -93,6 +94,13 @@ class RunRecord:
         """Flush; idempotent."""
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+    def _opened(self, env_steps: int) -> SummaryWriter:
+        """Return the writer; where it is new, what earlier ones wrote from here on is void."""
+        if self._tensorboard is None:
+            folder = str(self._run.path / "tensorboard")
+            self._tensorboard = SummaryWriter(folder, purge_step=env_steps)
+        return self._tensorboard
 
     def _progress(self, metrics: dict[str, Any], iteration_s: float) -> Progress:
         env_steps, total = metrics["env_steps"], self._total

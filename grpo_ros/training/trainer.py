@@ -225,7 +225,7 @@ class Trainer:
         self.deployed.start(self.policy)
         self.algorithm.start()
         self._film("before")
-        start = self._evaluate(keys)
+        start = self._evaluate(self.deployed.policy, keys)
         self.start = start.to_json()
         say(f"start: success {start} on held-out initial states")
         self._evaluate_curve()
@@ -234,7 +234,7 @@ class Trainer:
 
     def _clone_success(self) -> float:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
-        return self._outcomes(self.policy, keys).success_rate
+        return self._evaluate(self.policy, keys).success_rate
 
     def _train(self) -> None:
         config = self.config
@@ -291,19 +291,15 @@ class Trainer:
     def _evaluate_curve(self) -> None:
         keys = held_out_keys(self.config.evaluation.episodes, CURVE_SEED)
         began = time.monotonic()
-        self._curve = self.run_record.latest = self._evaluate(keys)
+        self._curve = self.run_record.latest = self._evaluate(self.deployed.policy, keys)
         self.run_record.elapsed_s += time.monotonic() - began
         self._success = self._curve.success_rate
         self.keeper.offer(self._success, self.state)
 
-    def _evaluate(self, keys: list[Key]) -> Evaluation:
-        with unwatched(self.simulator):
-            return self._outcomes(self.deployed.policy, keys)
-
-    def _outcomes(self, policy: ChunkPolicy, keys: list[Key]) -> Evaluation:
-        """Evaluate, each rank on its share of the initial states."""
+    def _evaluate(self, policy: ChunkPolicy, keys: list[Key]) -> Evaluation:
+        """Evaluate, each rank on its share of the initial states, with nobody watching."""
         own = keys[self.ranks.share(len(keys))]
-        with policy.gathered():
+        with policy.gathered(), unwatched(self.simulator):
             outcomes = self.losses.redo(lambda: evaluate(self.simulator, policy.mode, own))
         return outcomes.of_all_ranks(self.ranks)
 
@@ -364,7 +360,7 @@ class Trainer:
         config, run = self.config, self.run_directory
         self.observers.on_message(f"evaluating {config.evaluation.final_episodes} episodes")
         keys = held_out_keys(config.evaluation.final_episodes)
-        final = self._evaluate(keys)
+        final = self._evaluate(self.deployed.policy, keys)
         evaluation = {
             **final.to_json(),
             "start": self.start,

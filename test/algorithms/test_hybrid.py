@@ -93,6 +93,21 @@ def test_a_rollout_without_groups_is_judged_by_the_critic(make_contract):
     assert metrics["group_weight"] == CRITIC and "zero_variance_fraction" not in metrics
 
 
+def test_what_ends_ppo_is_success_from_where_episodes_begin(make_contract, monkeypatch):
+    """A rollout that begins near its end succeeds more easily, and says less of the policy."""
+    policy = make_policy(GAUSSIAN, make_contract())
+    algorithm, seen = hybrid(policy, mode="ppo_then_grpo"), []
+    monkeypatch.setattr(algorithm.mixing, "observe", lambda success, *_: seen.append(success))
+    rollout = roll_out(policy)
+    starts = (torch.arange(rollout.num_groups) >= 2).long()
+    outcome = starts.float().repeat_interleave(rollout.group_size)
+    rollout = dataclasses.replace(rollout, outcome=outcome, starts=starts)
+    algorithm.update(rollout, Key(0))
+    everywhere = dataclasses.replace(rollout, starts=torch.ones_like(starts))
+    algorithm.update(dataclasses.replace(everywhere, sample=roll_out(policy).sample), Key(1))
+    assert seen == [0.0, 0.75], "where none begins as episodes do, all count"
+
+
 def test_a_resumed_hybrid_continues_bit_for_bit(make_contract):
     policy, other = (make_policy(GAUSSIAN, make_contract()) for _ in range(2))
     settings = {"mode": "adaptive", "patience": 2}

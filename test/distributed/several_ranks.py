@@ -1,4 +1,4 @@
-"""Runs a function in several real processes that talk by gloo, as torchrun would start them."""
+"""Runs a function in several real processes that talk by gloo, and shares out what they learn."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ import torch.multiprocessing
 from grpo_ros.distributed.process_ranks import ranks_from_environment
 
 TIMEOUT_S = 90.0
+
+
+def own_groups(rollout, ranks):
+    """Return a rank's share of a rollout's groups."""
+    groups = ranks.share(rollout.num_groups)
+    return rollout.with_groups(range(groups.start, groups.stop))
 
 
 def on_ranks(work, *arguments, num=2, timeout_s=400.0, rank_timeout_s=TIMEOUT_S):

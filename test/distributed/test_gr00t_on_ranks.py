@@ -5,13 +5,12 @@ import re
 import pytest
 import torch
 from gr00t_helpers import require_gr00t
-from several_ranks import on_ranks
+from several_ranks import on_ranks, own_groups
 
 from grpo_ros.algorithms import GrpoConfig, PpoConfig, make_algorithm
 from grpo_ros.algorithms.behaviour_cloning import BehaviourCloningConfig, fit
 from grpo_ros.algorithms.value_learner import CriticConfig
 from grpo_ros.distributed.ranks import ONE_RANK
-from grpo_ros.distributed.rollouts import own_groups
 from grpo_ros.distributed.tensors import whole_tree
 from grpo_ros.policies import make_policy, stack_samples
 from grpo_ros.policies.gr00t.config import Gr00tConfig
@@ -124,10 +123,20 @@ def _cloned(ranks, folder):
     weight = torch.ones(chunk.shape[:2])
     weight[0, 1:] = 0.0
     obs, generator = _observed(policy.contract), torch.Generator().manual_seed(3)
-    loss = fit(policy, obs, chunk, weight, CLONING, generator, ranks=ranks).loss
+    losses = []
+    fit(
+        policy,
+        obs,
+        chunk,
+        weight,
+        CLONING,
+        generator,
+        progress=lambda done, total, loss: losses.append(loss),
+        ranks=ranks,
+    )
     with torch.no_grad(), policy.gathered():
         chunk = policy.mode(obs)
-    return before, {"learned": whole_tree(policy.state_dict())}, {"loss": loss}, chunk
+    return before, {"learned": whole_tree(policy.state_dict())}, {"loss": losses[-1]}, chunk
 
 
 def _copy(state):

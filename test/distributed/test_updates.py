@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from several_ranks import on_ranks
+from several_ranks import on_ranks, own_groups
 
 from grpo_ros.algorithms import (
     GrpoConfig,
@@ -15,7 +15,7 @@ from grpo_ros.algorithms import (
 )
 from grpo_ros.configuration import load_config
 from grpo_ros.distributed.ranks import ONE_RANK, Ranks
-from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length, own_groups
+from grpo_ros.distributed.rollouts import of_all_ranks, of_one_length
 from grpo_ros.policies import FlowConfig, GaussianConfig, make_policy
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.registry import make_simulator

@@ -25,7 +25,7 @@ scenarios:
   pick: {task: pick_place, env_steps: STEPS, threshold: 0.5, traits: [short_horizon]}
 arms:
   ppo: {settings: [algorithm=ppo]}
-  grpo_8: {phase: 2, title: GRPO}
+  grpo_8: {phase: 2, title: GRPO, settings: [algorithm=grpo]}
 """
 
 

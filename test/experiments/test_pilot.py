@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -13,7 +14,18 @@ from scipy import stats
 from study_helpers import made_up
 
 from grpo_ros.errors import ConfigurationError
-from grpo_ros.experiments.pilot import Cost, Plan, _planned, judge, pilot_study, plan
+from grpo_ros.experiments import pilot
+from grpo_ros.experiments.pilot import (
+    Cost,
+    Plan,
+    _planned,
+    command,
+    cost_of,
+    judge,
+    pilot_study,
+    plan,
+    run_pilot,
+)
 from grpo_ros.experiments.results import Point
 from grpo_ros.experiments.run_of_cell import folder_of
 
@@ -76,6 +88,95 @@ def test_runs_are_as_long_as_six_pairs_allow_and_then_pairs_are_more():
     assert plan(6000.0, cost, 80_000, 8) == Plan(20, 80_000)
 
 
+def timed(env_steps, wall_s):
+    """A run of a pair that took so many steps in so long."""
+    run = made_up({"ppo": [95]}).runs[0]
+    return dataclasses.replace(
+        run, env_steps=env_steps, points=(Point(env_steps, 0, wall_s, 0.0, {}),)
+    )
+
+
+def test_a_pair_costs_what_its_steps_take_and_whatever_else_it_took():
+    assert cost_of([timed(1000, 2.0), timed(1000, 6.0)], 30.0) == Cost(20.0, 0.01)
+
+
+def test_where_a_clone_solves_the_curve_its_steps_would_cost_what_the_other_s_do():
+    assert cost_of([timed(0, 0.0), timed(1000, 6.0)], 30.0) == Cost(22.5, 0.015)
+
+
+def test_where_both_clones_solve_the_curve_runs_may_have_the_whole_budget():
+    cost = cost_of([timed(0, 0.0), timed(0, 0.0)], 30.0)
+    assert cost == Cost(30.0, 0.0)
+    assert plan(600.0, cost, 80_000, 1) == Plan(20, 80_000)
+    assert plan(120.0, cost, 80_000, 1) == Plan(4, 80_000)
+    assert plan(10.0, cost, 80_000, 1) == Plan(3, 4_000)
+
+
+class Asked:
+    """What a pilot has asked of `_planned` and of its queues; its interrupt comes between them."""
+
+    def __init__(self, monkeypatch, made):
+        self.first, self.is_stopped = None, []
+        asked = self
+
+        class Interrupts:
+            has_come = False
+
+            def attach(self, stop, can_keep):
+                pass
+
+        class Queue:
+            def __init__(self, *_):
+                asked.is_stopped.append(False)
+
+            def stop(self):
+                asked.is_stopped[-1] = True
+
+            def run(self):
+                return not asked.is_stopped[-1]
+
+        def planned(output, first, run, *_):
+            asked.first = first
+            code = run(first, output)
+            Interrupts.has_come = True
+            return made, code
+
+        for name, value in (("Interrupts", Interrupts), ("RunQueue", Queue)):
+            monkeypatch.setattr(pilot, name, value)
+        monkeypatch.setattr(pilot, "_planned", planned)
+
+
+def test_an_interrupt_between_the_two_queues_stops_the_second(monkeypatch, tmp_path, capsys):
+    asked = Asked(monkeypatch, Plan(3, 1000))
+    assert run_pilot("insert", 60.0, None, (), str(tmp_path), None) == 130
+    assert asked.is_stopped == [False, True]
+    assert "the same command goes on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(None, 2500), (4000, 200), (5, 1)])
+def test_the_first_pair_is_short_whatever_the_steps(monkeypatch, tmp_path, steps, expected):
+    asked = Asked(monkeypatch, Plan(3, 1000))
+    run_pilot("insert", 60.0, steps, ("env_steps=50000",), str(tmp_path), None)
+    assert asked.first.scenarios["insert"].env_steps == expected
+    for none in (0, -5):
+        with pytest.raises(ConfigurationError, match=f"'steps' = {none}"):
+            run_pilot("insert", 60.0, none, (), str(tmp_path), None)
+
+
+def test_the_command_that_a_report_names_asks_for_the_same_pilot():
+    settings = ("evaluation.episodes=12", "ppo.objectives=[outcome, progress]")
+    words = shlex.split(command("insert", 90.0, 4000, settings))
+    expected = ["grpo-ros", "advise", "--task", "insert", "--minutes", "1.5", "--steps", "4000"]
+    assert words == [*expected, *settings]
+    assert command("insert", 600.0, None, ()) == "grpo-ros advise --task insert --minutes 10"
+
+
+@pytest.mark.parametrize("setting", ["algorithm=ppo", "algorithm:=grpo", "task=stack"])
+def test_what_a_pilot_compares_is_not_chosen_by_a_setting(setting):
+    with pytest.raises(ConfigurationError, match="no task and no algorithm"):
+        pilot_study("insert", 1000, (setting,))
+
+
 def test_a_pilot_gives_both_the_same_rollouts_and_steps():
     study = pilot_study("insert", 50_000, ())
     configs = {cell.arm: cell.config() for cell in study.cells()}
@@ -94,15 +195,17 @@ def test_a_pilot_gives_both_the_same_rollouts_and_steps():
 def test_a_plan_is_gone_on_with_by_the_same_settings_only(tmp_path):
     interrupted = 130
 
-    def planned(*settings):
-        first = pilot_study("insert", 1000, settings)
+    def planned(*settings, task="insert"):
+        first = pilot_study(task, 1000, settings)
         return _planned(tmp_path, first, lambda study, folder: interrupted, 60.0, 50_000, 2)
 
     settings = list(pilot_study("insert", 1000, ("num_groups=3",)).settings)
     made = {"limit_s": 60.0, "budget": 50_000, "settings": settings, "pairs": 5, "steps": 900}
+    made["tasks"] = ["insert"]
     (tmp_path / "plan.json").write_text(json.dumps(made))
     assert planned("num_groups=3") == (Plan(5, 900), 0)
     assert planned("num_groups=4")[1] == interrupted
+    assert planned("num_groups=3", task="stack")[1] == interrupted
 
 
 def test_a_first_pair_that_was_interrupted_is_timed_anew_and_whole(tmp_path):

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from study_helpers import run, write_small
 
 from grpo_ros.configuration import deciding_settings
 from grpo_ros.errors import ExperimentError
+from grpo_ros.experiments import run_queue
 from grpo_ros.experiments.results import Results, collect
 from grpo_ros.experiments.run_of_cell import env_steps_done, finished_run
 from grpo_ros.experiments.run_queue import RunQueue, free_cores
@@ -64,11 +66,9 @@ def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_results(tmp_path
     output, cells = tmp_path / "killed", load_study(str(study)).cells()
     killed = protocol(study, output, "--workers", "1")
     wait_until(lambda: env_steps_done(cells[0], output) > 0)
-    (run,) = runs_under(output)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    wait_until(lambda: not runs_under(output))
-    assert run not in runs_under(output), "runs end with the queue, however it ends"
+    wait_until(lambda: not runs_under(output))  # they end with the queue, however it ends
     assert finished_run(cells[0], output) is None
     rest = protocol(study, output)
     said, _ = rest.communicate(timeout=250)
@@ -128,6 +128,31 @@ def test_one_interrupt_saves_all_runs_and_writes_what_there_is(tmp_path):
     assert len(Results.read(output / "results.json").missing) == 2
 
 
+class Sleeping(RunQueue):
+    """Its runs sleep, and take no notice of an interrupt; it is stopped as the second starts."""
+
+    processes: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    def _started(self, cell, core):
+        deaf = "import signal, time; signal.signal(2, signal.SIG_IGN); print(); time.sleep(100)"
+        process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+        assert process.stdout.readline()
+        self.processes.append(process)
+        if len(self.processes) == 2:
+            self.stop()  # a signal may come at any moment
+        return run_queue._Worker(cell, process, core, time.monotonic(), 0)
+
+
+def test_a_stop_has_a_deadline_also_for_a_run_that_is_just_starting(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_queue, "STOP_S", 0.5)
+    cells = load_study(str(write_small(tmp_path))).cells()
+    queue, began_s = Sleeping(cells, tmp_path, (0, 1), lambda _: None), time.monotonic()
+    assert not queue.run()
+    assert time.monotonic() - began_s < 20.0
+    assert [p.returncode for p in Sleeping.processes] == [-signal.SIGKILL] * 2
+    assert not queue.failed and queue.progress() == "0 of 2 runs done"
+
+
 def test_other_settings_are_other_runs(tmp_path):
     study = write_small(tmp_path, 400)
     cells = load_study(str(study)).cells()
@@ -142,7 +167,7 @@ def test_other_settings_are_other_runs(tmp_path):
 
 def test_a_run_that_fails_is_tried_again_and_then_reported(tmp_path):
     study = write_small(tmp_path, 400)
-    text = study.read_text().replace("demonstrations.episodes=3", "demonstrations.path=absent")
+    text = study.read_text().replace("film=false", "mujoco.timestep_s=0.013")
     study.write_text(text)
     process = protocol(study, tmp_path / "study", "--phases", "1")
     said, _ = process.communicate(timeout=200)

@@ -23,6 +23,43 @@ def test_every_run_of_the_studies_that_ship_is_valid(name):
         assert cell.config().seed == cell.seed
 
 
+@pytest.mark.parametrize("name", preset_names("studies"))
+def test_every_arm_of_the_studies_that_ship_says_its_algorithm(name):
+    for arm_name, arm in load_study(name).arms.items():
+        is_said = any(setting.startswith("algorithm=") for setting in arm.settings)
+        assert is_said or arm_name == "cloning", f"{arm_name}: it would be whatever is the default"
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("full", "algorithm=ppo", "no task and no algorithm"),
+        ("full", "task:=stack", "no task and no algorithm"),
+        ("quick", "num_groups=12", r"arm 'grpo_4' has 'num_groups=48'"),
+        ("quick", "collection.group_size = 3", r"arm 'grpo_4' has 'group_size=4'"),
+        ("quick", "collection={num_groups: 12}", r"arm 'grpo_4' has 'num_groups=48'"),
+        ("full", "algorithm.success_buffer=4", r"'success_buffer' has 'grpo.success_buffer=48'"),
+        ("full", "task.rewards=[outcome]", r"arm 'ppo_scratch' has 'navigate.rewards="),
+    ],
+)
+def test_what_tells_arms_apart_is_not_set_for_all(name, setting, message):
+    with pytest.raises(ConfigurationError, match=message):
+        load_study(name).narrowed(settings=[setting])
+
+
+def test_what_no_arm_has_is_set_for_all_and_of_arms_that_are_left_only():
+    study = load_study("full").narrowed(["insert"], settings=["task.rewards=[outcome]"]).checked()
+    assert {cell.config().insert.rewards for cell in study.cells()} == {("outcome",)}
+    study = load_study("gr00t").narrowed(settings=["algorithm.num_epochs=1", "env_steps=9"])
+    assert {cell.config().collection.env_steps for cell in study.cells()} == {9}
+
+
+@pytest.mark.parametrize("seeds", [0, -3])
+def test_seeds_that_are_none_are_refused(seeds):
+    with pytest.raises(ConfigurationError, match=rf"'seeds' = {seeds}; expected at least 1"):
+        load_study("quick").narrowed(seeds=seeds)
+
+
 def test_the_full_study_gives_all_arms_of_a_task_the_same_budget():
     study = load_study("full")
     budgets = {}

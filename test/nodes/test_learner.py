@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -24,9 +25,13 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
+from grpo_ros.configuration import load_config
 from grpo_ros.export.policy_file import load_policy_file
+from grpo_ros.nodes.learner import _train
 from grpo_ros.nodes.shared import qos
 from grpo_ros.robots.robot import load_robot
+from grpo_ros.training.checkpoint import save_checkpoint
+from grpo_ros.training.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 
@@ -254,6 +259,21 @@ def test_a_repeated_interrupt_is_one_clean_stop(start, tmp_path):
     learner.process.send_signal(signal.SIGINT)  # the same Ctrl-C once more
     assert learner.wait() == 0, learner.output
     assert learner.output.count("interrupted, resume with") == 1
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_an_end_at_once_says_what_can_be_gone_on_with(tmp_path, monkeypatch, is_saved):
+    """A second signal, while something long is under way."""
+
+    killed = MagicMock(run_directory=RunDirectory(tmp_path))
+    killed.run.side_effect = SystemExit(130)
+    if is_saved:
+        save_checkpoint(killed.run_directory.checkpoints / "000001", {"iteration": 1})
+    monkeypatch.setattr("grpo_ros.training.trainer.Trainer", lambda *_, **__: killed)
+    code, line = _train(load_config(), MagicMock(), MagicMock(), MagicMock(), False)
+    assert code == 130
+    assert (f"resume with resume:={tmp_path} (or resume:=auto)" in line) == is_saved
+    assert ("before there was anything to save" in line) == (not is_saved)
 
 
 def test_a_mistake_is_one_line_and_a_non_zero_exit_code(start, tmp_path):

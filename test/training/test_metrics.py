@@ -131,6 +131,29 @@ def test_tensorboard_holds_scalars_and_histograms(tmp_path):
     assert json.loads(line)["reward_histogram"] == list(share_histogram(values).counts)
 
 
+def test_a_resumed_run_has_each_iteration_in_tensorboard_once(tmp_path):
+    reading = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard"
+    )
+    timing = {"collect_s": 1.0, "update_s": 1.0}
+    for iterations in ([0, 1, 2, 3], [2, 3, 4]):  # killed after 3, its checkpoint being of 1
+        record = RunRecord(RunDirectory(tmp_path), TrainingObserver(), 100)
+        for i in iterations:
+            record.iteration({"iteration": i, "env_steps": 10 * i}, timing)
+        record.close()
+    events = reading.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("iteration")] == [0, 10, 20, 30, 40]
+
+
+def test_a_trainer_that_does_not_train_leaves_nothing_in_tensorboard(tmp_path):
+    """As that of `grpo-ros export`."""
+    trainer = Trainer(load_config([*SMALL, f"output={tmp_path}"]))
+    trainer.run_record.close()
+    trainer.simulator.close()
+    assert not (trainer.run_directory.path / "tensorboard").exists()
+
+
 # ------------------------------------------------------------------ the alarm
 
 
@@ -185,6 +208,17 @@ def test_the_reason_has_the_figures_and_a_remedy():
 def test_nothing_is_said_without_groups():
     series = [{k: v for k, v in collapsing(i).items() if k != "diversity"} for i in range(40)]
     assert not any(told(series))
+
+
+def test_iterations_without_groups_leave_the_alarm_as_it_was():
+    """Of a hybrid whose critic judges, most have none."""
+    alarm, said = CollapseAlarm(), []
+    for i in range(40):
+        said.append(alarm.observe(collapsing(i)))
+        said.append(alarm.observe({"entropy": -1.0, "train_success": 0.4}))
+    first = next(index for index, reason in enumerate(said) if reason)
+    assert all(said[first:]), "it does not come and go"
+    assert all(said[i] == said[i + 1] for i in range(0, len(said), 2))
 
 
 @pytest.mark.parametrize("task", ["pick_place", "stack", "insert", "navigate"])

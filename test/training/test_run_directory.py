@@ -4,12 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from grpo_ros.errors import TrainingError
 from grpo_ros.training import run_directory
-from grpo_ros.training.checkpoint import drop_unfinished, load_checkpoint, save_checkpoint
+from grpo_ros.training.checkpoint import (
+    checkpoints,
+    drop_unfinished,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 def _run(output, config_hash="h", state="stopped", checkpoint=True, **entries):
@@ -111,6 +117,25 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_torn_lines_dropped(tmp_path)
     run.cut_back(3)
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [0, 1, 2, 3]
+
+
+def test_a_run_killed_while_its_only_checkpoint_is_replaced_is_resumed(tmp_path, monkeypatch):
+    run = _run(tmp_path)
+    rename = Path.rename
+
+    def killed(path, target):
+        if path.name.endswith(".tmp"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(run.checkpoints / "000001", {"iteration": 2})
+    assert not checkpoints(run.checkpoints), "it has made room, and the new one is not there yet"
+    assert run_directory.find_resumable(tmp_path, "task", "grpo", "h") == (run, [])
+    drop_unfinished(run.checkpoints)
+    assert load_checkpoint(run.checkpoints / "000001") == {"iteration": 1}
 
 
 @pytest.mark.parametrize("is_replaced", [True, False])

@@ -9,6 +9,7 @@ import torch
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import GrpoRosError, TrainingError
 from grpo_ros.training.checkpoint import load_checkpoint
+from grpo_ros.training.checkpoint_keeper import CheckpointKeeper
 from grpo_ros.training.observer import TrainingObserver
 from grpo_ros.training.requests import Requests
 from grpo_ros.training.run_directory import point_latest
@@ -145,6 +146,28 @@ def test_ppo_takes_as_many_rollouts_as_groups_have_each_from_a_state_of_its_own(
         trainer.simulator.close()
 
 
+def test_success_that_is_measured_on_the_way_is_shown_to_nobody(tmp_path, monkeypatch):
+    """What is shown is experience; the clone is measured on the curve's states meanwhile."""
+    shown, measured = [], []
+    measure = Trainer._clone_success
+
+    def counted(trainer):
+        before = len(shown)
+        success = measure(trainer)
+        measured.append(len(shown) - before)
+        return success
+
+    class Watching(TrainingObserver):
+        def on_step(self, scene, period_s):
+            shown.append(period_s)
+
+    monkeypatch.setattr(Trainer, "_clone_success", counted)
+    settings = ("behaviour_cloning.maximum_success=0.9", "collection.env_steps=1")
+    config = load_config([*SMALL, f"output={tmp_path}", *settings])
+    Trainer(config, observers=[Watching()]).run()
+    assert measured == [0] and shown, "rollouts and demonstrations are shown"
+
+
 def test_from_scratch_statistics_are_of_as_many_states_as_can_be_and_their_steps_count(tmp_path):
     config = load_config([*SMALL, f"output={tmp_path}", "demonstrations.episodes=0"])
     trainer = Trainer(config)
@@ -175,19 +198,21 @@ def test_the_reference_is_the_cloned_policy(tmp_path):
     assert 0.0 < change < 0.1, "one iteration away from what was cloned"
 
 
-def test_the_best_checkpoint_is_kept_beside_the_last_ones(finished, tmp_path):
-    _, trainer = finished
+def test_the_best_checkpoint_is_kept_beside_the_last_ones(tmp_path, monkeypatch):
+    curve = (0.1, 0.4, 0.4, 0.3)  # by iteration
+    offer = CheckpointKeeper.offer
+
+    def made_up(keeper, success, state):
+        offer(keeper, curve[state()["iteration"]], state)
+
+    monkeypatch.setattr(CheckpointKeeper, "offer", made_up)
+    _, trainer = _run(tmp_path / "a", "evaluation.every_iterations=1", stop_after=3)
     folder = trainer.run_directory.checkpoints
-    numbered = [path.name for path in folder.iterdir() if path.name.isdigit()]
-    assert len(numbered) == 3
-    lines = [json.loads(x) for x in trainer.run_directory.metrics.read_text().splitlines()]
-    curve = {line["iteration"]: line["eval_success"] for line in lines if "eval_success" in line}
-    best = max(curve.values())
-    if best > 0.0:
-        state = load_checkpoint(folder / "best")
-        first = min(at for at, success in curve.items() if success == best)
-        assert state["best_success"] == best and state["iteration"] == first
-    _, none = _run(tmp_path, "checkpoint.keep_best=false", "collection.env_steps=1")
+    numbered = sorted(path.name for path in folder.iterdir() if path.name.isdigit())
+    assert numbered == ["000001", "000002", "000003"]
+    state = load_checkpoint(folder / "best")
+    assert state["best_success"] == 0.4 and state["iteration"] == 1, "the first of equals"
+    _, none = _run(tmp_path / "b", "checkpoint.keep_best=false", "collection.env_steps=1")
     assert not (none.run_directory.checkpoints / "best").exists()
 
 

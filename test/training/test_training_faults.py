@@ -19,8 +19,9 @@ import torch
 
 from grpo_ros.configuration import load_config
 from grpo_ros.errors import SimulatorError
-from grpo_ros.training.checkpoint import load_checkpoint, newest_valid
+from grpo_ros.training.checkpoint import load_checkpoint, newest_valid, save_checkpoint
 from grpo_ros.training.collector import GroupCollector
+from grpo_ros.training.command import run_training
 from grpo_ros.training.observer import TrainingObserver
 from grpo_ros.training.trainer import Trainer
 
@@ -213,3 +214,22 @@ def test_a_second_signal_ends_at_once(tmp_path):
             process.wait(2.5)
     assert process.wait(10.0) == 130
     assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_an_end_at_once_says_what_can_be_gone_on_with(tmp_path, monkeypatch, capsys, is_saved):
+    def killed(trainer):
+        if is_saved:
+            save_checkpoint(trainer.run_directory.checkpoints / "000001", {"iteration": 1})
+        raise SystemExit(130)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(Trainer, "run", killed)
+    try:
+        assert run_training(load_config([*SMALL, f"output={tmp_path}"])) == 130
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    said = capsys.readouterr().err
+    assert (f"resume with resume:={only_run(tmp_path)} (or resume:=auto)" in said) == is_saved
+    assert ("before there was anything to save" in said) == (not is_saved)

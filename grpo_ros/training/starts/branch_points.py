@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -11,9 +11,6 @@ from grpo_ros import randomness
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.training.rollout import Rollout
-
-Predict = Callable[[Tensor], Tensor]
-"""Features (*B, F) -> probability of success (*B,)."""
 
 
 class BranchPoints:
@@ -71,11 +68,11 @@ class BranchPoints:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the chosen moments as flat tensors."""
-        return dict(self.snapshot.arrays) if self.snapshot is not None else {}
+        return self.snapshot.tensors() if self.snapshot is not None else {}
 
     def load_state_dict(self, state: Mapping[str, Tensor], engine: str) -> None:
-        """Continue from `state_dict`, in the engine that the snapshots are of."""
-        self.snapshot = Snapshot(engine, dict(state)) if state else None
+        """Continue from `state_dict`; `engine` is that of snapshots that name none."""
+        self.snapshot = Snapshot.from_tensors(state, engine) if state else None
 
 
 def highest(scores: Tensor, chance: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ class Starts:
         return metrics
 
     def _fit(self, rollout: Rollout, key: Key, metrics: dict[str, float]) -> Tensor | None:
-        """Fit the predictor; return its predictions (N, T) afterwards, None without one."""
+        """Fit the predictor; return its predictions (N, T), None where there are none."""
         if self.predictor is None:
             return None
         acted = rollout.executed.any(dim=2)
@@ -149,6 +149,8 @@ class Starts:
         features = features.view(*acted.shape, -1)
         outcome = rollout.outcome.unsqueeze(1).expand(acted.shape)
         usable = acted & torch.isfinite(features).all(dim=2) & torch.isfinite(outcome)
+        if not usable.any():
+            return None
         metrics["outcome_prediction_error"] = self.predictor.fit(
             features[usable], outcome[usable], key
         )

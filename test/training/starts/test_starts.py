@@ -10,7 +10,7 @@ import torch
 
 from grpo_ros.configuration import load_config
 from grpo_ros.distributed.ranks import Ranks
-from grpo_ros.errors import CheckpointError, ConfigurationError
+from grpo_ros.errors import CheckpointError, ConfigurationError, SimulatorError
 from grpo_ros.policies import GaussianConfig, make_policy
 from grpo_ros.randomness import Key, uniform
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
@@ -206,6 +206,18 @@ def test_the_predictor_learns_who_succeeds(simulator, policy):
     assert errors[-1] < 0.6 * errors[0]
 
 
+def test_a_rollout_that_is_masked_as_a_whole_teaches_the_predictor_nothing(simulator, policy):
+    settings = {"selection": "learned", "branch_fraction": 0.5, "branch_at": "divergence"}
+    starts, collector = parts(simulator, policy, **settings)
+    rollout = collector.collect(policy, 0, 0)
+    bad = {name: torch.full_like(value, torch.nan) for name, value in rollout.obs.items()}
+    before = {name: value.clone() for name, value in starts.predictor.state_dict().items()}
+    metrics = starts.learn(dataclasses.replace(rollout, obs=bad), Key(0, 0))
+    assert "outcome_prediction_error" not in metrics
+    assert all(torch.equal(v, before[n]) for n, v in starts.predictor.state_dict().items())
+    assert starts.branches.snapshot.num_rows > 0, "without predictions, at any moment"
+
+
 # ------------------------------------------------------------------ curriculum
 
 
@@ -275,6 +287,32 @@ def test_a_resumed_draw_is_the_same_bit_for_bit(simulator, policy):
         other.load_state_dict(
             {k: v for k, v in starts.state_dict().items() if not k.endswith("distance")}
         )
+
+
+@pytest.mark.parametrize("share", ["branch_fraction", "curriculum_fraction"])
+def test_states_of_another_engine_are_not_taken_for_this_ones(simulator, policy, share):
+    settings = {share: 1.0, "curriculum_demonstrations": 3}
+    starts, collector = parts(simulator, policy, **settings)
+    starts.begin(0.1)
+    starts.learn(collector.collect(policy, 0, 0), Key(0, 0))
+    state = starts.state_dict()
+    task = PickPlace(PickPlaceConfig(horizon=HORIZON, robot="ur5e"))
+    other = MujocoSimulator(task, GROUPS * MEMBERS, MujocoConfig(num_threads=1))
+    resumed, collector = parts(other, policy, **settings)
+    resumed.load_state_dict(state)
+    with pytest.raises(SimulatorError, match="snapshot of engine 'mujoco"):
+        collector.collect(policy, 0, 1)
+    other.close()
+
+
+def test_states_of_a_checkpoint_that_names_no_engine_are_this_ones(simulator, policy):
+    starts, collector = parts(simulator, policy, branch_fraction=1.0)
+    starts.learn(collector.collect(policy, 0, 0), Key(0, 0))
+    state = {k: v for k, v in starts.state_dict().items() if not k.endswith("engine")}
+    other, resumed = parts(simulator, policy, branch_fraction=1.0)
+    other.load_state_dict(state)
+    assert other.branches.snapshot.row_hashes() == starts.branches.snapshot.row_hashes()
+    assert (resumed.collect(policy, 0, 1).starts == BRANCH).all()
 
 
 def test_shares_beyond_the_whole_are_refused():

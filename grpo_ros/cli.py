@@ -214,7 +214,7 @@ def tasks(options: argparse.Namespace) -> int:
 
 
 def make_tiny_gr00t(options: argparse.Namespace) -> int:
-    """Write a GR00T checkpoint of a million random weights that fits a task, to try things."""
+    """Write a GR00T checkpoint of two million random weights that fits a task, to try things."""
     from grpo_ros import configuration
     from grpo_ros.policies.gr00t.files.tiny_checkpoint import make_tiny_checkpoint_for
     from grpo_ros.tasks.registry import make_task

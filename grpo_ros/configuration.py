@@ -41,6 +41,7 @@ __all__ = [
     "merge",
     "read_layer",
     "section",
+    "simulated_settings",
     "to_yaml",
 ]
 
@@ -143,6 +144,8 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ConfigurationError(
             f"{path}: {problem.strerror}", expected="a YAML file of settings"
         ) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8 text", expected="a text file") from None
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -203,6 +206,22 @@ def deciding_settings(config: TrainConfig) -> dict[str, Any]:
             branch = branch.get(parent, {})
         branch.pop(last, None)
     return tree
+
+
+def simulated_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return dotted key -> value of all settings that decide what a simulator does and judges.
+
+    Left out is the robot's folder, which may lie elsewhere on another host: what is in it is part
+    of the contract.
+    """
+    found: dict[str, Any] = {}
+    for selector in ("task", "simulator"):
+        found[selector] = value = getattr(config, selector)
+        name = section_name(selector, value) or value
+        of_section = leaves(section(config, selector), f"{name}.")
+        found.update((leaf.key, typed.encode(leaf.default)) for leaf in of_section)
+        found.pop(f"{name}.robot", None)
+    return {key: found[key] for key in found if key not in WITHOUT_EFFECT_ON_RESULTS}
 
 
 def config_hash(config: TrainConfig) -> str:

@@ -39,6 +39,10 @@ _Loader.add_implicit_resolver(
 )
 
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, ValueError)
+"""What PyYAML raises of a scalar that is not what its form or tag says, and of deep nesting."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Leaf:
     """One setting of a typed tree.
@@ -84,9 +88,12 @@ def load_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is not YAML, or a key stands twice in one mapping; with the line.
+        yaml.YAMLError: it is not YAML, or a key stands twice in one mapping; mostly with the line.
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except UNREADABLE as problem:
+        raise yaml.YAMLError(f"{type(problem).__name__}: {problem}") from problem
 
 
 def insert(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -42,7 +42,7 @@ def preset_file(kind: str, name: str) -> Path | None:
 
 
 def preset_names(kind: str) -> list[str]:
-    """Return the names of the presets of a kind (tasks, algorithms, policies, nodes)."""
+    """Return the names of the presets of a kind (simulators, tasks, policies, nodes)."""
     return sorted({path.stem for folder in _folders(kind) for path in folder.glob("*.yaml")})
 
 

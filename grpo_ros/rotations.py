@@ -99,36 +99,12 @@ def yaw_of_quaternion(quaternion: Tensor) -> Tensor:
     return _arctangent2(2.0 * (x * y + z * w), w * w + x * x - y * y - z * z)
 
 
-def quaternion_from_yaw(yaw: Tensor) -> Tensor:
-    """Return quaternions (..., 4) that turn by yaw (...,) rad about z."""
-    sine, cosine = sine_cosine_of(0.5 * yaw)
-    zero = torch.zeros_like(yaw)
-    return torch.stack([zero, zero, sine, cosine], dim=-1)
-
-
 def pointing_down(yaw: Tensor) -> Tensor:
     """Return matrices (..., 3, 3) of a tool with z down and x heading along yaw (...,) rad."""
     s, c = sine_cosine_of(yaw)
     zero = torch.zeros_like(yaw)
     entries = [c, s, zero, s, -c, zero, zero, zero, zero - 1.0]
     return torch.stack(entries, dim=-1).reshape(*yaw.shape, 3, 3)
-
-
-def angle_between(first: Tensor, second: Tensor) -> Tensor:
-    """Return the angle (...,) in rad of the rotation from one to another matrix (..., 3, 3)."""
-    products = first[..., :, :, None] * second[..., :, None, :]
-    relative = products[..., 0, :, :] + products[..., 1, :, :] + products[..., 2, :, :]
-    sine = 0.5 * torch.stack(
-        [
-            relative[..., 2, 1] - relative[..., 1, 2],
-            relative[..., 0, 2] - relative[..., 2, 0],
-            relative[..., 1, 0] - relative[..., 0, 1],
-        ],
-        dim=-1,
-    )
-    trace = relative[..., 0, 0] + relative[..., 1, 1] + relative[..., 2, 2]
-    x, y, z = _columns(sine)
-    return _arctangent2(torch.sqrt(x * x + y * y + z * z), 0.5 * (trace - 1.0))
 
 
 def sine_cosine_of(angle: Tensor) -> tuple[Tensor, Tensor]:

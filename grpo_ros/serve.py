@@ -58,6 +58,7 @@ def served_simulator(config: TrainConfig) -> ServedSimulator:
     return ServedSimulator(
         lambda num_envs: make_simulator(config.simulator, task, num_envs, settings),
         None if isinstance(task, EnvironmentTask) else task.contract(),
+        configuration.simulated_settings(config),
     )
 
 

@@ -48,6 +48,10 @@ MISTAKES = {
     "gaussian.hidden=a,b": ("'gaussian.hidden[0]' = 'a'", "expected int"),
     "mujoco.timestep_s=0": ("'mujoco.timestep_s'", "expected a value in [0.0001, inf] s"),
     "grpo.learning_rate=.nan": ("'grpo.learning_rate' is not a number",),
+    "seed=2024-13-45": ("'seed' = '2024-13-45'", "expected a YAML value"),
+    "seed=!!int abc": ("'seed' = '!!int abc'", "expected a YAML value"),
+    "seed=!!timestamp x": ("'seed' = '!!timestamp x'", "expected a YAML value"),
+    "seed=" + 5000 * "1": ("'seed' = '1111", "expected a YAML value"),
     "grpo.objectives=[outcome,score]": ("'grpo'", "expected one weight for each"),
 }
 
@@ -67,6 +71,9 @@ def test_a_mistake_names_key_value_expectation_and_origin(override):
         ("collection: {group_size: many}", ("'collection.group_size' = 'many'", "expected int")),
         ("policy: flaw", ("'policy' = 'flaw'", "did you mean 'flow'?")),
         ("seed: [1", ("line 1", "is not YAML")),
+        ("seed: 2024-13-45", ("is not YAML", "month must be in 1..12")),
+        ("seed: !!bool x", ("is not YAML",)),
+        (5000 * "[", ("is not YAML", "recursion")),
         ("- 1", ("holds [1]", "expected a mapping")),
         ("seed: 1\nfilm: true\nseed: 2", ("line 3", "key 'seed' stands twice")),
         ("grpo:\n  clip_low: 1\n  clip_low: 2", ("line 3", "key 'clip_low' stands twice")),
@@ -79,6 +86,13 @@ def test_a_mistake_in_a_file_names_the_file(tmp_path, text, parts):
         load_config(params_file=path)
     for part in (*parts, str(path)):
         assert part in str(found.value)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"seed: 1 # \xe9")
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml is not UTF-8 text"):
+        load_config(params_file=path)
 
 
 def test_an_absent_file_is_named(tmp_path):

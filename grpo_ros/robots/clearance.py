@@ -81,22 +81,15 @@ class LinkClearance:
 
     # ---------------------------------------------------------------- distances
 
-    def table(self, q: Array) -> Array:
-        """Return the height (N,) of the lowest watched point above the table, m.
-
-        Infinite where there is no table. q is (A, N) float64, batch last, rad or m.
-        """
-        return self.both(q)[0]
-
-    def between_links(self, q: Array) -> Array:
-        """Return the smallest distance (N,) between watched links, m; negative in contact.
-
-        Infinite where no pair is watched. q is (A, N) float64, batch last, rad or m.
-        """
-        return self.both(q)[1]
-
     def both(self, q: Array, frames: LinkFrames | None = None) -> tuple[Array, Array]:
-        """Return `table` and `between_links` of q (A, N), whose frames may be known already."""
+        """Return height above the table (N,) and distance between links (N,), m.
+
+        The height is that of the lowest watched point, infinite where there is no table; the
+        distance that of the closest watched pair, negative in contact, infinite without a pair.
+
+        Args:
+            q: (A, N) float64, batch last, rad or m. frames: of q, where they are known already.
+        """
         placed = self._place(frames or self._frames.at(q))
         heights, distances = self._heights(placed), self._distances(placed)
         return heights.min(axis=0, initial=np.inf), distances.min(axis=0, initial=np.inf)

@@ -18,7 +18,7 @@ from grpo_ros.controllers import make_controller
 from grpo_ros.errors import SimulatorError, nearest
 from grpo_ros.observations import ObservationAssembler
 from grpo_ros.randomness import Key
-from grpo_ros.simulators.arguments import check_chunk, environment_ids
+from grpo_ros.simulators.arguments import check_chunk, chosen_rows, environment_ids
 from grpo_ros.simulators.base import EnvIds, Observation, StepResult, Watch
 from grpo_ros.simulators.physics import Physics
 from grpo_ros.simulators.plan import Plan
@@ -174,26 +174,17 @@ class BatchedSimulator:
     def snapshot(self, env_ids: EnvIds = None) -> Snapshot:
         """Return the complete state of the given environments."""
         ids = self._ids(env_ids)
-        arrays = {
-            field.name: getattr(self.rows, field.name)[ids]
-            for field in dataclasses.fields(self.rows)
-        }
+        arrays = {name: array[ids] for name, array in self.rows.arrays().items()}
         return Snapshot(self.physics.engine, arrays)
 
     def restore(
         self, snapshot: Snapshot, rows: Sequence[int] | Tensor, env_ids: EnvIds = None
     ) -> Observation:
         """Put snapshot rows into environments; see the protocol."""
-        if snapshot.engine != self.physics.engine:
-            raise SimulatorError(
-                f"snapshot of engine '{snapshot.engine}'", expected=f"'{self.physics.engine}'"
-            )
-        ids = self._ids(env_ids)
-        chosen = torch.as_tensor(rows, dtype=torch.long)
-        if len(chosen) != len(ids):
-            raise SimulatorError(f"{len(chosen)} rows for {len(ids)} environments")
+        ids, own = self._ids(env_ids), self.rows.arrays()
+        chosen = chosen_rows(snapshot, rows, len(ids), self.physics.engine, own)
         for name, array in snapshot.arrays.items():
-            getattr(self.rows, name)[ids] = array[chosen]
+            own[name][ids] = array[chosen]
         self._randomiser.apply(self.rows, ids)
         return self._observe(ids)
 
@@ -234,9 +225,10 @@ class BatchedSimulator:
         poses = {**poses, **scene.poses}
         mine = {body.name for body in self._bodies}
         self.rows.physics[:] = self.physics.start(dataclasses.replace(scene, poses=poses))
-        for field in dataclasses.fields(self.rows):
-            if field.name not in ("physics", "placed"):
-                getattr(self.rows, field.name).copy_(getattr(other.rows, field.name))
+        theirs = other.rows.arrays()
+        for name, array in self.rows.arrays().items():
+            if name not in ("physics", "placed"):
+                array.copy_(theirs[name])
         self._randomiser.apply(self.rows, self._ids(None))
         self.set_scene(
             dataclasses.replace(

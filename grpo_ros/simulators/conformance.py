@@ -218,6 +218,8 @@ def row_does_not_depend_on_batch(simulators: Simulators) -> None:
         single = alone.step(chunk[4:5])
         for name, value in result.obs.items():
             _expect(torch.equal(value[4:5], single.obs[name]), f"'{name}' depends on the batch")
+        equal = torch.equal(result.reward_terms[4:5], single.reward_terms)
+        _expect(equal, "rewards depend on the batch")
     _expect(expected == alone.snapshot().row_hashes(), "state depends on the batch")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,7 +21,8 @@ class Physics(Protocol):
     nothing between calls that could decide a result.
 
     Attributes:
-        engine: name and version, robot and task: what a snapshot can be restored by.
+        engine: name and version, robot and task, hash of what decides the model: what a snapshot
+            can be restored by.
         num_envs: N. num_substeps: physics steps in a control period.
         state_size: S.
         capabilities: what is guaranteed.
@@ -92,6 +94,11 @@ def joint_sources(scene: SceneState, gripper: Gripper | None) -> dict[str, int]:
         for name in gripper.mimic_joints:
             sources.setdefault(name, sources[gripper.joint])
     return sources
+
+
+def short_hash(*parts: object) -> str:
+    """Return eight digits that stand for what decides a model: bodies, time step, settings."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 
 def whole_substeps(period_s: float, timestep_s: float) -> int:

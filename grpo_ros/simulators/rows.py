@@ -49,6 +49,10 @@ class Rows:
     outcome: Tensor
     score: Tensor
 
+    def arrays(self) -> dict[str, Tensor]:
+        """Return the arrays themselves, by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
 
 def placed_bodies(bodies: Sequence[Body]) -> tuple[Body, ...]:
     """Return the bodies that stay where they are put, in the order of `Rows.placed`."""

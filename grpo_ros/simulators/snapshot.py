@@ -15,6 +15,8 @@ from grpo_ros.errors import SimulatorError
 
 STEP_COUNT = "step_count"
 """Name, in every engine's snapshots, of how far an episode has come."""
+ENGINE = "engine"
+"""Name of the engine among a snapshot's flat tensors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +82,23 @@ class Snapshot:
                 digest.update(row.tobytes())
         return [digest.hexdigest() for digest in digests]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of it as flat tensors."""
+        engine = torch.tensor(list(self.engine.encode()), dtype=torch.uint8)
+        return {**self.arrays, ENGINE: engine}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], engine: str) -> Snapshot:
+        """Return the snapshot that `tensors` gave; of `engine` where they name none."""
+        arrays = dict(tensors)
+        if (named := arrays.pop(ENGINE, None)) is not None:
+            engine = bytes(named.tolist()).decode(errors="replace")
+        return cls(engine, arrays)
+
     def to_bytes(self) -> bytes:
         """Return the snapshot as safetensors bytes (no pickle)."""
         arrays = {name: array.contiguous() for name, array in self.arrays.items()}
-        return safetensors.torch.save(arrays, metadata={"engine": self.engine})
+        return safetensors.torch.save(arrays, metadata={ENGINE: self.engine})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Snapshot:
@@ -95,7 +110,7 @@ class Snapshot:
         try:
             arrays = safetensors.torch.load(data)
             header = int.from_bytes(data[:8], "little")
-            engine = json.loads(data[8 : 8 + header])["__metadata__"]["engine"]
+            engine = json.loads(data[8 : 8 + header])["__metadata__"][ENGINE]
         except Exception as error:  # safetensors raises its own types, by version
             raise SimulatorError(
                 f"snapshot of {len(data)} bytes cannot be read: {error}",

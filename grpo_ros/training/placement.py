@@ -50,7 +50,10 @@ def place_simulator(
                 remedy="ros2 run grpo_ros learner ..., or leave both settings out",
             )
         return _started(config, task, num_envs, say)
-    return RemoteSimulator(task, num_envs, connector, bridge.timeout_s, bridge.start_timeout_s)
+    wanted = configuration.simulated_settings(config)
+    return RemoteSimulator(
+        task, num_envs, connector, bridge.timeout_s, bridge.start_timeout_s, wanted
+    )
 
 
 def _started(config: TrainConfig, task: Task, num_envs: int, say: Say) -> RemoteSimulator:
@@ -99,21 +102,23 @@ class Losses:
 
         Args:
             work: begins with a reset or restore of all that it uses.
-            num_groups: how many groups are dropped if it fails.
+            num_groups: how many groups are dropped if it fails once it has begun.
 
         Raises:
             BridgeError: the bridge was lost more than `max_restarts` times in a row.
         """
         in_a_row = 0
         while True:
+            num_begun = 0
             try:
                 if in_a_row and isinstance(self._simulator, RemoteSimulator):
                     self._simulator.reconnect()
+                num_begun = num_groups
                 return work()
             except BridgeError as problem:
                 in_a_row += 1
                 self.bridges += 1
-                self.groups += num_groups
+                self.groups += num_begun
                 if in_a_row > self._max_restarts:
                     raise BridgeError(
                         f"the simulator's bridge was lost {in_a_row} times in a row: "
@@ -121,5 +126,5 @@ class Losses:
                         expected=f"at most bridge.max_restarts = {self._max_restarts}",
                         remedy=problem.remedy or "see what the bridge wrote",
                     ) from problem
-                dropped = f"; {num_groups} groups dropped, to be drawn again" * bool(num_groups)
+                dropped = f"; {num_begun} groups dropped, to be drawn again" * bool(num_begun)
                 self._say(f"bridge lost: {problem.what}{dropped}")

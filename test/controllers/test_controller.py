@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rotation_helpers import angle_between
 from torch import Tensor
 
 from grpo_ros import rotations
@@ -67,7 +68,7 @@ def test_the_tip_reaches_commanded_poses(controller: ActionController, robot: Ro
         state = drive(controller, state, tip, yaw, 70)
         position, rotation = robot.chain.forward(state["target"][:, :7])
         assert (position - tip).norm(dim=-1).max() < 1e-3
-        tilt = rotations.angle_between(rotation, rotations.pointing_down(yaw[:, 0]))
+        tilt = angle_between(rotation, rotations.pointing_down(yaw[:, 0]))
         assert tilt.max() < math.radians(0.5)
 
 

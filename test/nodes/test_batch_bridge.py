@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from deploy_helpers import DEADLINE_S, Client, NodeProcess, running_client  # noqa: E402
-from std_msgs.msg import UInt8MultiArray  # noqa: E402
+from std_msgs.msg import String, UInt8MultiArray  # noqa: E402
 
 from grpo_ros.configuration import load_config  # noqa: E402
 from grpo_ros.errors import BridgeError  # noqa: E402
@@ -96,6 +98,24 @@ def test_learners_come_and_go_over_shared_memory(
         assert trajectory(simulator) == expected
         simulator.close()
     expect_to_end_with_its_learner(bridge, remote(client, "shared_memory"))
+
+
+def test_an_announcement_that_lacks_what_a_learner_needs_is_passed_over(client: Client) -> None:
+    """From another version, or from a stranger: a learner goes on waiting for its bridge."""
+    port = BatchPort(client.node, BridgeConfig(attach="nobody", transport="messages"))
+    sound = {"host": socket.gethostname(), "epoch": 7, "socket": "gone", "message_type": "none"}
+    sound["transport"] = "messages"
+    wrong = [json.dumps({k: v for k, v in sound.items() if k != name}) for name in sound]
+    wrong += [json.dumps({**sound, "epoch": value}) for value in ("one", "7", None, 1.5, [])]
+    wrong += [json.dumps({**sound, "message_type": []}), "{}", "[]", "7", "{", "[" * 100_000]
+    for text in wrong:
+        port._on_announcement(String(data=text))
+    with pytest.raises(BridgeError, match="it has not announced itself"):
+        port.connect(0.1)
+    port._on_announcement(String(data=json.dumps(sound)))
+    with pytest.raises(BridgeError, match="the bridge sends none"):
+        port.connect(0.1)
+    port.close()
 
 
 def expect_to_end_with_its_learner(bridge: NodeProcess, simulator: RemoteSimulator) -> None:

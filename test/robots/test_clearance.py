@@ -193,34 +193,30 @@ def test_a_bent_arm_has_the_distances_found_by_hand(planar: Robot) -> None:
     right = np.pi / 2
     # Up, level, down twice: rods that do not meet are 0.4 m apart, the last hangs to -0.4 m.
     q = np.array([[right], [right], [0.0]])
-    assert clearance.between_links(q)[0] == pytest.approx(0.4 - 0.04)
-    assert clearance.table(q)[0] == pytest.approx(-0.4 - 0.02 - 0.1)
+    assert clearance.both(q)[1][0] == pytest.approx(0.4 - 0.04)
+    assert clearance.both(q)[0][0] == pytest.approx(-0.4 - 0.02 - 0.1)
     assert clearance.lowest_link(q) == "'l3'"
     # A square: the last rod comes back to the base's end from outside.
     q = np.array([[right], [right], [right]])
-    assert clearance.between_links(q)[0] == pytest.approx(-0.04)
+    assert clearance.both(q)[1][0] == pytest.approx(-0.04)
     assert clearance.closest_links(q) == "'l0' and 'l3'"
     # The last rods point back at the base's foot, and end 0.8 m - 0.4 m sqrt(2) behind it.
     q = np.array([[right], [0.75 * np.pi], [0.0]])
-    assert clearance.between_links(q)[0] == pytest.approx(-0.04)
-    assert clearance.table(q)[0] == pytest.approx(0.4 - 0.8 * np.sqrt(0.5) - 0.02 - 0.1)
+    assert clearance.both(q)[1][0] == pytest.approx(-0.04)
+    assert clearance.both(q)[0][0] == pytest.approx(0.4 - 0.8 * np.sqrt(0.5) - 0.02 - 0.1)
     # All three point down at 60 degrees from the base's top.
     q = np.array([[2 * np.pi / 3], [0.0], [0.0]])
-    assert clearance.table(q)[0] == pytest.approx(0.4 - 1.2 * 0.5 - 0.02 - 0.1)
+    assert clearance.both(q)[0][0] == pytest.approx(0.4 - 1.2 * 0.5 - 0.02 - 0.1)
     straight = np.zeros((3, 1))
-    assert clearance.between_links(straight)[0] == pytest.approx(0.4 - 0.04)
-    for one, two in zip(
-        clearance.both(q), (clearance.table(q), clearance.between_links(q)), strict=True
-    ):
-        assert np.array_equal(one, two)
+    assert clearance.both(straight)[1][0] == pytest.approx(0.4 - 0.04)
 
 
 def test_without_a_table_or_pairs_distances_are_infinite(planar: Robot) -> None:
     clearance = LinkClearance(with_safety(planar, table_height_m=None, self_clearance_m=2.0))
     assert clearance.pairs == () and clearance.above_table == ()
     q = np.zeros((3, 5))
-    assert np.isposinf(clearance.table(q)).all() and np.isposinf(clearance.between_links(q)).all()
-    assert clearance.table(q).shape == clearance.between_links(q).shape == (5,)
+    for distances in clearance.both(q):
+        assert distances.shape == (5,) and np.isposinf(distances).all()
     assert clearance.closest_links(q) == "no links" and clearance.lowest_link(q) == "no link"
 
 
@@ -245,7 +241,7 @@ def test_meshes_alone_are_refused_only_where_something_is_watched(planar: Robot)
         LinkClearance(with_safety(robot, table_height_m=None))
     blind = LinkClearance(with_safety(robot, table_height_m=None, self_clearance_m=0.0))
     q = np.zeros((3, 2))
-    assert np.isposinf(blind.table(q)).all() and np.isposinf(blind.between_links(q)).all()
+    assert np.isposinf(blind.both(q)).all()
     assert blind.pairs == () and blind.closest_links(q) == "no links"
 
 
@@ -256,11 +252,10 @@ def test_meshes_alone_are_refused_only_where_something_is_watched(planar: Robot)
 def test_rows_have_the_same_bits_in_any_batch(name: str) -> None:
     robot = load_robot(name)
     clearance, q = LinkClearance(robot), random_joints(robot, 70)
-    for distances in (clearance.table, clearance.between_links):
-        together = distances(q)
-        for start, num in ((0, 1), (3, 1), (5, 32), (6, 64)):
-            part = np.ascontiguousarray(q[:, start : start + num])
-            assert np.array_equal(distances(part), together[start : start + num])
+    together = np.array(clearance.both(q))
+    for start, num in ((0, 1), (3, 1), (5, 32), (6, 64)):
+        part = np.ascontiguousarray(q[:, start : start + num])
+        assert np.array_equal(clearance.both(part), together[:, start : start + num])
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -282,7 +277,7 @@ def test_distances_are_never_above_those_of_mujocos_shapes(name: str) -> None:
     model = mujoco.MjSpec.from_file(str(robot.urdf_path)).compile()
     data = mujoco.MjData(model)
     assert robot.gripper is not None
-    least, lowest = clearance.between_links(q), clearance.table(q)
+    lowest, least = clearance.both(q)
     found = np.zeros(6)
     gaps = []
     for i in range(q.shape[1]):
@@ -324,8 +319,9 @@ def test_home_and_the_whole_workspace_keep_the_deployed_clearances(name: str) ->
     robot = load_robot(name)
     home = robot.home[: robot.chain.num_joints].numpy()[:, None]
     clearance, safety = LinkClearance(robot), robot.safety
-    assert clearance.table(home)[0] > 2.0 * safety.table_clearance_m
-    assert clearance.between_links(home)[0] > 2.0 * safety.self_clearance_m
+    height, distance = clearance.both(home)
+    assert height[0] > 2.0 * safety.table_clearance_m
+    assert distance[0] > 2.0 * safety.self_clearance_m
 
 
 def test_a_base_without_links_that_rise_or_fold_has_nothing_to_watch() -> None:

@@ -9,6 +9,7 @@ import pytorch_kinematics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rotation_helpers import angle_between, quaternion_from_yaw
 from torch import Tensor
 
 from grpo_ros import rotations
@@ -232,7 +233,7 @@ def test_home_is_far_from_the_deployed_limit_of_manipulability(name: str) -> Non
 
 def test_rotation_error_points_along_the_rotation_at_any_angle() -> None:
     angle = torch.tensor([1e-6, 0.3, 1.5, 1.7, 3.0], dtype=torch.float64)
-    desired = rotations.quaternion_to_matrix(rotations.quaternion_from_yaw(angle))
+    desired = rotations.quaternion_to_matrix(quaternion_from_yaw(angle))
     start = torch.eye(3, dtype=torch.float64).repeat(5, 1, 1)
     error = rotation_error(columns(start), columns(desired))
     np.testing.assert_allclose(error[:2], 0.0, atol=1e-15)
@@ -263,7 +264,7 @@ def test_inverse_kinematics_reaches_the_whole_workspace(name: str) -> None:
     q = solve_ik(robot.chain, tip, desired, robot.home[None, :num_arm].repeat(len(tip), 1))
     position, rotation = robot.chain.forward(q)
     assert (position - tip).norm(dim=-1).max() < 1e-6
-    assert rotations.angle_between(rotation, desired).max() < 1e-5
+    assert angle_between(rotation, desired).max() < 1e-5
     lower, upper = torch.from_numpy(robot.chain.lower.T), torch.from_numpy(robot.chain.upper.T)
     assert ((q >= lower) & (q <= upper)).all()
 

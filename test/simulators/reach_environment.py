@@ -3,7 +3,7 @@
 import isaaclab.envs.mdp as mdp
 import isaaclab.sim as sim_utils
 import torch
-from isaaclab.actuators import ImplicitActuatorCfg
+from isaaclab.actuators import DelayedPDActuatorCfg, ImplicitActuatorCfg
 from isaaclab.assets import ArticulationCfg, RigidObjectCfg, RigidObjectCollectionCfg
 from isaaclab.envs import ManagerBasedRLEnvCfg
 from isaaclab.managers import (
@@ -212,6 +212,22 @@ class CommandedReachEnvCfg(ReachEnvCfg):
         super().__post_init__()
         self.observations.policy.place = ObservationTermCfg(
             func=mdp.generated_commands, params={"command_name": "place"}
+        )
+
+
+@configclass
+class DelayedReachEnvCfg(CommandedReachEnvCfg):
+    """The same with an arm whose commands arrive late: what is on its way appears with a step."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.scene.robot.actuators["arm"] = DelayedPDActuatorCfg(
+            joint_names_expr=["fr3_joint.*"],
+            stiffness=400.0,
+            damping=80.0,
+            armature=0.3,
+            min_delay=6,
+            max_delay=6,
         )
 
 

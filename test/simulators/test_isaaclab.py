@@ -4,7 +4,6 @@ One Isaac Lab simulation per process: the simulators of this module are made one
 """
 
 import dataclasses
-import importlib.util
 import os
 import sys
 import time
@@ -224,6 +223,36 @@ def test_an_environment_in_a_process_of_its_own_does_the_same(built, monkeypatch
         assert torch.equal(result.obs["policy"], other.obs["policy"])
 
 
+def test_what_a_first_step_brings_is_restored_in_a_simulator_that_never_stepped(built):
+    task = _task("isaaclab:reach_environment:DelayedReachEnvCfg")
+    keys = [Key(1, 0, group) for group in range(4)]
+    chunks = normal("actions", keys, (4, 2, 7))
+    first = built(task, 4)
+    first.reset(task.sample(keys), None, keys)
+    first.step(chunks[:, 0])
+    middle = first.snapshot()
+    assert any("delay_buffer" in name for name in middle.arrays)
+    first.step(chunks[:, 1])
+    expected = first.snapshot().row_hashes()
+    first.close()
+    second = built(task, 4)
+    second.restore(middle, range(4))
+    second.step(chunks[:, 1])
+    assert second.snapshot().row_hashes() == expected
+
+    before = second.snapshot().row_hashes()
+    lacking = dict(middle.arrays)
+    lacking.pop("episode/score")
+    for snapshot, message in (
+        (dataclasses.replace(middle, arrays=lacking), "do not both have episode/score"),
+        (dataclasses.replace(middle, engine="another"), "snapshot of engine 'another'"),
+        (middle.rows([0]), "snapshot rows .*expected 0 to 0"),
+    ):
+        with pytest.raises(SimulatorError, match=message):
+            second.restore(snapshot, range(4))
+    assert second.snapshot().row_hashes() == before
+
+
 def test_what_would_be_fetched_is_refused_at_once():
     began = time.monotonic()
     task = make_task("isaaclab:reach_environment:RemoteReachEnvCfg", ENVIRONMENT)
@@ -273,9 +302,7 @@ def test_a_simulator_that_cannot_be_made_does_not_hold_the_process(built):
     built("pick_place", 4)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("isaacsim.simulation_app"), reason="Isaac Sim is there"
-)
+@pytest.mark.skipif(app.has_module("isaacsim.simulation_app"), reason="Isaac Sim is there")
 def test_the_kit_backend_says_what_it_needs():
     with pytest.raises(MissingExtraError, match="needs Isaac Sim"):
         make_simulator("isaaclab", make_task("pick_place"), 4, IsaacLabConfig(backend="kit"))

@@ -1,14 +1,15 @@
 """What Isaac Sim's importer is handed of a robot."""
 
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from grpo_ros.errors import RobotError
+from grpo_ros.errors import MissingExtraError, RobotError
 from grpo_ros.robots import load_robot
 from grpo_ros.robots.robot import ROBOTS_DIRECTORY
-from grpo_ros.simulators.isaaclab import assets
+from grpo_ros.simulators.isaaclab import app, assets
 
 MESH = '<visual><geometry><mesh filename="package://arm/hand.stl"/></geometry></visual>'
 
@@ -62,6 +63,16 @@ def test_a_mesh_that_is_not_there_is_named_before_anything_is_converted(handed, 
     with pytest.raises(RobotError, match=r"no mesh file 'package://arm/hand\.stl'"):
         assets.robot_usd(robot)
     assert not handed
+
+
+def test_where_no_package_of_isaac_sim_is_its_importer_is_named(monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith("isaacsim.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "isaacsim", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert not app.has_module("isaacsim.simulation_app")
+    with pytest.raises(MissingExtraError, match="needs Isaac Sim's importer.*make isaaclab"):
+        assets.robot_usd(load_robot("franka_fr3"))
 
 
 def test_a_urdf_without_meshes_is_handed_on_as_it_is(handed):

@@ -24,7 +24,7 @@ TASKS = {
     "insert": ("insert", None),
     "reach": ("reach", None),
     "environment": (
-        "isaaclab:reach_environment:CommandedReachEnvCfg",
+        "isaaclab:reach_environment:DelayedReachEnvCfg",
         EnvironmentConfig(outcome="reached", chunk_size=2),
     ),
 }

@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from grpo_ros.simulators import conformance
 from grpo_ros.simulators.measured import measure
+from grpo_ros.simulators.mujoco.model import build_model
 from grpo_ros.simulators.mujoco.renderer import rendering_problem
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
+from grpo_ros.simulators.rows import MASS
 from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.insert import Insert, InsertConfig
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig
@@ -76,6 +79,21 @@ def test_a_simulator_that_forgets_controller_state_fails_the_suite():
     assert "serialised_snapshot_is_exact" in failed
 
 
+class Crowded(MujocoSimulator):
+    def step(self, chunk):
+        result = super().step(chunk)
+        return dataclasses.replace(result, reward_terms=result.reward_terms + self.num_envs)
+
+
+def test_a_simulator_whose_rewards_depend_on_the_batch_fails_the_suite():
+    task = PickPlace()
+    with (
+        conformance.Simulators(lambda num_envs: Crowded(task, num_envs)) as simulators,
+        pytest.raises(conformance.NonConformance, match="rewards depend on the batch"),
+    ):
+        conformance.row_does_not_depend_on_batch(simulators)
+
+
 def test_randomised_quantities_are_constant_in_a_group_and_differ_between_keys():
     task = PickPlace(PickPlaceConfig(randomisation=RANDOM))
     simulator = conformance._started(MujocoSimulator(task, 4))
@@ -87,4 +105,17 @@ def test_randomised_quantities_are_constant_in_a_group_and_differ_between_keys()
     cube = simulator.model.body("cube").id
     masses = {simulator.physics._own_models[i].body_mass[cube] for i in range(4)}
     assert masses == {simulator.model.body_mass[cube] * float(draws[1, 0])}
+    simulator.close()
+
+
+def test_a_heavier_body_is_the_one_that_is_built_with_that_mass():
+    task = PickPlace(PickPlaceConfig(randomisation=RANDOM))
+    simulator = conformance._started(MujocoSimulator(task, 4))
+    factors = simulator.snapshot().arrays["draws"][:, MASS].tolist()
+    names = ("body_mass", "body_inertia", "body_invweight0", "dof_invweight0", "dof_M0")
+    for found, factor in zip(simulator.physics._own_models, factors, strict=True):
+        bodies = [dataclasses.replace(body, mass=body.mass * factor) for body in task.bodies()]
+        built = build_model(task.robot, bodies, found.opt.timestep)
+        for name in names:
+            np.testing.assert_allclose(getattr(found, name), getattr(built, name), rtol=1e-9)
     simulator.close()

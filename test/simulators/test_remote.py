@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import time
 
@@ -20,17 +21,22 @@ from bridge_helpers import (
     until,
 )
 
+from grpo_ros import configuration
 from grpo_ros.configuration import load_config, to_yaml
 from grpo_ros.errors import BridgeError, ConfigurationError, SimulatorError
+from grpo_ros.robots.robot import ROBOTS_DIRECTORY
+from grpo_ros.serve import served_simulator
 from grpo_ros.simulators import conformance
 from grpo_ros.simulators.mujoco.simulator import MujocoConfig, MujocoSimulator
 from grpo_ros.simulators.remote.bridge_process import BridgeProcess
 from grpo_ros.simulators.remote.simulator import RemoteSimulator
-from grpo_ros.simulators.remote.wire import Message
+from grpo_ros.simulators.remote.wire import Message, to_bytes, unpack
 from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.tasks.base import Randomisation
 from grpo_ros.tasks.navigate import Navigate, NavigateConfig
 from grpo_ros.tasks.pick_place import PickPlace, PickPlaceConfig
+from grpo_ros.tasks.registry import make_task
+from grpo_ros.training.placement import place_simulator
 
 pytestmark = pytest.mark.xdist_group("machine")  # looks at what all processes leave behind
 
@@ -180,6 +186,61 @@ def test_a_bridge_with_another_contract_is_refused():
     with pytest.raises(SimulatorError, match="the learner's contract of task 'pick_place'") as e:
         _remote(other, bridge=ForkedBridge(TASK))
     assert "same settings" in e.value.remedy and not isinstance(e.value, BridgeError)
+
+
+class AnsweredHere:
+    """Connector and channel of a bridge that was started by itself, with settings of its own."""
+
+    peer = "here"
+
+    def __init__(self, settings):
+        self.served = served_simulator(load_config(["num_threads=1", *settings]))
+
+    def connect(self, timeout_s):
+        return self
+
+    def request(self, message, timeout_s):
+        return unpack(to_bytes(self.served.answer(unpack(to_bytes(message)))))
+
+    def close(self):
+        self.served.close()
+
+
+def _attached(bridge_settings, learner_settings=()):
+    """Return the simulator of a learner that has attached to a running bridge."""
+    settings = ("placement=separate", "bridge.attach=batch_bridge", *learner_settings)
+    config = load_config(settings)
+    task = make_task(config.task, configuration.section(config, "task"))
+    return place_simulator(config, task, 2, AnsweredHere(bridge_settings), print)
+
+
+@pytest.mark.parametrize(
+    ("settings", "here", "there"),
+    [
+        (["task.goal_radius_m=0.3"], "0.025", "0.3"),
+        (["task.rewards=[outcome,progress]"], r"\['outcome'\]", r"\['outcome', 'progress'\]"),
+        (["task.rest_speed_m_s=1"], "0.05", "1.0"),
+        (["task.randomisation.mass=[0.5,2]"], r"\[0.7, 1.4\]", r"\[0.5, 2.0\]"),
+        (["mujoco.timestep_s=0.05"], "0.01", "0.05"),
+    ],
+)
+def test_a_running_bridge_that_simulates_or_judges_otherwise_is_refused(settings, here, there):
+    key = settings[0].partition("=")[0].replace("task.", "pick_place.")
+    message = f"the learner has {key} = {here}; expected the bridge's {key} = {there}; start both"
+    with pytest.raises(SimulatorError, match=message):
+        _attached(settings)
+    _attached(settings, settings).close()
+
+
+def test_a_running_bridge_of_another_task_is_refused():
+    message = "has task = 'pick_place'; expected the bridge's task = 'stack'; "
+    with pytest.raises(SimulatorError, match=message):
+        _attached(["task=stack"])
+
+
+def test_settings_that_decide_nothing_may_differ(tmp_path):
+    shutil.copytree(ROBOTS_DIRECTORY / "franka_fr3", tmp_path / "franka_fr3")
+    _attached([f"robot={tmp_path / 'franka_fr3'}", "seed=3"], ["num_threads=2"]).close()
 
 
 def test_a_bridge_that_comes_back_as_another_kind_is_refused(remote):

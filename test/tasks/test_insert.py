@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
+from rotation_helpers import quaternion_from_yaw
 
-from grpo_ros import rotations
 from grpo_ros.randomness import Key
 from grpo_ros.simulators.mujoco.simulator import MujocoSimulator
 from grpo_ros.tasks.insert import PEG_HALF, WALLS, Insert, InsertConfig
@@ -26,7 +26,7 @@ def _scene(task, depth=0.036, lateral=0.0, turn=0.0, tilt=0.0):
     scene = task.sample(_keys(1))
     mouth, yaw = task._mouth(scene)[0], task._hole_yaw(scene)
     half = 0.5 * tilt
-    upright = rotations.quaternion_from_yaw(yaw + turn)[0]
+    upright = quaternion_from_yaw(yaw + turn)[0]
     x, y, z, w = upright.tolist()
     # The tilt about the base's x axis comes after the turn about z.
     c, s = math.cos(half), math.sin(half)
@@ -134,9 +134,7 @@ def test_the_walls_are_solid_and_stand_where_each_episode_puts_them(task):
     above = task._mouth(scene) + offset + torch.tensor([0.0, 0.0, 0.07])
     yaw = task._hole_yaw(scene)
     joints = task.arm_at(above, yaw, PEG_HALF - 3e-4)
-    peg = torch.cat(
-        [above - torch.tensor([0.0, 0.0, 0.02]), rotations.quaternion_from_yaw(yaw)], 1
-    )
+    peg = torch.cat([above - torch.tensor([0.0, 0.0, 0.02]), quaternion_from_yaw(yaw)], 1)
     simulator.reset(
         dataclasses.replace(scene, joint_position=joints, poses={**scene.poses, "peg": peg})
     )

@@ -11,9 +11,10 @@ from grpo_ros import configuration
 from grpo_ros.configuration import config_hash, load_config
 from grpo_ros.errors import BridgeError, ConfigurationError
 from grpo_ros.simulators.remote.bridge_process import BridgeProcess
+from grpo_ros.simulators.remote.simulator import RemoteSimulator
 from grpo_ros.tasks.registry import make_task
 from grpo_ros.training.observer import TrainingObserver
-from grpo_ros.training.placement import place_simulator, without_ros
+from grpo_ros.training.placement import Losses, place_simulator, without_ros
 from grpo_ros.training.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("machine")  # looks at what all processes leave behind
@@ -101,6 +102,29 @@ def test_a_run_whose_bridge_is_killed_ten_times_equals_one_that_was_never_killed
     assert timing["lost_bridges"] == trainer.losses.bridges == NUM_KILLS
     dropped = sum("3 groups dropped, to be drawn again" in text for text in lost)
     assert timing["dropped_groups"] == 3 * dropped > 0
+
+
+def test_groups_that_were_never_begun_are_not_counted_as_dropped():
+    class FoundAtTheThirdTry(RemoteSimulator):
+        def __init__(self):
+            self.num_tries = 0
+
+        def reconnect(self):
+            self.num_tries += 1
+            if self.num_tries < 3:
+                raise BridgeError("no bridge is there")
+
+    told, rollouts = [], iter([BridgeError("it was killed"), "rollout"])
+
+    def work():
+        if isinstance(found := next(rollouts), BridgeError):
+            raise found
+        return found
+
+    losses = Losses(FoundAtTheThirdTry(), 10, told.append)
+    assert losses.redo(work, 4) == "rollout"
+    assert (losses.bridges, losses.groups) == (3, 4)
+    assert ["dropped" in line for line in told] == [True, False, False]
 
 
 def test_a_process_of_its_own_is_started_and_ends_quietly_when_told(tmp_path, capfd):

@@ -68,6 +68,7 @@ class Gr00tPolicy(ChunkPolicy):
             MissingExtraError: the extra gr00t is not installed.
         """
         checkpoint = _named_checkpoint(config)
+        checkpoint.warn_of_other_steps(config.num_steps)
         roles = match(checkpoint, contract, config)
         size = _image_size(contract, roles.images)
         is_low = config.precision == "bfloat16"

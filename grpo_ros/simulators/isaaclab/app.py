@@ -22,15 +22,23 @@ _stack = contextlib.ExitStack()
 _holder: object | None = None
 
 
+def has_module(name: str) -> bool:
+    """Return whether a module is installed; what it stands in may be absent too."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def require(config: IsaacLabConfig) -> None:
     """Raise MissingExtraError where Isaac Lab, or what the backend needs, is not installed."""
     for package in ("isaaclab", "isaaclab_newton"):
-        if importlib.util.find_spec(package) is None:
+        if not has_module(package):
             raise MissingExtraError(
                 f"simulator 'isaaclab' needs the package {package}",
                 remedy="run `make isaaclab` (or make setup EXTRAS=isaaclab)",
             )
-    if config.backend == "kit" and importlib.util.find_spec("isaacsim.simulation_app") is None:
+    if config.backend == "kit" and not has_module("isaacsim.simulation_app"):
         raise MissingExtraError(
             "isaaclab.backend = 'kit' needs Isaac Sim",
             remedy="install isaacsim 6.x from NVIDIA's package index, or use backend newton",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from grpo_ros.errors import MissingExtraError, RobotError
 from grpo_ros.robots.meshes import with_mesh_paths
 from grpo_ros.robots.robot import Robot
 from grpo_ros.simulators.isaaclab import convert
+from grpo_ros.simulators.isaaclab.app import has_module
 from grpo_ros.simulators.isaaclab.convert import MARK
 
 CONVERT_TIMEOUT_S = 180.0
@@ -71,7 +71,7 @@ def refuse_remote(path: str, what: str) -> None:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    if importlib.util.find_spec("isaacsim.asset") is None:
+    if not has_module("isaacsim.asset"):
         raise MissingExtraError(
             f"converting {source.name} to USD needs Isaac Sim's importer",
             remedy="run `make isaaclab` (or make setup EXTRAS=isaaclab)",

@@ -24,18 +24,22 @@ def is_buffer(node: Any) -> bool:
 
 
 def read_frames(buffer: Any) -> Tensor | None:
-    """Return copies of all frames (N, K, ...), oldest first; None where there are none yet."""
-    frames = buffer._buffer
-    if frames is None:
+    """Return copies of all frames (N, K, ...), oldest first; None where there are none yet.
+
+    Those of a ring from before an environment's last reset, which nobody reads, are zero.
+    """
+    if buffer._buffer is None:
         return None
-    return torch.roll(frames, -_written(buffer), 0).transpose(0, 1).clone()
+    frames = torch.roll(buffer._buffer, -_written(buffer), 0).transpose(0, 1).clone()
+    if type(buffer).__name__ == RING:
+        age = torch.arange(frames.shape[1], 0, -1, device=frames.device)
+        frames[age > buffer._num_pushes.unsqueeze(1)] = 0
+    return frames
 
 
 def write_frames(buffer: Any, ids: Tensor, frames: Tensor) -> None:
     """Put frames (n, K, ...), oldest first, into environments (n,)."""
     target = buffer._buffer
-    if target is None:  # nothing was ever pushed: the number of pushes says so too
-        return
     on_device = frames.to(target.device).transpose(0, 1)
     target[:, ids.to(target.device)] = torch.roll(on_device, _written(buffer), 0)
     if hasattr(buffer, "_need_reset"):

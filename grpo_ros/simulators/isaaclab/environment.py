@@ -7,6 +7,7 @@ is added: no automatic reset, complete snapshots, initial states drawn per key, 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.metadata
 import io
@@ -21,13 +22,14 @@ from torch import Tensor
 from grpo_ros.contract import ActionField, Contract, ObservationField, Source
 from grpo_ros.errors import ConfigurationError, SimulatorError, nearest
 from grpo_ros.randomness import Key, generator
-from grpo_ros.simulators.arguments import check_chunk, environment_ids
+from grpo_ros.simulators.arguments import check_chunk, chosen_rows, environment_ids
 from grpo_ros.simulators.base import Capabilities, EnvIds, Observation, StepResult, Watch
 from grpo_ros.simulators.isaaclab import app
 from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.isaaclab.environment_config import environment_config
 from grpo_ros.simulators.isaaclab.environment_state import EnvironmentState
 from grpo_ros.simulators.isaaclab.newton import MIN_WORLDS, NewtonSolver
+from grpo_ros.simulators.physics import short_hash
 from grpo_ros.simulators.snapshot import Snapshot
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.environment import KEY, EnvironmentTask
@@ -74,15 +76,20 @@ class IsaacLabEnvironment:
             self._state = EnvironmentState(self._env, solver)
             self._outcome = self._outcome_of(task.config.outcome)
             self._score = _function(task.config.score) if task.config.score else None
+            num_actions = self._env.action_manager.total_action_dim
             with self._env.automatic_resets():
                 self._env.reset()
+                self._env.step(torch.zeros(self._num_worlds, num_actions))
+                self._env.reset()  # what appears with the first step, as delays do, is there now
             self.contract = self._make_contract()
             self._rows = self._read()
         if self.changed:
             log.warning("left out of '%s': %s", task.specification, ", ".join(self.changed))
         task.bind(self.contract, ("outcome", *self._env.reward_manager.active_terms))
         version = importlib.metadata.version("isaaclab")
-        self._engine = f"isaaclab {version} {config.backend} {task.name}"
+        settings = dataclasses.replace(config, device="")
+        decisive = short_hash(settings, self._env.physics_dt, self._env.step_dt)
+        self._engine = f"isaaclab {version} {config.backend} {task.name} {decisive}"
         self.capabilities = Capabilities(config.is_proven, config.is_proven, config.is_proven)
         self._episode = {
             "step_count": torch.zeros(num_envs, dtype=torch.long),
@@ -164,26 +171,16 @@ class IsaacLabEnvironment:
     def snapshot(self, env_ids: EnvIds = None) -> Snapshot:
         """Return the complete state of the given environments."""
         ids = self._ids(env_ids)
-        rows = {name: value[ids] for name, value in self._rows.items()}
-        rows.update((EPISODE + name, value[ids]) for name, value in self._episode.items())
-        return Snapshot(self._engine, rows)
+        return Snapshot(self._engine, {name: value[ids] for name, value in self._own().items()})
 
     def restore(
         self, snapshot: Snapshot, rows: Sequence[int] | Tensor, env_ids: EnvIds = None
     ) -> Observation:
         """Put snapshot rows into environments; see the protocol."""
-        if snapshot.engine != self._engine:
-            raise SimulatorError(
-                f"snapshot of engine '{snapshot.engine}'", expected=f"'{self._engine}'"
-            )
-        ids, chosen = self._ids(env_ids), torch.as_tensor(rows, dtype=torch.long)
-        if len(chosen) != len(ids):
-            raise SimulatorError(f"{len(chosen)} rows for {len(ids)} environments")
+        ids, own = self._ids(env_ids), self._own()
+        chosen = chosen_rows(snapshot, rows, len(ids), self._engine, own)
         for name, array in snapshot.arrays.items():
-            if name.startswith(EPISODE):
-                self._episode[name.removeprefix(EPISODE)][ids] = array[chosen]
-            else:
-                self._rows[name][ids] = array[chosen]
+            own[name][ids] = array[chosen]
         self._state.write(ids, self._state_of(snapshot.arrays, chosen))
         return self._observed(ids)
 
@@ -225,11 +222,24 @@ class IsaacLabEnvironment:
         rows.update((OBSERVED + name, value) for name, value in self._fields().items())
         return {name: value[: self.num_envs] for name, value in rows.items()}
 
+    def _own(self) -> dict[str, Tensor]:
+        """Return the arrays of a snapshot themselves."""
+        episode = {EPISODE + name: value for name, value in self._episode.items()}
+        return {**self._rows, **episode}
+
     def _keep(self, ids: Tensor) -> None:
-        """Take over the rows of environments; the others are finished, and stay as they were."""
-        for name, value in self._read().items():
-            if name not in self._rows:  # appears with the first step, as histories do
-                self._rows[name] = value
+        """Take over the rows of environments; the others are finished, and stay as they were.
+
+        Raises:
+            SimulatorError: something is remembered now that was not at the beginning.
+        """
+        found = self._read()
+        if differing := sorted(set(found) ^ set(self._rows)):
+            raise SimulatorError(
+                f"'{self.task.name}' began or ceased to remember {', '.join(differing)}",
+                expected="the same arrays from an environment's first step on",
+            )
+        for name, value in found.items():
             self._rows[name][ids] = value[ids]
 
     def _fields(self) -> dict[str, Tensor]:

@@ -43,6 +43,7 @@ def environment_config(
     found.scene.num_envs = num_envs
     found.scene.env_spacing = 0.0  # an environment's place would enter its float32 coordinates
     found.sim.device = config.device
+    found.sim.use_newton_actuators = False  # the commands that those delay are in no row
     found.seed = 0
     if settings.episode_length_s:
         found.episode_length_s = settings.episode_length_s

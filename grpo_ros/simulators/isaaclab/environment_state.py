@@ -63,7 +63,7 @@ class EnvironmentState:
     def write(self, ids: Tensor, rows: dict[str, Tensor]) -> None:
         """Put rows (n, ...) into environments (n,)."""
         scene, device = self._env.scene, self._env.device
-        on_device = ids.to(device, torch.int32)
+        on_device, before = ids.to(device, torch.int32), self.remembered()
         scene.reset_to(_nested(rows), on_device, is_relative=True)
         for name, group in scene.rigid_object_collections.items():
             pose, velocity = (
@@ -71,8 +71,9 @@ class EnvironmentState:
             )
             group.write_body_link_pose_to_sim_index(body_poses=pose, env_ids=on_device)
             group.write_body_com_velocity_to_sim_index(body_velocities=velocity, env_ids=on_device)
-        self.recall(ids, rows)  # after reset_to, which overwrites joint targets
-        scene.write_data_to_sim()
+        # reset_to overwrites joint targets, and lets actuators of all environments take a command
+        self.recall(torch.arange(self.num_envs), before)
+        self.recall(ids, rows)
         self._env.sim.forward()  # clears the warm start of what was written
         self._solver.write_warm_start(on_device, rows[WARM_START].to(device))
 

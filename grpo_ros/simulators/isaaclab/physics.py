@@ -22,7 +22,7 @@ from grpo_ros.simulators.isaaclab.config import IsaacLabConfig
 from grpo_ros.simulators.isaaclab.names import ROBOT, body_asset, camera_asset
 from grpo_ros.simulators.isaaclab.newton import MIN_WORLDS, NewtonSolver
 from grpo_ros.simulators.isaaclab.parameters import Parameters
-from grpo_ros.simulators.physics import joint_sources, whole_substeps
+from grpo_ros.simulators.physics import joint_sources, short_hash, whole_substeps
 from grpo_ros.simulators.rows import placed_bodies
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.scene_state import SceneState
@@ -66,7 +66,10 @@ class IsaacLabPhysics:
         self._held = torch.full((num_worlds, self.state_size), torch.nan)
         self._held_placed = torch.full((num_worlds, len(self._placed), 7), torch.nan)
         version = importlib.metadata.version("isaaclab")
-        self.engine = f"isaaclab {version} {config.backend} {task.name} {task.robot.sha256[:12]}"
+        settings = dataclasses.replace(config, device="")
+        decisive = short_hash(bodies, settings, task.randomisation.enabled)
+        named = f"isaaclab {version} {config.backend} {task.name} {task.robot.sha256[:12]}"
+        self.engine = f"{named} {decisive}"
         self.capabilities = Capabilities(
             exact_mid_episode=config.is_proven,
             bit_equal_group=config.is_proven,

@@ -24,7 +24,7 @@ from grpo_ros.simulators.base import Capabilities
 from grpo_ros.simulators.batched import BatchedSimulator
 from grpo_ros.simulators.mujoco.layout import Layout
 from grpo_ros.simulators.mujoco.model import build_model
-from grpo_ros.simulators.physics import whole_substeps
+from grpo_ros.simulators.physics import short_hash, whole_substeps
 from grpo_ros.simulators.rows import FRICTION, GAIN, MASS
 from grpo_ros.tasks.base import Task
 from grpo_ros.tasks.camera import OVERVIEW, Camera
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 TIME = 0
 """Column of a physics row: mjSTATE_TIME comes first."""
+LATE_S = 1e6
+"""When physics is run: MuJoCo starts a state anew that diverged, at 0, and only that tells."""
 FILM_SIZE = (240, 180)
 """Of images of a camera that is not observed, pixels."""
 
@@ -81,7 +83,9 @@ class MujocoPhysics:
         self._caller = ThreadPoolExecutor(1, "physics")
         self._layout = Layout(self.model, task.robot, task.bodies())
         self.state_size = self._layout.state_size
-        self.engine = f"mujoco {mujoco.__version__} {task.name} {task.robot.sha256[:12]}"
+        decisive = short_hash(task.bodies(), config.timestep_s, task.randomisation.enabled)
+        named = f"mujoco {mujoco.__version__} {task.name} {task.robot.sha256[:12]}"
+        self.engine = f"{named} {decisive}"
         self._num_threads = config.num_threads
         self._observed: dict[tuple[int, int], ObservedImages] = {}
         self._film: MujocoRenderer | None = None
@@ -115,11 +119,13 @@ class MujocoPhysics:
             raise SimulatorError("the simulator is closed")
         num, num_substeps = control.shape[:2]
         state = np.empty((num, num_substeps, self.state_size))
+        start = physics.numpy().copy()
+        start[:, TIME] = LATE_S
         running = self._caller.submit(
             self._pool.rollout,
             [self._model(i) for i in ids.tolist()],
             self._data,
-            physics.numpy(),
+            start,
             self._layout.control(control, placed),
             nstep=num_substeps,
             skip_checks=True,
@@ -130,10 +136,13 @@ class MujocoPhysics:
 
         def finish() -> Tensor:
             running.result()
-            # MuJoCo starts a state anew that diverged, and stays there: only its time tells.
-            elapsed = state[:, -1, TIME] - physics.numpy()[:, TIME]
-            state[elapsed < (num_substeps - 0.5) * self.model.opt.timestep, -1] = np.nan
-            return torch.from_numpy(state[:, -1])
+            moved, timestep = state[:, -1], self.model.opt.timestep
+            has_stopped = moved[:, TIME] < LATE_S + (num_substeps - 0.5) * timestep
+            moved[:, TIME] = physics.numpy()[:, TIME]
+            for _ in range(num_substeps):
+                moved[:, TIME] += timestep
+            moved[has_stopped] = np.nan
+            return torch.from_numpy(moved)
 
         return finish
 
@@ -142,6 +151,7 @@ class MujocoPhysics:
         if not self._own_models:
             self._own_models = [copy.copy(self.model) for _ in range(self.num_envs)]
         nominal, free = self.model, self._layout.free_bodies
+        data = mujoco.MjData(nominal)
         for i, draw in zip(ids.tolist(), draws.tolist(), strict=True):
             model = self._own_models[i]
             model.body_mass[free] = nominal.body_mass[free] * draw[MASS]
@@ -149,6 +159,7 @@ class MujocoPhysics:
             model.geom_friction[:, 0] = nominal.geom_friction[:, 0] * draw[FRICTION]
             model.actuator_gainprm[:] = nominal.actuator_gainprm * draw[GAIN]
             model.actuator_biasprm[:] = nominal.actuator_biasprm * draw[GAIN]
+            mujoco.mj_setConst(model, data)  # among others, how hard a contact is
 
     def render(self, ids: Tensor, physics: Tensor, placed: Tensor, camera: str) -> Tensor:
         """Return images (n, H, W, 3) uint8 of physics rows.

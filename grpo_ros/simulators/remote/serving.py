@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -35,6 +36,10 @@ HELLO, OPEN, GOODBYE = "hello", "open", "goodbye"
 POLL_S = 0.2
 """How often a loop that waits for requests looks whether it should end."""
 
+CHOICES = ("task", "simulator")
+"""Settings that decide which others there are."""
+SAME = "start both with the same settings and the same version of this package"
+
 log = logging.getLogger(__name__)
 
 
@@ -45,10 +50,17 @@ class ServedSimulator:
         make: makes the simulator.
         contract: of its task; a learner whose contract is another one is refused. None: known
             once the simulator is made, and told to the learner.
+        settings: dotted key -> value of task and simulator; a learner that sends others is
+            refused.
     """
 
-    def __init__(self, make: MakeSimulator, contract: Contract | None) -> None:
-        self._make, self.contract = make, contract
+    def __init__(
+        self,
+        make: MakeSimulator,
+        contract: Contract | None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._make, self.contract, self._settings = make, contract, settings
         self._simulator: Simulator | None = None
 
     def answer(self, request: Message) -> Message:
@@ -78,12 +90,13 @@ class ServedSimulator:
 
     def _open(self, request: Message) -> Message:
         wanted, num_envs = field(request, "contract_hash"), int(field(request, "num_envs"))
+        self._check_settings(request.fields.get("settings"))
         if self.contract is not None and wanted not in ("", self.contract.sha256):
             raise SimulatorError(
                 f"the learner's contract of task '{field(request, 'task')}' is {wanted[:12]}",
                 expected=f"that of the bridge, {self.contract.sha256[:12]} "
                 f"of task '{self.contract.task}'",
-                remedy="start both with the same settings and the same version of this package",
+                remedy=SAME,
             )
         if self._simulator is not None and self._simulator.num_envs != num_envs:
             self.close()
@@ -101,6 +114,24 @@ class ServedSimulator:
                 "device": str(self._simulator.device),
             }
         )
+
+    def _check_settings(self, wanted: Any) -> None:
+        """Raise SimulatorError where a learner's settings, if it sent any, are others."""
+        if wanted is None or self._settings is None:
+            return
+        theirs, mine = dict(wanted), self._settings
+        keys = [key for key in {**mine, **theirs} if theirs.get(key, ...) != mine.get(key, ...)]
+        keys = [key for key in CHOICES if key in keys] or keys
+        if keys:
+            raise SimulatorError(
+                f"the learner has {_listed(theirs, keys)}",
+                expected=f"the bridge's {_listed(mine, keys)}",
+                remedy=SAME,
+            )
+
+
+def _listed(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key} = {settings.get(key, 'nothing')!r}" for key in keys)
 
 
 def serve(

@@ -51,6 +51,8 @@ class RemoteSimulator:
         connector: finds or starts the bridge; closed with the simulator.
         timeout_s: deadline of every call.
         start_timeout_s: deadline until a bridge is there and has made its simulator.
+        settings: dotted key -> value of task and simulator, which have to be the bridge's too;
+            None: whatever it was started with.
 
     Attributes:
         watch: as in the protocol; called once a whole chunk is done, in the caller's thread.
@@ -58,7 +60,8 @@ class RemoteSimulator:
 
     Raises:
         BridgeError: no bridge within the deadline, or one of another version.
-        SimulatorError: the bridge's contract is another one; whatever its simulator raises.
+        SimulatorError: the bridge's contract or settings are others; whatever its simulator
+            raises.
     """
 
     device = torch.device("cpu")
@@ -70,8 +73,9 @@ class RemoteSimulator:
         connector: Connector,
         timeout_s: float = 60.0,
         start_timeout_s: float = 120.0,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.task, self.num_envs = task, num_envs
+        self.task, self.num_envs, self._settings = task, num_envs, settings
         # Only who builds an environment knows its contract.
         is_known = not isinstance(task, EnvironmentTask) or task.is_bound
         self._known = task.contract() if is_known else None
@@ -113,7 +117,9 @@ class RemoteSimulator:
     def _connect(self) -> tuple[Capabilities, str]:
         """Connect and open; return the bridge's capabilities and its device."""
         self._channel = self._connector.connect(self._start_timeout_s)
-        request = _request(OPEN, task=self.task.name, num_envs=self.num_envs)
+        request = _request(
+            OPEN, task=self.task.name, num_envs=self.num_envs, settings=self._settings
+        )
         request.fields["contract_hash"] = self._known.sha256 if self._known else ""
         answer = self._ask(request, self._start_timeout_s)
         if self._known is None:

@@ -110,6 +110,7 @@ def write_demonstrations(
     check_can_write(folder, contract, kind, video)
     if not recording.episodes:
         raise DemonstrationError(f"no episodes to write to {folder}", expected="at least one")
+    folder = folder.resolve()  # `.` has no name, and a link is not replaced
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -66,7 +66,7 @@ class Curriculum:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return states and progress as flat tensors."""
-        states = dict(self._states.arrays) if self._states is not None else {}
+        states = self._states.tensors() if self._states is not None else {}
         return {
             **{f"states/{name}": value for name, value in states.items()},
             "lengths": torch.tensor(self._lengths, dtype=torch.long),
@@ -74,7 +74,7 @@ class Curriculum:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor], engine: str) -> None:
-        """Continue from `state_dict`, in the engine that the snapshots are of.
+        """Continue from `state_dict`; `engine` is that of snapshots that name none.
 
         Raises:
             CheckpointError: something is missing.
@@ -85,4 +85,4 @@ class Curriculum:
             self._lengths = [int(length) for length in state["lengths"]]
         except KeyError as missing:
             raise CheckpointError(f"the curriculum's state lacks {missing}") from None
-        self._states = Snapshot(engine, states) if states else None
+        self._states = Snapshot.from_tensors(states, engine) if states else None

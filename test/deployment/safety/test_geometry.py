@@ -63,12 +63,12 @@ class Truth:
         q = np.ascontiguousarray(points.T)
         pose = self.robot.chain.pose(q)
         outside = np.maximum(self.lower - pose.position, pose.position - self.upper).max(axis=0)
-        least = self.safety.table_clearance_m, self.safety.self_clearance_m
+        height, distance = self.clearance.both(q)
         return np.stack(
             [
                 outside,
-                least[0] - self.clearance.table(q),
-                least[1] - self.clearance.between_links(q),
+                self.safety.table_clearance_m - height,
+                self.safety.self_clearance_m - distance,
                 self.safety.manipulability - manipulability(pose.jacobian),
             ]
         )

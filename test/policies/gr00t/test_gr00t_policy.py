@@ -19,6 +19,7 @@ from grpo_ros.export.policy_file import load_policy_file
 from grpo_ros.policies import make_policy
 from grpo_ros.policies.base import stack_samples
 from grpo_ros.policies.gr00t.config import Gr00tConfig
+from grpo_ros.policies.gr00t.files import checkpoint
 from grpo_ros.randomness import Key
 from grpo_ros.training.rollout import Rollout
 
@@ -81,6 +82,15 @@ def test_in_bfloat16_the_ratio_stays_within_its_measured_bound(config):
     check_first_ratio(policy, log_ratio, tolerance=1e-4)
     with pytest.raises(TrainingError, match="1 within 0.1"):
         check_first_ratio(policy, log_ratio + 0.2, tolerance=1e-4)
+
+
+def test_denoising_steps_other_than_the_checkpoints_own_are_told(config, monkeypatch):
+    told = []
+    monkeypatch.setattr(checkpoint.log, "warning", lambda text, *parts: told.append(text % parts))
+    built(config)
+    assert not told
+    built(config, num_steps=2)
+    assert told == [f"gr00t.num_steps = 2, and {config.policy_path} takes 4 denoising steps"]
 
 
 def test_in_float32_nothing_is_allowed_for_rounding(config):

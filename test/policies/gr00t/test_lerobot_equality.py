@@ -90,7 +90,7 @@ def test_states_are_mapped_by_the_same_ranges(batch, observation, tiny_checkpoin
     mapped = 2.0 * (observation["observation.state"] - low) / torch.where(span == 0, 1.0, span) - 1
     mapped = torch.where(span == 0, 0.0, mapped.clamp(-1.0, 1.0))
     assert torch.allclose(batch["state"][:, 0, : tiny_checkpoint.state_size], mapped, atol=1e-6)
-    assert batch["state"].shape == (NUM_ENVS, 1, tiny_checkpoint.max_state_dim)
+    assert batch["state"].shape == (NUM_ENVS, 1, tiny_checkpoint.model_config["max_state_dim"])
     assert batch["embodiment_id"].tolist() == [tiny_checkpoint.embodiment_id] * NUM_ENVS
 
 

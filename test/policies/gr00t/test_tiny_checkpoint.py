@@ -51,7 +51,7 @@ def test_it_says_what_it_was_made_with(tiny_checkpoint):
     assert tiny_checkpoint.cameras == ("front", "wrist")
     for groups, given in ((tiny_checkpoint.state, STATE), (tiny_checkpoint.action, ACTION)):
         assert {group.name: (list(group.low), list(group.high)) for group in groups} == given
-    assert (tiny_checkpoint.action_horizon, tiny_checkpoint.chunk_horizon) == (16, 40)
+    assert tiny_checkpoint.action_horizon == 16
     assert tiny_checkpoint.geometry.target_size == (64, 64)
 
 
@@ -125,7 +125,7 @@ def test_one_for_a_contract_has_its_cameras_proprioception_and_actions(tmp_path)
     assert checkpoint.cameras == ("wrist",)
     assert [(group.name, group.low, group.high) for group in checkpoint.state] == [
         ("joints", (-1.0, -4.0, -1.0, -4.0), (2.0, 5.0, 2.0, 5.0)),
-        ("speeds", (-3.0,), (3.0,)),
+        ("speeds", (-6.0,), (6.0,)),
         ("opening", (-1.0,), (1.0,)),
         ("tip", (0.2, -0.4, -1.0), (0.7, 0.4, 1.0)),
     ]

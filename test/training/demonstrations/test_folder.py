@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -59,6 +60,15 @@ def test_what_is_read_is_what_was_recorded_bit_for_bit(tmp_path, task):
     assert_equal(stored.recording, recording)
     assert stored.recording.attempts == recording.attempts and stored.format == "episodes"
     assert [path.name for path in tmp_path.iterdir()] == ["kept"], "something is left over"
+
+
+def test_the_folder_that_one_stands_in_is_written_to(tmp_path, monkeypatch):
+    (tmp_path / "kept").mkdir()
+    monkeypatch.chdir(tmp_path / "kept")
+    recording, contract = recorded("pick_place")
+    write_demonstrations(Path("."), recording, contract, ORIGIN, "episodes")
+    assert_equal(read_demonstrations(tmp_path / "kept", contract).recording, recording)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_the_hash_is_of_the_data_wherever_the_folder_lies(folder, tmp_path):

@@ -9,6 +9,7 @@ unpickled, downloaded or run, and no package of the extra is needed.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ MAX_LAYERS = 512
 OTHER_CODE = ("auto_map", "quantization_config", "attn_implementation", "_attn_implementation")
 """Keys that would have other code loaded or run than the model's own."""
 
+log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Gr00tCheckpoint:
@@ -52,8 +55,6 @@ class Gr00tCheckpoint:
         video_history, state_history: how many past images and states the model takes.
         state, action: groups, in order; there may be no state.
         action_horizon: steps of a chunk that the embodiment uses.
-        chunk_horizon: steps of a chunk that the model gives.
-        max_state_dim, max_action_dim: widths of the model's padded vectors.
         num_denoising_steps: of the flow, from noise to chunk.
         formalize_language: instructions lose capitals and punctuation.
         clip_outliers: normalised states are held to [-1, 1].
@@ -75,9 +76,6 @@ class Gr00tCheckpoint:
     state: tuple[StateGroup, ...]
     action: tuple[ActionGroup, ...]
     action_horizon: int
-    chunk_horizon: int
-    max_state_dim: int
-    max_action_dim: int
     num_denoising_steps: int
     formalize_language: bool
     clip_outliers: bool
@@ -97,6 +95,16 @@ class Gr00tCheckpoint:
     def action_size(self) -> int:
         """Components of an action that the embodiment uses."""
         return sum(group.size for group in self.action)
+
+    def warn_of_other_steps(self, num_steps: int) -> None:
+        """Say so where a policy's flow takes other steps than the checkpoint's own."""
+        if num_steps != self.num_denoising_steps:
+            log.warning(
+                "gr00t.num_steps = %d, and %s takes %d denoising steps",
+                num_steps,
+                self.path,
+                self.num_denoising_steps,
+            )
 
 
 def read_checkpoint(
@@ -136,9 +144,6 @@ def read_checkpoint(
         state=state,
         action=action,
         action_horizon=_num_steps(modality["action"], maximum=chunk_horizon),
-        chunk_horizon=chunk_horizon,
-        max_state_dim=max_dims[0],
-        max_action_dim=max_dims[1],
         num_denoising_steps=config.optional("num_inference_timesteps", 4).integer(1, 1000),
         formalize_language=processor.optional("formalize_language", True).flag(),
         clip_outliers=processor.optional("clip_outliers", True).flag(),

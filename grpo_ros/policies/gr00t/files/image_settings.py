@@ -21,6 +21,8 @@ DEFAULT_CROP_SIZE: Size = (230, 230)
 MAX_EDGE = 4096
 MAX_ASPECT = 200
 """The processor refuses narrower images."""
+MAX_SCALE = 1e6
+"""Of what pixels are multiplied with or divided by: patches stay finite in float32."""
 BICUBIC = 3
 """PIL's number of the one resampling that is supported."""
 
@@ -150,9 +152,9 @@ def read_image_processor(settings: JsonValue) -> ImageProcessorSettings:
         settings["merge_size"].integer(1, 8),
         size["shortest_edge"].integer(1, MAX_EDGE**2),
         size["longest_edge"].integer(1, MAX_EDGE**2),
-        settings.optional("rescale_factor", 1 / 255).number(),
-        _channels(settings["image_mean"]),
-        _channels(settings["image_std"]),
+        settings.optional("rescale_factor", 1 / 255).number(1 / MAX_SCALE, MAX_SCALE),
+        _channels(settings["image_mean"], -MAX_SCALE),
+        _channels(settings["image_std"], 1 / MAX_SCALE),
     )
 
 
@@ -163,8 +165,8 @@ def _size(value: JsonValue) -> Size:
     return edges[0], edges[1]
 
 
-def _channels(value: JsonValue) -> tuple[float, float, float]:
-    numbers = value.numbers()
+def _channels(value: JsonValue, minimum: float) -> tuple[float, float, float]:
+    numbers = tuple(item.number(minimum, MAX_SCALE) for item in value)
     if len(numbers) != 3:
         raise value.refuse("three numbers, one per channel")
     return numbers[0], numbers[1], numbers[2]

@@ -13,6 +13,7 @@ from grpo_ros.errors import CheckpointError, nearest
 AGAIN = "download or copy the checkpoint again"
 MAX_SHOWN = 60
 """Characters of a wrong value that a message repeats."""
+FINITE = "a finite number"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,15 +85,16 @@ class JsonValue:
             raise self.refuse(f"an integer from {minimum} to {maximum}")
         return int(self.value)
 
-    def number(self) -> float:
-        """Return a finite number."""
+    def number(self, minimum: float = -math.inf, maximum: float = math.inf) -> float:
+        """Return a finite number within [minimum, maximum]."""
         is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
         try:
-            if is_number and math.isfinite(self.value):
+            if is_number and math.isfinite(self.value) and minimum <= self.value <= maximum:
                 return float(self.value)
         except OverflowError:  # an integer beyond the range of floats
             pass
-        raise self.refuse("a finite number")
+        is_bounded = math.isfinite(minimum)
+        raise self.refuse(f"a number from {minimum} to {maximum}" if is_bounded else FINITE)
 
     def names(self) -> tuple[str, ...]:
         """Return a list of texts, none of them twice."""

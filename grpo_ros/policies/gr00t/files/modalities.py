@@ -49,9 +49,7 @@ class ActionGroup:
         start: index of its first component.
         low, high: (D,) what -1 and 1 stand for; over all steps, where that depends on the step.
         representation: ABSOLUTE, or RELATIVE to the state when the chunk was decided, or DELTA.
-        type, format: the checkpoint's words, e.g. EEF or NON_EEF, DEFAULT or XYZ_ROT6D.
-        state_name: the state group that RELATIVE refers to.
-        step_low, step_high: (H, D) where what -1 and 1 stand for depends on the step; else empty.
+        step_low: (H, D) where what -1 and 1 stand for depends on the step; else empty.
     """
 
     name: str
@@ -59,11 +57,7 @@ class ActionGroup:
     low: Numbers
     high: Numbers
     representation: Representation = "ABSOLUTE"
-    type: str = "NON_EEF"
-    format: str = "DEFAULT"
-    state_name: str = ""
     step_low: tuple[Numbers, ...] = ()
-    step_high: tuple[Numbers, ...] = ()
 
     @property
     def size(self) -> int:
@@ -142,18 +136,13 @@ def read_action_groups(
         low, high = _range(entry, use_percentiles and not is_relative)
         if len(low) not in (1, horizon):
             raise entry.refuse(f"one range per component, or one per step ({horizon})")
-        by_step = len(low) > 1
         group = ActionGroup(
             name,
             start,
             tuple(map(min, zip(*low, strict=True))),
             tuple(map(max, zip(*high, strict=True))),
             representation,
-            _word(config, "type", "NON_EEF"),
-            _word(config, "format", "DEFAULT"),
-            state_key.text() if is_relative else "",
-            low if by_step else (),
-            high if by_step else (),
+            low if len(low) > 1 else (),
         )
         groups.append(group)
         start += group.size
@@ -164,15 +153,11 @@ def read_action_groups(
 
 
 def _representation(config: JsonValue) -> Representation:
-    word = _word(config, "rep", "ABSOLUTE")
+    word = config.optional("rep", "ABSOLUTE").text().upper().replace("+", "_")
     for known in REPRESENTATIONS:
         if word == known:
             return known
     raise config["rep"].refuse(" | ".join(REPRESENTATIONS))
-
-
-def _word(config: JsonValue, key: str, default: str) -> str:
-    return config.optional(key, default).text().upper().replace("+", "_")
 
 
 def _range(

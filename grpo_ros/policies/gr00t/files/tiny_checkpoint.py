@@ -1,4 +1,4 @@
-"""make_tiny_checkpoint: a GR00T N1.7 of a million random weights, for tests and demonstrations.
+"""make_tiny_checkpoint: a GR00T N1.7 of some two million random weights, for tests and trials.
 
 The architecture is the real one (Qwen3-VL with DeepStack, alternating cross-attention,
 embodiment-specific encoders), narrower and shallower; the files are those of the upstream layout.
@@ -167,7 +167,7 @@ def _is_proprioception(field: ObservationField) -> bool:
 
 
 def _state_range(field: ObservationField, contract: Contract) -> tuple[list[float], list[float]]:
-    """Return low and high of a field, scaled as the field is and repeated over its history."""
+    """Return low and high of a field in SI units, repeated over its history."""
     limits = {limit.name: limit for limit in contract.limits}
     low, high = [-1.0] * field.size, [1.0] * field.size
     for index, axis in enumerate(TIP_AXES.get(field.source.kind, ())):
@@ -177,10 +177,9 @@ def _state_range(field: ObservationField, contract: Contract) -> tuple[list[floa
         if name not in limits:
             continue
         limit = limits[name]
-        ends = (limit.lower, limit.upper)
+        low[index], high[index] = limit.lower, limit.upper
         if field.source.kind == "joint_velocity":
-            ends = (-limit.velocity, limit.velocity)
-        low[index], high[index] = sorted(end * field.scale for end in ends)
+            low[index], high[index] = -limit.velocity, limit.velocity
     return low * field.history, high * field.history
 
 

@@ -368,7 +368,8 @@ class RunControl:
             level = STALE if hold.kind == "stale" else WARN
             self.node.show(level, f"{hold.kind}: {hold.reason}", hold.kind)
         else:
-            self.node.show(OK, f"waiting for inputs: {hold.reason}", "waiting")
+            what = "to begin" if hold.kind == "moving" else "for inputs"
+            self.node.show(OK, f"waiting {what}: {hold.reason}", "waiting")
 
     def _judge(self) -> None:
         """End the run where the task's predicate holds on what is observed."""

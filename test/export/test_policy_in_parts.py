@@ -32,6 +32,7 @@ class TwoPartPolicy(nn.Module):
 
     noise_shape = (4, 2)
     seen_names = ("tip",)
+    ratio_rounding = 0.0
 
     def __init__(self, contract, seed=0):
         super().__init__()

@@ -221,7 +221,6 @@ class DelayedReachEnvCfg(CommandedReachEnvCfg):
 
     def __post_init__(self):
         super().__post_init__()
-        self.sim.use_newton_actuators = False  # Isaac Lab's own, in torch
         self.scene.robot.actuators["arm"] = DelayedPDActuatorCfg(
             joint_names_expr=["fr3_joint.*"],
             stiffness=400.0,

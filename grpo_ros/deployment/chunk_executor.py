@@ -188,6 +188,11 @@ class ChunkExecutor:
         targets = [step.state["target"][0].numpy() for step in self.remaining()]
         return np.stack(targets) if targets else np.zeros((0, len(self.contract.limits)))
 
+    def remaining_twists(self) -> Array:
+        """Return the twists (R, 2) of the steps to come, of a base."""
+        twists = [step.twist for step in self.remaining() if step.twist is not None]
+        return torch.cat(twists).numpy()
+
     def advance(self) -> None:
         """Count the next step as executed."""
         step = self._steps[self._index]

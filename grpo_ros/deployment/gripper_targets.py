@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from grpo_ros.contract import Contract, JointLimits
 from grpo_ros.deployment.answers import GripperTarget
+from grpo_ros.deployment.chunk_executor import ControllerState
 from grpo_ros.deployment.safety.gate import SafetyGate
 from grpo_ros.deployment.safety.stream_gate import Intervention
+from grpo_ros.deployment.safety.twist_gate import TwistGate
 from grpo_ros.robots.robot import Robot
 
 
@@ -31,15 +33,19 @@ class GripperTargets:
         self._opening = None
 
     def of(
-        self, opening: float, gate: SafetyGate
+        self, state: ControllerState, gate: SafetyGate | TwistGate
     ) -> tuple[GripperTarget | None, tuple[Intervention, ...]]:
-        """Return the target of an opening where it changes, and what the gate refused.
+        """Return the target of a step where it changes, and what the gate refused.
 
         Args:
-            opening: 0 closed to 1 open. gate: that has to let it through.
+            state: of the controller after the step; its gripper is 0 closed to 1 open.
+            gate: that has to let it through; that of a base has no gripper.
         """
         gripper = self._gripper
-        if gripper is None or self.limit is None or opening == self._opening:
+        if gripper is None or self.limit is None or isinstance(gate, TwistGate):
+            return None, ()
+        opening = float(state["gripper"][0, 0])
+        if opening == self._opening:
             return None, ()
         self._opening = opening
         span = gripper.open_position_m - gripper.closed_position_m

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from grpo_ros.contract import Contract
-from grpo_ros.deployment.answers import Command, GripperTarget, Hold, Phase
+from grpo_ros.deployment.answers import Command, Hold, Phase
 from grpo_ros.deployment.chunk_executor import ChunkExecutor, Controller, check_chunk
 from grpo_ros.deployment.decider import Decider
 from grpo_ros.deployment.gripper_targets import GripperTargets
@@ -32,7 +32,8 @@ from grpo_ros.deployment.safety.course import Course, TwistCourse
 from grpo_ros.deployment.safety.curve import Curve
 from grpo_ros.deployment.safety.faults import FaultWatch
 from grpo_ros.deployment.safety.policy_gate import make_gate
-from grpo_ros.deployment.safety.stream_gate import Gated, Intervention
+from grpo_ros.deployment.safety.standing import standing_problem
+from grpo_ros.deployment.safety.stream_gate import Gated
 from grpo_ros.deployment.safety.twist_gate import TwistGate
 from grpo_ros.robots.robot import Robot
 
@@ -253,11 +254,11 @@ class PolicyRunner:
         """Return why the robot may not be commanded from where it is; None if it may."""
         if not self.course.has_ended(now_ns):
             return NotReady("moving", "the robot still comes to rest from the run before")
-        if isinstance(self.gate, TwistGate) or self.config.follow_measured:
+        if self.is_base or self.config.follow_measured:
             return None
-        joints = self.robot.arm_joints
+        joints, limits = self.robot.arm_joints, [self.contract.limits[i] for i in self._columns]
         velocity = reading.scene.joint_velocity[0, reading.scene.joint_columns(joints)].numpy()
-        reason = self.gate.start_problem(self.buffer.position(joints), velocity)
+        reason = standing_problem(limits, self.buffer.position(joints), velocity)
         return NotReady("moving", reason) if reason else None
 
     def _place(self) -> None:
@@ -298,7 +299,7 @@ class PolicyRunner:
             jump = float(np.abs(gated.points[0] - foreseen[0]).max())
             self.seam_position.add(jump)
             self.seam_velocity.add(jump / self.period_s)
-        gripper, refused = self._gripper_target()
+        gripper, refused = self.gripper.of(self.executor.remaining()[0].state, self.gate)
         self.executor.advance()
         self.num_periods += 1
         curve = self.lay(gated, now_ns)
@@ -321,17 +322,9 @@ class PolicyRunner:
 
         In stretched time the same path takes twists that are so much smaller.
         """
-        if not self.is_base:
-            return self.executor.remaining_targets()[:, self._columns]
-        twists = [step.twist for step in self.executor.remaining() if step.twist is not None]
-        return self.config.speed * torch.cat(twists).numpy()
-
-    def _gripper_target(self) -> tuple[GripperTarget | None, tuple[Intervention, ...]]:
-        """Return the gripper's command where it changes with the next step."""
-        if self.gripper.limit is None or isinstance(self.gate, TwistGate):
-            return None, ()
-        opening = float(self.executor.remaining()[0].state["gripper"][0, 0])
-        return self.gripper.of(opening, self.gate)
+        if self.is_base:
+            return self.config.speed * self.executor.remaining_twists()
+        return self.executor.remaining_targets()[:, self._columns]
 
     # ---------------------------------------------------------------- holding
 

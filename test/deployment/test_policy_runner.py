@@ -248,6 +248,14 @@ def test_where_the_arm_cannot_stand_no_run_begins(
     assert isinstance(runner.tick(10 * MS + PERIOD_NS), Command)
 
 
+def test_an_arm_within_its_limits_may_begin_however_wide_the_margin_is() -> None:
+    runner = make_runner(Script(), position_margin=0.5)
+    limit = runner.contract.limits[0]
+    feed_joint(runner, 0, limit.upper - 0.01, 0.0)
+    command = runner.tick(0)
+    assert isinstance(command, Command) and command.points[0, 0] == limit.upper - 0.01
+
+
 def test_a_run_begins_at_what_is_measured_not_where_a_velocity_would_lead() -> None:
     runner = make_runner(Script(), extrapolates=True)
     feed_joint(runner, 0, 0.0, 0.15)

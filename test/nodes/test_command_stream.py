@@ -15,7 +15,8 @@ pytest.importorskip("rclpy")
 from grpo_ros.deployment.answers import Hold, Motion  # noqa: E402
 from grpo_ros.deployment.safety.curve import Curve  # noqa: E402
 from grpo_ros.nodes.serving import clock_watch, command_stream, run_control  # noqa: E402
-from grpo_ros.nodes.serving.command_stream import CLOCK_STANDS_S, Stream  # noqa: E402
+from grpo_ros.nodes.serving.clock_watch import CLOCK_STANDS_S  # noqa: E402
+from grpo_ros.nodes.serving.command_stream import Stream  # noqa: E402
 from grpo_ros.nodes.serving.run_control import RunControl  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]

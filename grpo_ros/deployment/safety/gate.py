@@ -30,10 +30,6 @@ from grpo_ros.errors import ContractError
 
 SHARES = np.linspace(0.9375, 0.0, 16)
 """Tried in turn where a target cannot be let through: parts of the way from braking to it."""
-STANDING_SPEED = 0.2
-"""rad/s or m/s. Coarse encoders report up to 0.08 rad/s of joints that stand."""
-BEYOND_LIMIT = 0.1
-"""rad or m. Joints may be pushed beyond their limits, but not further."""
 
 
 class SafetyGate(StreamGate):
@@ -76,23 +72,6 @@ class SafetyGate(StreamGate):
         if self.geometry is not None:
             self.geometry.open(self._position)
         return self._begin()
-
-    def start_problem(self, position: Array, velocity: Array) -> str:
-        """Return why nothing may begin at measured positions and velocities (J,); empty if it may.
-
-        `open` begins at rest and lets a joint stay that is beyond a limit, so what cannot be so,
-        as one wrong number of a sensor, would be commanded.
-        """
-        lower, upper = self.limiter.lower - BEYOND_LIMIT, self.limiter.upper + BEYOND_LIMIT
-        found = {
-            "moves at {:.3g}/s": (velocity, np.abs(velocity) > STANDING_SPEED),
-            "is at {:.4g}, beyond its limits": (position, (position < lower) | (position > upper)),
-        }
-        for reason, (values, is_wrong) in found.items():
-            if is_wrong.any():
-                column = int(np.argmax(is_wrong))
-                return f"joint '{self.joint_names[column]}' {reason.format(values[column])}"
-        return ""
 
     @property
     def position(self) -> Array:

@@ -1,4 +1,4 @@
-"""Whether somebody set a wall clock, and for how long simulated time has stood still."""
+"""Whether somebody set a wall clock, and whether simulated time stands still."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 CLOCK_SET_NS = 20_000_000
 """A wall clock that departs by more from the steady one between two looks was set by somebody."""
 CLOCK_READINGS = 3
+CLOCK_STANDS_S = 1.5
+"""Simulated time that has not moved for so long stands still; a slow one comes once a second."""
 
 
 class ClockWatch:
@@ -29,17 +31,17 @@ class ClockWatch:
 
 
 class StillWatch:
-    """Says for how long a clock has stood still; it has to be looked at again and again."""
+    """Says whether simulated time stands still; it has to be looked at again and again."""
 
     def __init__(self) -> None:
         self._seen_ns, self._moved_s = -1, 0.0
 
-    def still_s(self, now_ns: int) -> float:
-        """Return for how long the clock has shown this time, s of the steady one."""
+    def stands(self, now_ns: int) -> bool:
+        """Return whether the clock has shown this time for longer than CLOCK_STANDS_S."""
         steady_s = time.monotonic()
         if now_ns != self._seen_ns:
             self._seen_ns, self._moved_s = now_ns, steady_s
-        return steady_s - self._moved_s
+        return steady_s - self._moved_s > CLOCK_STANDS_S
 
 
 def clock_offset_ns(clock: Any) -> int:

@@ -21,8 +21,6 @@ from grpo_ros.nodes.serving.trajectory_output import TRAJECTORY, as_trajectory
 from grpo_ros.nodes.shared import messages, qos
 
 LONGEST_STOP_S = 2.0
-CLOCK_STANDS_S = 1.5
-"""Simulated time that has not moved for so long stands still; a slow one comes once a second."""
 MOTION = "/motion"
 """Added to the name of a stream: the trajectories behind it, as they are noted."""
 
@@ -151,7 +149,7 @@ class Stream:
         return time.monotonic() - self._began_s
 
     def _clock_stands(self) -> bool:
-        return self._is_simulated and self._still_watch.still_s(self._now_ns()) > CLOCK_STANDS_S
+        return self._is_simulated and self._still_watch.stands(self._now_ns())
 
     @property
     def _is_simulated(self) -> bool:

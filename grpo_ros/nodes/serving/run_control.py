@@ -39,8 +39,6 @@ FAULTS = ("stopped", "enable", "robot_mode", "tracking", "external_torque")
 
 SHORTEST_PERIOD = 0.5
 """Share of a control period before which there is no second tick."""
-CLOCK_STANDS_S = 3.0
-"""How long simulated time may stand still before it is said; a slow one comes once a second."""
 
 
 class RunControl:
@@ -250,7 +248,7 @@ class RunControl:
     def _clock_stands(self) -> bool:
         """Whether ticks wait for simulated time that has stood still for long."""
         waits = self._is_simulated and not self.config.lock_step
-        return waits and self._still_watch.still_s(self._now_ns()) > CLOCK_STANDS_S
+        return waits and self._still_watch.stands(self._now_ns())
 
     def on_jump_back(self) -> None:
         """Forget inputs of a time that is yet to come, e.g. after the simulator was restarted."""
